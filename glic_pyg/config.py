@@ -1,0 +1,192 @@
+"""Configurations: frozen dataclasses, checked where they are made, YAML in and YAML out."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one line for the user."""
+
+
+class Config:
+    """Base of all configurations: conversion from and to plain mappings and YAML files."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: str = "") -> Self:
+        """Build from a plain mapping; missing keys take their defaults, unknown keys are refused.
+
+        Raises:
+            ConfigError: unknown key (the nearest name is suggested), missing key, or wrong type.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"Expected a mapping for {where or cls.__name__} (got {values!r})")
+        hints = typing.get_type_hints(cls)
+        arguments = {}
+        for key, value in values.items():
+            path = f"{where}.{key}" if where else str(key)
+            if key not in hints:
+                near = difflib.get_close_matches(str(key), hints, n=1)
+                hint = f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(hints)}"
+                raise ConfigError(f"Unknown key '{path}'{hint}")
+            arguments[key] = _convert(value, hints[key], path)
+        missing = [
+            f.name
+            for f in dataclasses.fields(cls)
+            if f.name not in arguments
+            and f.default is dataclasses.MISSING
+            and f.default_factory is dataclasses.MISSING
+        ]
+        if missing:
+            raise ConfigError(f"Expected key '{missing[0]}' in {where or cls.__name__}")
+        return cls(**arguments)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a YAML file; a nested configuration may be the path of its own file, relative to this one.
+
+        Raises:
+            ConfigError: the file is no YAML mapping, or `from_dict` refuses it.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"Expected a YAML file (got {path}: {reason})") from error
+        for key, hint in typing.get_type_hints(cls).items():
+            if isinstance(hint, type) and issubclass(hint, Config) and isinstance(values, dict):
+                if isinstance(values.get(key), str):
+                    values[key] = hint.from_yaml(Path(path).parent / values[key]).to_dict()
+        try:
+            return cls.from_dict(values)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts, lists, numbers and strings, as `from_dict` takes them."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    def to_yaml(self) -> str:
+        """Return the YAML text that `from_yaml` reads back to an equal configuration."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _convert(value: Any, hint: Any, path: str) -> Any:
+    """Check one YAML value against its annotation; lists become tuples, integers floats."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        (hint,) = [a for a in args if a is not type(None)]
+        return _convert(value, hint, path)
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"Expected {path} to be one of {', '.join(map(str, args))} (got {value!r})")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or (args[-1] is not ... and len(value) != len(args)):
+            count = "" if args[-1] is ... else f"{len(args)} "
+            raise ConfigError(f"Expected {path} to be a list of {count}values (got {value!r})")
+        return tuple(_convert(v, args[0], f"{path}[{i}]") for i, v in enumerate(value))
+    if isinstance(hint, type) and issubclass(hint, Config):
+        return hint.from_dict(value, where=path)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"Expected {path} to be of type {hint.__name__} (got {value!r})")
+    return value
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class GraphConfig(Config):
+    """How a feature map becomes graphs.
+
+    Args:
+        degree: Average number of neighbours per node, the quota's budget.
+        selection: `threshold` keeps what lies above a bisected similarity (as published),
+            `top_d` exactly the quota's number of most similar candidates.
+        neighbors: Who finds the candidates: index arithmetic and batched products, or
+            torch-cluster (`grid_cluster` and `knn`). Both give the same edges.
+    """
+
+    degree: int = 64
+    selection: Literal["threshold", "top_d"] = "threshold"
+    neighbors: Literal["arithmetic", "torch_cluster"] = "arithmetic"
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.degree <= 256, f"Expected degree in 1..256 (got {self.degree})")
+
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """The numbers of one GLIC model; the defaults are the published ones.
+
+    Args:
+        name: What the model is called in files and messages.
+        channels: Widths at H/2, H/4 and H/8.
+        latent_channels: Channels of y, at H/16.
+        hyper_channels: Channels of z, at H/64, and width of the hyper transforms.
+        depths: Conv blocks at H/2, graph layers at H/4 and at H/8.
+        heads: Attention heads of a graph layer.
+        ffn_ratios: Expansion of the feed-forward parts at H/2, H/4 and H/8.
+        position_hidden: Hidden width of the position MLP.
+        groups: Channels of y coded together, in coding order.
+        hyper_depth: Conv blocks per resolution in h_a and h_s.
+        hyper_ffn_ratio: Expansion in h_a and h_s.
+        context_ffn_ratio: Expansion in channel context and parameter aggregation.
+        context_min_channels: Least inner width of the channel context.
+        parameters_min_channels: Least inner width of the parameter aggregation.
+        graph: How feature maps become graphs.
+    """
+
+    name: str = "glic"
+    channels: tuple[int, int, int] = (128, 192, 192)
+    latent_channels: int = 320
+    hyper_channels: int = 192
+    depths: tuple[int, int, int] = (3, 5, 5)
+    heads: int = 8
+    ffn_ratios: tuple[int, int, int] = (4, 4, 2)
+    position_hidden: int = 512
+    groups: tuple[int, ...] = (16, 16, 32, 64, 192)
+    hyper_depth: int = 2
+    hyper_ffn_ratio: int = 2
+    context_ffn_ratio: int = 4
+    context_min_channels: int = 192
+    parameters_min_channels: int = 384
+    graph: GraphConfig = field(default_factory=GraphConfig)
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                _require(
+                    not isinstance(number, int) or number >= 1, f"Expected {f.name} to be positive (got {value})"
+                )
+        _require(
+            sum(self.groups) == self.latent_channels,
+            f"Expected groups to sum to latent_channels {self.latent_channels} (got {sum(self.groups)})",
+        )
+        for width in self.channels[1:]:
+            _require(width % self.heads == 0, f"Expected channels divisible by {self.heads} heads (got {width})")

@@ -1,0 +1,111 @@
+"""Where a node may look for neighbours: groups of 64 query nodes that share 256 candidates."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from glic_pyg.graph.grid import MapSize
+
+QUERIES = 8  # a group's queries form an 8 x 8 grid,
+CANDIDATES = 16  # its candidates a 16 x 16 grid
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidate neighbours of every node, stored once per group.
+
+    Args:
+        candidate: Node ids, `G x 256`, a group's 16 x 16 grid row by row; `N` is the zero node,
+            which stands for positions outside the map.
+        group: Each node's group, `N`.
+        slot: Each node's place 0..63 in its group's 8 x 8 grid, `N`.
+    """
+
+    candidate: Tensor
+    group: Tensor
+    slot: Tensor
+
+    @property
+    def num_nodes(self) -> int:
+        return self.group.numel()
+
+
+def slot_offsets(device: torch.device | None = None) -> Tensor:
+    """Return the offset (row, column) of each candidate from each query, in grid steps.
+
+    Returns:
+        `64 x 256 x 2`, int8, values -7..15: the candidate's place in the group's 16 x 16 grid
+        minus the query's place in its 8 x 8 grid.
+    """
+    query = torch.cartesian_prod(torch.arange(QUERIES), torch.arange(QUERIES))
+    candidate = torch.cartesian_prod(torch.arange(CANDIDATES), torch.arange(CANDIDATES))
+    return (candidate[None] - query[:, None]).to(torch.int8).to(device)
+
+
+def local_windows(map_size: MapSize, device: torch.device | None = None) -> Candidates:
+    """Group the nodes by 8 x 8 windows; candidates are the 16 x 16 window around each.
+
+    Any map size works: windows at the border hold fewer queries, and candidates outside the map
+    are the zero node.
+    """
+    _, height, width = map_size
+    return _from_axes(map_size, _window_axis(height, device), _window_axis(width, device))
+
+
+def global_mesh(map_size: MapSize, device: torch.device | None = None) -> Candidates:
+    """Group the nodes by strided meshes that span the map; candidates are the mesh twice as dense.
+
+    A map whose height or width is no multiple of 16 counts as continued by zero nodes up to
+    the next one.
+    """
+    _, height, width = map_size
+    return _from_axes(map_size, _mesh_axis(height, device), _mesh_axis(width, device))
+
+
+Axis = tuple[Tensor, Tensor]  # query and candidate coordinates, groups x 8 and groups x 16
+
+
+def _window_axis(length: int, device: torch.device | None) -> Axis:
+    start = torch.arange(0, length, QUERIES, device=device)[:, None]
+    margin = (CANDIDATES - QUERIES) // 2
+    return (
+        start + torch.arange(QUERIES, device=device),
+        start - margin + torch.arange(CANDIDATES, device=device),
+    )
+
+
+def _mesh_axis(length: int, device: torch.device | None) -> Axis:
+    candidate_stride = -(-length // CANDIDATES)
+    query_stride = 2 * candidate_stride
+    first = torch.arange(query_stride, device=device)[:, None]
+    return (
+        first + query_stride * torch.arange(QUERIES, device=device),
+        first % candidate_stride + candidate_stride * torch.arange(CANDIDATES, device=device),
+    )
+
+
+def _from_axes(map_size: MapSize, rows: Axis, columns: Axis) -> Candidates:
+    batch_size, height, width = map_size
+    num_nodes = batch_size * height * width
+    query = _node_ids(map_size, rows[0], columns[0])
+    inside = query < num_nodes
+    places = torch.arange(query.numel(), device=query.device).view_as(query)
+    place = places.new_empty(num_nodes)
+    place[query[inside]] = places[inside]
+    return Candidates(
+        candidate=_node_ids(map_size, rows[1], columns[1]),
+        group=place // query.size(1),
+        slot=place % query.size(1),
+    )
+
+
+def _node_ids(map_size: MapSize, rows: Tensor, columns: Tensor) -> Tensor:
+    """Combine coordinates per axis to node ids per group, `N` where outside the map."""
+    batch_size, height, width = map_size
+    picture = torch.arange(batch_size, device=rows.device).view(-1, 1, 1, 1, 1) * height * width
+    rows, columns = rows[:, None, :, None], columns[None, :, None, :]
+    ids = picture + rows * width + columns
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    ids = torch.where(inside, ids, batch_size * height * width)
+    return ids.flatten(0, 2).flatten(1)

@@ -1,0 +1,77 @@
+"""Groups by `torch_cluster.grid_cluster` and candidates by `torch_cluster.knn`."""
+
+import torch
+from torch import Tensor
+from torch_cluster import grid_cluster, knn
+
+from glic_pyg.graph.candidates import CANDIDATES, QUERIES, Candidates
+from glic_pyg.graph.grid import MapSize
+
+GROUPS_AT_ONCE = 8  # bounds the pairs of feature vectors held at a time
+
+
+def local_windows(map_size: MapSize, device: torch.device | None = None) -> Candidates:
+    """Group the nodes as `glic_pyg.graph.candidates.local_windows` does.
+
+    Queries are the cells of one 8 x 8 grid. The candidate windows overlap by half, so they are the
+    cells of four 16 x 16 grids, shifted against each other by 8 rows and columns.
+    """
+    batch_size, height, width = map_size
+    num_nodes = batch_size * height * width
+    groups_high, groups_wide = -(-height // QUERIES), -(-width // QUERIES)
+    pos = torch.cartesian_prod(*(torch.arange(n, device=device) for n in map_size)).view(-1, 3)
+    picture, row, column = pos.unbind(dim=1)
+    candidate = pos.new_full((batch_size * groups_high * groups_wide, CANDIDATES**2), num_nodes)
+    for down in range(min(2, groups_high)):
+        for right in range(min(2, groups_wide)):
+            top, left = QUERIES * down - 4, QUERIES * right - 4
+            high, wide = -(-(groups_high - down) // 2), -(-(groups_wide - right) // 2)
+            bottom, end = top + CANDIDATES * high, left + CANDIDATES * wide
+            inside = (row >= top) & (row < bottom) & (column >= left) & (column < end)
+            node = inside.nonzero().squeeze(1)
+            cell = _cells(pos[node], CANDIDATES, (0, top, left), (batch_size - 1, bottom - 1, end - 1))
+            window_row, window_column = cell // wide % high * 2 + down, cell % wide * 2 + right
+            group = (picture[node] * groups_high + window_row) * groups_wide + window_column
+            place = (row[node] - top) % CANDIDATES * CANDIDATES + (column[node] - left) % CANDIDATES
+            candidate[group, place] = node
+    return Candidates(
+        candidate=candidate,
+        group=_cells(pos, QUERIES, (0, 0, 0), (batch_size - 1, height - 1, width - 1)),
+        slot=row % QUERIES * QUERIES + column % QUERIES,
+    )
+
+
+def similarities(unit: Tensor, candidates: Candidates, *, k: int) -> Tensor:
+    """Cosine similarity of every node with its `k` nearest candidates, found by `knn` batched by group.
+
+    For unit vectors the nearest in Euclidean distance are the most similar, which spares the
+    cosine option that torch-cluster lacks on the CPU.
+
+    Args:
+        unit: Normalised features, `(N + 1) x C`; the last row is the zero node.
+        candidates: The groups.
+        k: Number of candidates to find, at most 256 (100 on CUDA, torch-cluster's bound).
+
+    Returns:
+        `N x 256`, minus infinity where a candidate is not among the `k` nearest.
+    """
+    num_groups, num_candidates = candidates.candidate.shape
+    order = candidates.group.argsort(stable=True)
+    group = candidates.group[order]
+    similarity = unit.new_full((candidates.num_nodes, num_candidates), -torch.inf)
+    for first in range(0, num_groups, GROUPS_AT_ONCE):
+        members = candidates.candidate[first : first + GROUPS_AT_ONCE]
+        inside = (group >= first) & (group < first + len(members))
+        node, batch = order[inside], group[inside] - first
+        near = unit[members.flatten()]
+        near_batch = torch.arange(len(members), device=unit.device).repeat_interleave(num_candidates)
+        query, found = knn(near, unit[node], k, near_batch, batch, batch_size=len(members))
+        similarity[node[query], found % num_candidates] = (unit[node[query]] * near[found]).sum(dim=1)
+    return similarity
+
+
+def _cells(pos: Tensor, side: int, start: tuple[int, int, int], end: tuple[int, int, int]) -> Tensor:
+    """Return the grid cell of each position (picture, row, column), numbered in that order."""
+    size = pos.new_tensor([side, side, 1]).float()
+    first, last = pos.new_tensor(start[::-1]).float(), pos.new_tensor(end[::-1]).float()
+    return grid_cluster(pos.flip(1).float(), size, first, last)  # its first axis runs fastest

@@ -1,0 +1,1 @@
+"""Fused paths for operators whose meaning is a `MessagePassing` layer."""

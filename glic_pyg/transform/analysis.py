@@ -1,0 +1,87 @@
+"""g_a: image -> latent y.
+
+    x --> down --> conv blocks -(+)--> down --> GFA -(+)--> down --> GFA -(+)--> down -(+)--> y
+    |                           |                    |                    |             |
+    +--> wavelet 0 -------------+--> wavelet 1 ------+--> wavelet 2 ------+-> wavelet 3 +
+"""
+
+from torch import Tensor, nn
+
+from glic_pyg.graph import GraphBuilder
+from glic_pyg.nn.conv import ConvBlock
+from glic_pyg.nn.gfa import GFAStage
+from glic_pyg.nn.wavelet import WaveletDown
+
+
+class AnalysisTransform(nn.Module):
+    """Transform images to latents at 1/16 of their sides.
+
+    Args:
+        channels: Widths at H/2, H/4 and H/8.
+        latent_channels: Channels of y.
+        depths: Conv blocks at H/2, graph layers at H/4 and H/8.
+        heads: Attention heads of the graph layers.
+        ffn_ratios: Expansion of the feed-forward parts at H/2, H/4 and H/8.
+        position_hidden: Hidden width of the position MLPs.
+        graph_builder: Makes the graphs.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: tuple[int, int, int],
+        latent_channels: int,
+        depths: tuple[int, int, int],
+        heads: int,
+        ffn_ratios: tuple[int, int, int],
+        position_hidden: int,
+        graph_builder: GraphBuilder,
+    ) -> None:
+        super().__init__()
+        widths = (3, *channels, latent_channels)
+        steps = list(zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(nn.Conv2d(c, d, 3, stride=2, padding=1) for c, d in steps)
+        self.shortcuts = nn.ModuleList(WaveletDown(c, d) for c, d in steps)
+        self.stages = nn.ModuleList(
+            [
+                nn.Sequential(
+                    *(ConvBlock(channels[0], channels[0], ratio=ffn_ratios[0]) for _ in range(depths[0]))
+                ),
+                *(
+                    GFAStage(
+                        channels=channels[i],
+                        depth=depths[i],
+                        heads=heads,
+                        ffn_ratio=ffn_ratios[i],
+                        position_hidden=position_hidden,
+                        graph_builder=graph_builder,
+                    )
+                    for i in (1, 2)
+                ),
+                nn.Identity(),
+            ]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform.
+
+        Args:
+            x: `B x 3 x H x W` in [0, 1], H and W multiples of 16.
+
+        Returns:
+            y, `B x M x H/16 x W/16`.
+
+        Raises:
+            ValueError: a side is no multiple of 16.
+        """
+        if x.size(-2) % 16 or x.size(-1) % 16:
+            raise ValueError(f"Expected sides that are multiples of 16 (got {tuple(x.shape[-2:])})")
+        shortcut = x
+        for down, stage, wavelet in zip(self.down, self.stages, self.shortcuts, strict=True):
+            shortcut = wavelet(shortcut)
+            x = stage(down(x)) + shortcut
+        return x
+
+    def orthogonality_loss(self) -> Tensor:
+        """Sum of the wavelet shortcuts' orthogonality losses."""
+        return sum(wavelet.orthogonality_loss() for wavelet in self.shortcuts)

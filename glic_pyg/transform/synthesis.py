@@ -1,0 +1,77 @@
+"""g_s: latent y_hat -> image, the mirror of g_a.
+
+    y_hat --> up --> GFA -(+)--> up --> GFA -(+)--> up --> conv blocks -(+)--> up -(+)--> x_hat
+    |                     |                  |                          |           |
+    +--> wavelet 0 -------+--> wavelet 1 ----+--> wavelet 2 ------------+-> wavelet 3
+"""
+
+from torch import Tensor, nn
+
+from glic_pyg.graph import GraphBuilder
+from glic_pyg.nn.conv import ConvBlock
+from glic_pyg.nn.gfa import GFAStage
+from glic_pyg.nn.wavelet import WaveletUp
+
+
+class SynthesisTransform(nn.Module):
+    """Transform latents to images at 16 times their sides.
+
+    Args:
+        channels: Widths at H/2, H/4 and H/8.
+        latent_channels: Channels of y.
+        depths: Conv blocks at H/2, graph layers at H/4 and H/8.
+        heads: Attention heads of the graph layers.
+        ffn_ratios: Expansion of the feed-forward parts at H/2, H/4 and H/8.
+        position_hidden: Hidden width of the position MLPs.
+        graph_builder: Makes the graphs.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: tuple[int, int, int],
+        latent_channels: int,
+        depths: tuple[int, int, int],
+        heads: int,
+        ffn_ratios: tuple[int, int, int],
+        position_hidden: int,
+        graph_builder: GraphBuilder,
+    ) -> None:
+        super().__init__()
+        widths = (latent_channels, *channels[::-1], 3)
+        steps = list(zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, 4 * d, 3, padding=1), nn.PixelShuffle(2)) for c, d in steps
+        )
+        self.shortcuts = nn.ModuleList(WaveletUp(c, d) for c, d in steps)
+        self.stages = nn.ModuleList(
+            [
+                *(
+                    GFAStage(
+                        channels=channels[i],
+                        depth=depths[i],
+                        heads=heads,
+                        ffn_ratio=ffn_ratios[i],
+                        position_hidden=position_hidden,
+                        graph_builder=graph_builder,
+                    )
+                    for i in (2, 1)
+                ),
+                nn.Sequential(
+                    *(ConvBlock(channels[0], channels[0], ratio=ffn_ratios[0]) for _ in range(depths[0]))
+                ),
+                nn.Identity(),
+            ]
+        )
+
+    def forward(self, y_hat: Tensor) -> Tensor:
+        """Transform `B x M x H x W` to x_hat, `B x 3 x 16H x 16W`, not clamped."""
+        x = shortcut = y_hat
+        for up, stage, wavelet in zip(self.up, self.stages, self.shortcuts, strict=True):
+            shortcut = wavelet(shortcut)
+            x = stage(up(x)) + shortcut
+        return x
+
+    def orthogonality_loss(self) -> Tensor:
+        """Sum of the wavelet shortcuts' orthogonality losses."""
+        return sum(wavelet.orthogonality_loss() for wavelet in self.shortcuts)
