@@ -13,11 +13,12 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
-from glic_pyg.graph.candidates import Candidates, global_mesh, local_windows, slot_offsets
+from glic_pyg.graph import csr_selection
+from glic_pyg.graph.candidates import QUERIES, Candidates, global_mesh, local_windows
 from glic_pyg.graph.complexity import damp, sobel_rms
 from glic_pyg.graph.grid import MapSize, to_nodes
 from glic_pyg.graph.quota import group_quota
-from glic_pyg.graph.selection import select
+from glic_pyg.graph.selection import kept_edges
 
 
 class Graphs(NamedTuple):
@@ -88,33 +89,31 @@ class GraphBuilder:
     def _connect(self, data: Data, unit: Tensor, candidates: Candidates) -> Data:
         quota = group_quota(data.score, candidates, degree=self.degree)
         similarity = self._similarities(unit, candidates, quota)
-        keep = select(similarity, quota, method=self.selection)
-        target, place = keep.nonzero(as_tuple=True)
-        source = candidates.candidate[candidates.group[target], place]
+        if self.selection == "threshold" and unit.device.type == "cpu" and unit.dtype == torch.float32:
+            kept = csr_selection.kept_edges(similarity, quota, candidates)
+        else:
+            kept = kept_edges(similarity, quota, candidates, method=self.selection)
         graph = Data(**data.to_dict())
         graph.quota = quota
         graph.edge_index = EdgeIndex(
-            torch.stack([source, target]),
-            sparse_size=(data.num_nodes + 1, data.num_nodes),
-            sort_order="col",
+            kept.index, sparse_size=(data.num_nodes + 1, data.num_nodes), sort_order="col"
         )
-        graph.offset = slot_offsets(target.device)[candidates.slot[target], place]
-        graph.similarity = similarity[target, place]
+        graph.offset = kept.offset
+        graph.similarity = kept.similarity
         return graph
 
 
 def batched_similarities(unit: Tensor, candidates: Candidates) -> Tensor:
-    """Cosine similarity of every node with its candidates, by one matrix product per group.
+    """Cosine similarity of every group's queries with its candidates, by one matrix product per group.
 
     Args:
         unit: Normalised features, `(N + 1) x C`; the last row is the zero node.
         candidates: The groups.
 
     Returns:
-        `N x 256`.
+        `G x 64 x 256`, zero for places without a node.
     """
     num_groups = candidates.candidate.size(0)
-    queries = unit.new_zeros(num_groups, 64, unit.size(1))
+    queries = unit.new_zeros(num_groups, QUERIES**2, unit.size(1))
     queries[candidates.group, candidates.slot] = unit[:-1]
-    similarity = queries @ unit[candidates.candidate].transpose(1, 2)
-    return similarity[candidates.group, candidates.slot]
+    return queries @ unit[candidates.candidate].transpose(1, 2)

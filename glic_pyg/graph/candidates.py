@@ -1,5 +1,6 @@
 """Where a node may look for neighbours: groups of 64 query nodes that share 256 candidates."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ from glic_pyg.graph.grid import MapSize
 
 QUERIES = 8  # a group's queries form an 8 x 8 grid,
 CANDIDATES = 16  # its candidates a 16 x 16 grid
+
+# The tables depend on the map's size alone; they are kept, and never to be written to.
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Candidates:
         return self.group.numel()
 
 
+@functools.lru_cache(maxsize=8)
 def slot_offsets(device: torch.device | None = None) -> Tensor:
     """Return the offset (row, column) of each candidate from each query, in grid steps.
 
@@ -43,6 +47,7 @@ def slot_offsets(device: torch.device | None = None) -> Tensor:
     return (candidate[None] - query[:, None]).to(torch.int8).to(device)
 
 
+@functools.lru_cache(maxsize=8)
 def local_windows(map_size: MapSize, device: torch.device | None = None) -> Candidates:
     """Group the nodes by 8 x 8 windows; candidates are the 16 x 16 window around each.
 
@@ -53,6 +58,7 @@ def local_windows(map_size: MapSize, device: torch.device | None = None) -> Cand
     return _from_axes(map_size, _window_axis(height, device), _window_axis(width, device))
 
 
+@functools.lru_cache(maxsize=8)
 def global_mesh(map_size: MapSize, device: torch.device | None = None) -> Candidates:
     """Group the nodes by strided meshes that span the map; candidates are the mesh twice as dense.
 

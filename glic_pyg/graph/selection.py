@@ -1,11 +1,45 @@
 """Similarity and quota -> which candidates are kept."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from glic_pyg.graph.candidates import Candidates, slot_offsets
+
 BISECTIONS = 5
+
+
+class KeptEdges(NamedTuple):
+    """Edges candidate -> query, sorted by query.
+
+    Args:
+        index: Sources and targets, `2 x E`.
+        offset: Row and column offset in grid steps, `E x 2`, int8.
+        similarity: `E`.
+    """
+
+    index: Tensor
+    offset: Tensor
+    similarity: Tensor
+
+
+def kept_edges(
+    similarity: Tensor, quota: Tensor, candidates: Candidates, *, method: Literal["threshold", "top_d"]
+) -> KeptEdges:
+    """Turn the chosen candidates of every node into edges.
+
+    Args:
+        similarity: Cosine similarity of each group's queries with its candidates, `G x 64 x 256`.
+        quota: Wanted number of neighbours per node, `N`.
+        candidates: The groups.
+        method: See `select`.
+    """
+    similarity = similarity[candidates.group, candidates.slot]
+    target, place = select(similarity, quota, method=method).nonzero(as_tuple=True)
+    source = candidates.candidate[candidates.group[target], place]
+    offset = slot_offsets(target.device)[candidates.slot[target], place]
+    return KeptEdges(torch.stack([source, target]), offset, similarity[target, place])
 
 
 def select(similarity: Tensor, quota: Tensor, *, method: Literal["threshold", "top_d"]) -> Tensor:

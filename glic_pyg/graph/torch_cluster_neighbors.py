@@ -1,6 +1,7 @@
 """Groups by `torch_cluster.grid_cluster` and candidates by `torch_cluster.knn`."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch_cluster import grid_cluster, knn
 
@@ -45,7 +46,8 @@ def similarities(unit: Tensor, candidates: Candidates, *, k: int) -> Tensor:
     """Cosine similarity of every node with its `k` nearest candidates, found by `knn` batched by group.
 
     For unit vectors the nearest in Euclidean distance are the most similar, which spares the
-    cosine option that torch-cluster lacks on the CPU.
+    cosine option that torch-cluster lacks on the CPU. Zero nodes get length 1 along an axis of their own,
+    which takes them as far away as a cosine of 0 is.
 
     Args:
         unit: Normalised features, `(N + 1) x C`; the last row is the zero node.
@@ -53,20 +55,23 @@ def similarities(unit: Tensor, candidates: Candidates, *, k: int) -> Tensor:
         k: Number of candidates to find, at most 256 (100 on CUDA, torch-cluster's bound).
 
     Returns:
-        `N x 256`, minus infinity where a candidate is not among the `k` nearest.
+        `G x 64 x 256`, minus infinity where a candidate is not among the `k` nearest.
     """
     num_groups, num_candidates = candidates.candidate.shape
     order = candidates.group.argsort(stable=True)
     group = candidates.group[order]
-    similarity = unit.new_full((candidates.num_nodes, num_candidates), -torch.inf)
+    similarity = unit.new_full((num_groups, QUERIES**2, num_candidates), -torch.inf)
+    lifted = torch.cat([unit, 1 - unit.square().sum(dim=1, keepdim=True)], dim=1)
     for first in range(0, num_groups, GROUPS_AT_ONCE):
         members = candidates.candidate[first : first + GROUPS_AT_ONCE]
         inside = (group >= first) & (group < first + len(members))
         node, batch = order[inside], group[inside] - first
-        near = unit[members.flatten()]
+        near = lifted[members.flatten()]
         near_batch = torch.arange(len(members), device=unit.device).repeat_interleave(num_candidates)
-        query, found = knn(near, unit[node], k, near_batch, batch, batch_size=len(members))
-        similarity[node[query], found % num_candidates] = (unit[node[query]] * near[found]).sum(dim=1)
+        query, found = knn(near, F.pad(unit[node], (0, 1)), k, near_batch, batch, batch_size=len(members))
+        asking = node[query]
+        cosine = (unit[asking] * near[found, :-1]).sum(dim=1)
+        similarity[candidates.group[asking], candidates.slot[asking], found % num_candidates] = cosine
     return similarity
 
 

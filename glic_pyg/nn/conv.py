@@ -43,7 +43,9 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         hidden = 2 * ratio * channels
         self.project_in = nn.Conv2d(channels, hidden, 1, bias=False)
-        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False) if depthwise else None
+        self.depthwise = (
+            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False) if depthwise else None
+        )
         self.project_out = nn.Conv2d(ratio * channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

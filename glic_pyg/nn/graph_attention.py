@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.nn import MessagePassing
-from torch_geometric.typing import OptPairTensor
 from torch_geometric.utils import softmax
 
 from glic_pyg.nn.kernels.csr_attention import csr_attention
@@ -66,21 +65,23 @@ class GraphAttention(MessagePassing):
         if self.backend == "csr" and x.device.type != "cpu":
             raise ValueError(f"Expected nodes on the CPU for backend csr (got {x.device})")
         self.fuse = x.device.type == "cpu" and self.backend != "reference"
-        num_nodes, channels = x.shape
+        num_nodes = x.size(0)
+        query = self.query(x).view(num_nodes, self.heads, -1)
+        key_value = self.key_value(x).view(num_nodes, 2, self.heads, -1)
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-        query = F.normalize(self.query(x).view(num_nodes, self.heads, -1), dim=-1) * scale[:, None]
-        key, value = self.key_value(x).view(num_nodes, 2, self.heads, -1).unbind(dim=1)
-        zero = key.new_zeros(1, *key.shape[1:])
-        out = self.propagate(
-            edge_index,
-            size=(num_nodes + 1, num_nodes),
-            query=(None, query),
-            key=(torch.cat([F.normalize(key, dim=-1), zero]), None),
-            value=(torch.cat([value, zero]), None),
-            bias=self.position_bias(),
-            row=table_row(offset),
-        )
-        return self.output(out.view(num_nodes, channels))
+        shared = {"size": (num_nodes + 1, num_nodes), "bias": self.position_bias(), "row": table_row(offset)}
+        if self.fuse:
+            out = self.propagate(edge_index, query=query, key_value=key_value, scale=scale, **shared)
+        else:
+            key, value = F.pad(key_value, (0, 0, 0, 0, 0, 0, 0, 1)).unbind(dim=1)
+            out = self.propagate(
+                edge_index,
+                query=(None, F.normalize(query, dim=-1) * scale[:, None]),
+                key=(F.normalize(key, dim=-1), None),
+                value=(value, None),
+                **shared,
+            )
+        return self.output(out.flatten(1))
 
     def message(
         self,
@@ -97,13 +98,7 @@ class GraphAttention(MessagePassing):
         return softmax(logit, index, ptr, size_i)[..., None] * value_j
 
     def message_and_aggregate(
-        self,
-        edge_index: EdgeIndex,
-        query: OptPairTensor,
-        key: OptPairTensor,
-        value: OptPairTensor,
-        bias: Tensor,
-        row: Tensor,
+        self, edge_index: EdgeIndex, query: Tensor, key_value: Tensor, scale: Tensor, bias: Tensor, row: Tensor
     ) -> Tensor:
         (indptr, source), _ = edge_index.get_csc()
-        return csr_attention(query[1], key[0], value[0], bias, row, indptr, source)
+        return csr_attention(query, key_value, scale, bias, row, indptr, source)

@@ -1,0 +1,74 @@
+"""The bisected threshold and the kept edges in compiled code, on the CPU."""
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from glic_pyg.graph.candidates import Candidates, slot_offsets
+from glic_pyg.graph.selection import BISECTIONS, KeptEdges
+
+
+def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates) -> KeptEdges:
+    """Compute what `glic_pyg.graph.selection.kept_edges` does with method `threshold`.
+
+    Sums run in another order: where a similarity equals the threshold to the last bits, the two
+    may decide differently.
+    """
+    group, slot, candidate = (t.numpy() for t in (candidates.group, candidates.slot, candidates.candidate))
+    table = similarity.contiguous().numpy()
+    num_nodes = len(group)
+    threshold, degree = np.empty(num_nodes, np.float32), np.empty(num_nodes, np.int64)
+    _bisect(table, group, slot, quota.numpy(), threshold, degree)
+    indptr = np.zeros(num_nodes + 1, np.int64)
+    np.cumsum(degree, out=indptr[1:])
+    index = torch.empty(2, int(indptr[-1]), dtype=torch.long)
+    offset = torch.empty(index.size(1), 2, dtype=torch.int8)
+    kept = torch.empty(index.size(1))
+    _fill(
+        table, group, slot, candidate, slot_offsets().numpy(), threshold, indptr,
+        index.numpy(), offset.numpy(), kept.numpy(),
+    )  # fmt: skip
+    return KeptEdges(index, offset, kept)
+
+
+@numba.njit(parallel=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
+def _bisect(similarity, group, slot, quota, threshold, degree):
+    num_candidates = similarity.shape[2]
+    for i in numba.prange(len(group)):
+        row = similarity[group[i], slot[i]]
+        total, low = np.float32(0), row[0]
+        for k in range(num_candidates):
+            total += row[k]
+            low = min(low, row[k])
+        t, high = total / np.float32(num_candidates), np.float32(1)
+        for _ in range(BISECTIONS):
+            above = np.int32(0)
+            for k in range(num_candidates):
+                above += row[k] > t
+            if above > quota[i]:
+                low = t
+                t = (t + high) / np.float32(2)
+            else:
+                high = t
+                t = (t + low) / np.float32(2)
+        above = np.int32(0)
+        for k in range(num_candidates):
+            above += row[k] > t
+        threshold[i] = t if above > 0 else -np.inf
+        degree[i] = above if above > 0 else num_candidates
+
+
+@numba.njit(parallel=True, cache=True)
+def _fill(similarity, group, slot, candidate, offsets, threshold, indptr, index, offset, kept):
+    for i in numba.prange(len(group)):
+        row = similarity[group[i], slot[i]]
+        edge = indptr[i]
+        for k in range(len(row)):
+            if not row[k] <= threshold[i]:  # a similarity that is no number is kept, as `_bisect` counts it
+                index[0, edge] = candidate[group[i], k]
+                index[1, edge] = i
+                offset[edge, 0] = offsets[slot[i], k, 0]
+                offset[edge, 1] = offsets[slot[i], k, 1]
+                kept[edge] = row[k]
+                edge += 1
