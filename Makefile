@@ -1,0 +1,52 @@
+# `make demo` and `make test`: the first call of either sets up .venv, later calls start at once.
+
+# compressai needs numpy < 2, which has no wheels beyond Python 3.12.
+PYTHON ?= $(or $(shell command -v python3.11 || command -v python3.12),python3)
+
+# torch and the torchvision made for it. Another pair: make test TORCH="torch==2.12.1 torchvision==0.27.1"
+TORCH ?= torch==2.13.0 torchvision==0.28.0
+# A package index that offers further builds of them (CUDA, ROCm, CPU only).
+TORCH_INDEX ?=
+# Compilers at work at the same time; each takes 1.5 GB of memory.
+JOBS ?= $(or $(shell nproc 2>/dev/null),2)
+
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip
+READY := $(VENV)/ready
+
+demo: $(READY)
+	$(VENV)/bin/python tools/demo.py
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest
+
+# Every step finds what an interrupted call has already installed.
+$(READY): $(VENV)/torch.txt pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt setuptools wheel $(TORCH:%='%') \
+	  $(addprefix --extra-index-url=,$(TORCH_INDEX))
+	$(VENV)/bin/python -c "$$BUILD_CFG" > $(VENV)/build.cfg
+	$(COMPILE) torch-scatter
+	$(COMPILE) torch-cluster
+	$(PIP) install -c constraints.txt --editable ".[dev]"
+	touch $@
+
+# Compiled against the torch just installed, so not in isolation; uncached, because pip would hand the result
+# to another torch too. Without debug information (-g0) g++ takes 40 % less time.
+COMPILE = DIST_EXTRA_CONFIG='$(CURDIR)/$(VENV)/build.cfg' CPPFLAGS="$$CPPFLAGS -g0" \
+	$(PIP) install -c constraints.txt --no-build-isolation --no-cache-dir
+
+# One compiler only where nvcc takes part: torch's build step swaps it with g++ in a place all threads share.
+define BUILD_CFG
+from torch.utils.cpp_extension import CUDA_HOME
+print("[build_ext]\nparallel =", 1 if CUDA_HOME else $(JOBS))
+endef
+export BUILD_CFG
+
+# What is compiled fits one torch only: another choice of torch starts a new environment. lib goes first, lest
+# an interrupted removal leave packages behind without the note of their torch.
+$(VENV)/torch.txt: choice
+	@echo '$(TORCH) $(TORCH_INDEX)' | cmp -s - $@ || { \
+	  if [ -e $@ ]; then rm -rf $(VENV)/lib $(VENV); fi; \
+	  $(PYTHON) -m venv $(VENV) && echo '$(TORCH) $(TORCH_INDEX)' > $@; }
+
+.PHONY: demo test choice
