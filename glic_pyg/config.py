@@ -63,9 +63,9 @@ class Config:
             reason = " ".join(str(error).split())
             raise ConfigError(f"Expected a YAML file (got {path}: {reason})") from error
         for key, hint in typing.get_type_hints(cls).items():
-            if isinstance(hint, type) and issubclass(hint, Config) and isinstance(values, dict):
-                if isinstance(values.get(key), str):
-                    values[key] = hint.from_yaml(Path(path).parent / values[key]).to_dict()
+            nested = isinstance(hint, type) and issubclass(hint, Config)
+            if nested and isinstance(values, dict) and isinstance(values.get(key), str):
+                values[key] = hint.from_yaml(Path(path).parent / values[key]).to_dict()
         try:
             return cls.from_dict(values)
         except ConfigError as error:
@@ -181,12 +181,12 @@ class ModelConfig(Config):
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             for number in value if isinstance(value, tuple) else (value,):
-                _require(
-                    not isinstance(number, int) or number >= 1, f"Expected {f.name} to be positive (got {value})"
-                )
+                positive = not isinstance(number, int) or number >= 1
+                _require(positive, f"Expected {f.name} to be positive (got {value})")
         _require(
             sum(self.groups) == self.latent_channels,
             f"Expected groups to sum to latent_channels {self.latent_channels} (got {sum(self.groups)})",
         )
         for width in self.channels[1:]:
-            _require(width % self.heads == 0, f"Expected channels divisible by {self.heads} heads (got {width})")
+            whole = width % self.heads == 0
+            _require(whole, f"Expected channels divisible by {self.heads} heads (got {width})")

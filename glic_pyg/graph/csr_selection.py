@@ -7,6 +7,7 @@ from torch import Tensor
 
 from glic_pyg.graph.candidates import Candidates, slot_offsets
 from glic_pyg.graph.selection import BISECTIONS, KeptEdges
+from glic_pyg.threads import use_torch_threads
 
 
 def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates) -> KeptEdges:
@@ -19,6 +20,7 @@ def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates) -> Kep
     table = similarity.contiguous().numpy()
     num_nodes = len(group)
     threshold, degree = np.empty(num_nodes, np.float32), np.empty(num_nodes, np.int64)
+    use_torch_threads()
     _bisect(table, group, slot, quota.numpy(), threshold, degree)
     indptr = np.zeros(num_nodes + 1, np.int64)
     np.cumsum(degree, out=indptr[1:])

@@ -32,7 +32,8 @@ class GraphAttention(MessagePassing):
         heads: Attention heads; head `h` owns channels `h * channels / heads` and following.
         position_hidden: Hidden width of the position MLP.
         backend: `reference` passes messages edge by edge; `csr` computes the same in one fused pass
-            per node, on the CPU. By default `csr` on the CPU, else `reference`.
+            per node, on the CPU in float32, for edges sorted by target. By default `csr` where that
+            is possible.
     """
 
     SUPPORTS_FUSED_EDGE_INDEX = True
@@ -61,13 +62,14 @@ class GraphAttention(MessagePassing):
 
         Returns:
             `N x C`.
+
+        Raises:
+            ValueError: backend `csr` is demanded for what it cannot take.
         """
-        if self.backend == "csr" and x.device.type != "cpu":
-            raise ValueError(f"Expected nodes on the CPU for backend csr (got {x.device})")
-        self.fuse = x.device.type == "cpu" and self.backend != "reference"
         num_nodes = x.size(0)
         query = self.query(x).view(num_nodes, self.heads, -1)
         key_value = self.key_value(x).view(num_nodes, 2, self.heads, -1)
+        self.fuse = self._fuses(query, edge_index)
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         shared = {"size": (num_nodes + 1, num_nodes), "bias": self.position_bias(), "row": table_row(offset)}
         if self.fuse:
@@ -82,6 +84,17 @@ class GraphAttention(MessagePassing):
                 **shared,
             )
         return self.output(out.flatten(1))
+
+    def _fuses(self, query: Tensor, edge_index: EdgeIndex) -> bool:
+        by_target = isinstance(edge_index, EdgeIndex) and edge_index.is_sorted_by_col
+        possible = query.device.type == "cpu" and query.dtype == torch.float32 and by_target
+        if self.backend == "csr" and not possible:
+            order = "sorted" if by_target else "not sorted"
+            raise ValueError(
+                "Expected float32 nodes on the CPU and an EdgeIndex sorted by target for backend csr "
+                f"(got {query.dtype} on {query.device}, {order})"
+            )
+        return possible and self.backend != "reference"
 
     def message(
         self,
@@ -98,7 +111,13 @@ class GraphAttention(MessagePassing):
         return softmax(logit, index, ptr, size_i)[..., None] * value_j
 
     def message_and_aggregate(
-        self, edge_index: EdgeIndex, query: Tensor, key_value: Tensor, scale: Tensor, bias: Tensor, row: Tensor
+        self,
+        edge_index: EdgeIndex,
+        query: Tensor,
+        key_value: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        row: Tensor,
     ) -> Tensor:
         (indptr, source), _ = edge_index.get_csc()
         return csr_attention(query, key_value, scale, bias, row, indptr, source)

@@ -5,6 +5,8 @@
     +--> wavelet 0 -------------+--> wavelet 1 ------+--> wavelet 2 ------+-> wavelet 3 +
 """
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from glic_pyg.graph import GraphBuilder
@@ -39,7 +41,7 @@ class AnalysisTransform(nn.Module):
     ) -> None:
         super().__init__()
         widths = (3, *channels, latent_channels)
-        steps = list(zip(widths, widths[1:], strict=False))
+        steps = list(pairwise(widths))
         self.down = nn.ModuleList(nn.Conv2d(c, d, 3, stride=2, padding=1) for c, d in steps)
         self.shortcuts = nn.ModuleList(WaveletDown(c, d) for c, d in steps)
         self.stages = nn.ModuleList(

@@ -5,6 +5,8 @@
     +--> wavelet 0 -------+--> wavelet 1 ----+--> wavelet 2 ------------+-> wavelet 3
 """
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from glic_pyg.graph import GraphBuilder
@@ -39,7 +41,7 @@ class SynthesisTransform(nn.Module):
     ) -> None:
         super().__init__()
         widths = (latent_channels, *channels[::-1], 3)
-        steps = list(zip(widths, widths[1:], strict=False))
+        steps = list(pairwise(widths))
         self.up = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c, 4 * d, 3, padding=1), nn.PixelShuffle(2)) for c, d in steps
         )

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glic_pyg.threads import use_torch_threads
+
 LOG2E = np.float32(1.4426950408889634)
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 LEAST_NORM = np.float32(1e-12)  # as torch.nn.functional.normalize has it
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # sums in any order; infinities keep their meaning
-MOST_THREADS = 8  # the backward pass holds one gradient of keys and values per thread
 
 
 def csr_attention(
@@ -60,7 +61,7 @@ def _csr_attention(
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     log_sum = query.new_empty(query.shape[:2])
     arrays = _arrays(query, key_value, scale, bias, row, indptr, source, out, log_sum)
-    _forward(*arrays, _threads(), *_axes(query))
+    _forward(*arrays, use_torch_threads(), *_axes(query))
     return out, log_sum
 
 
@@ -82,7 +83,7 @@ def _csr_attention_backward(
     out: Tensor,
     log_sum: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    threads = _threads()
+    threads = use_torch_threads()
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     grad_key_value, grad_scale, grad_bias = (x.new_zeros(threads, *x.shape) for x in (key_value, scale, bias))
     arrays = _arrays(query, key_value, scale, bias, row, indptr, source, out, log_sum, grad_out)
@@ -113,10 +114,6 @@ _csr_attention.register_autograd(_differentiate, setup_context=_save)
 
 def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
     return tuple(t.detach().contiguous().numpy() for t in tensors)
-
-
-def _threads() -> int:
-    return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, MOST_THREADS)
 
 
 def _axes(query: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -1,0 +1,186 @@
+"""The .glic file: a picture's coded strings in a container that notices damage.
+
+.. code-block:: none
+
+    magic     4 bytes   "GLIC"
+    version   1 byte    1
+    identity  8 bytes   of the model, see `checkpoint.model_identity`
+    height    varint    of the picture in pixels
+    width     varint
+    latents   4 bytes   CRC-32 of the encoder's y_hat, float32, little-endian
+    strings   each a varint, its length in bytes, and the bytes
+    checksum  4 bytes   CRC-32 of all before, little-endian
+
+Varints have 7 bits per byte, low bits first, the high bit set on all but the last byte. The decoder's y_hat
+must have the checksum of the encoder's: a machine that computed other probabilities would otherwise
+show a garbled picture without a word.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from glic_pyg.checkpoint import model_identity
+from glic_pyg.codec import GLIC
+
+MAGIC = b"GLIC"
+VERSION = 1
+MAX_PIXELS = 2**27
+"""More than Pillow opens; a larger size is damage or malice."""
+
+
+class BitstreamError(ValueError):
+    """A .glic file that cannot be decoded; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Bitstream:
+    """What a .glic file says.
+
+    Args:
+        identity: Of the model, 8 bytes.
+        height: Of the picture in pixels.
+        width: Of the picture in pixels.
+        latent_checksum: CRC-32 of y_hat.
+        strings: Coded bytes, in coding order.
+    """
+
+    identity: bytes
+    height: int
+    width: int
+    latent_checksum: int
+    strings: tuple[bytes, ...]
+
+
+def encode(model: GLIC, x: Tensor) -> bytes:
+    """Compress a picture into the bytes of a .glic file.
+
+    Args:
+        model: The model.
+        x: A picture in [0, 1], `1 x 3 x H x W`.
+
+    Raises:
+        BitstreamError: the picture is too large.
+    """
+    height, width = x.shape[-2:]
+    _check_size(height, width)
+    out = model.compress(x)
+    strings = tuple(string for (string,) in out["strings"])
+    return pack(Bitstream(model_identity(model), height, width, _latent_checksum(out["y_hat"]), strings))
+
+
+def decode(model: GLIC, data: bytes) -> Tensor:
+    """Restore the picture of a .glic file, `1 x 3 x H x W` in [0, 1].
+
+    Args:
+        model: The model that the file was made with.
+        data: The file's bytes.
+
+    Raises:
+        BitstreamError: not a .glic file, damaged, of another version or another model, or this
+            machine does not compute the latents that the encoder had.
+    """
+    stream = unpack(data)
+    identity = model_identity(model)
+    if stream.identity != identity:
+        raise BitstreamError(
+            f"Expected a file of this model, {identity.hex()} (got one of model {stream.identity.hex()})"
+        )
+    try:
+        out = model.decompress([[string] for string in stream.strings], (stream.height, stream.width))
+    except ValueError as error:
+        raise BitstreamError(str(error)) from error
+    checksum = _latent_checksum(out["y_hat"])
+    if checksum != stream.latent_checksum:
+        raise BitstreamError(
+            f"Expected latents with checksum {stream.latent_checksum:08x} (got {checksum:08x}): "
+            "this machine computes other probabilities than the encoder's"
+        )
+    return out["x_hat"]
+
+
+def pack(stream: Bitstream) -> bytes:
+    """Return the bytes of a .glic file."""
+    data = bytearray(MAGIC)
+    data.append(VERSION)
+    data += stream.identity
+    data += _varint(stream.height) + _varint(stream.width)
+    data += stream.latent_checksum.to_bytes(4, "little")
+    for string in stream.strings:
+        data += _varint(len(string)) + string
+    return bytes(data) + zlib.crc32(data).to_bytes(4, "little")
+
+
+def unpack(data: bytes) -> Bitstream:
+    """Read the bytes of a .glic file.
+
+    Raises:
+        BitstreamError: not a .glic file, damaged, or of another version.
+    """
+    if data[: len(MAGIC)] != MAGIC:
+        raise BitstreamError(f"Expected a .glic file (got one that starts with {data[: len(MAGIC)]!r})")
+    reader = _Reader(data[len(MAGIC) : -4])
+    version = reader.take(1)[0]
+    if version != VERSION:
+        newer = ": a newer glic_pyg made it" if version > VERSION else ""
+        raise BitstreamError(f"Expected format version {VERSION} (got {version}{newer})")
+    checksum, computed = int.from_bytes(data[-4:], "little"), zlib.crc32(data[:-4])
+    if checksum != computed:
+        raise BitstreamError(f"Expected checksum {computed:08x} (got {checksum:08x}): damaged or cut short")
+    identity = reader.take(8)
+    height, width = reader.number(), reader.number()
+    _check_size(height, width)
+    latent_checksum = int.from_bytes(reader.take(4), "little")
+    strings = []
+    while not reader.at_end():
+        strings.append(reader.take(reader.number()))
+    return Bitstream(identity, height, width, latent_checksum, tuple(strings))
+
+
+class _Reader:
+    """Takes values off the front of some bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.position = 0
+
+    def at_end(self) -> bool:
+        return self.position == len(self.data)
+
+    def take(self, count: int) -> bytes:
+        start, self.position = self.position, self.position + count
+        if self.position > len(self.data):
+            raise BitstreamError(
+                f"Expected {self.position} bytes and a checksum (got {len(self.data)}): cut short"
+            )
+        return self.data[start : self.position]
+
+    def number(self) -> int:
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise BitstreamError("Expected a number of at most 5 bytes (got more): damaged")
+
+
+def _varint(value: int) -> bytes:
+    data = bytearray()
+    while value >= 0x80:
+        data.append(value & 0x7F | 0x80)
+        value >>= 7
+    data.append(value)
+    return bytes(data)
+
+
+def _check_size(height: int, width: int) -> None:
+    if not 1 <= height * width <= MAX_PIXELS:
+        raise BitstreamError(f"Expected a picture of 1 to {MAX_PIXELS} pixels (got {width} x {height})")
+
+
+def _latent_checksum(y_hat: Tensor) -> int:
+    return zlib.crc32(y_hat.cpu().contiguous().numpy())

@@ -1,0 +1,180 @@
+"""Models on disk: a safetensors file of weights and probability tables, with its configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from glic_pyg.config import ConfigError, ModelConfig
+from glic_pyg.entropy import TABLES
+from glic_pyg.files import replacing
+
+if TYPE_CHECKING:
+    from glic_pyg.codec import GLIC
+
+FORMAT_VERSION = 1
+METADATA = "glic_pyg"
+SUFFIX = ".safetensors"
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+class CheckpointError(ValueError):
+    """A model that cannot be loaded or saved; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Args:
+        config: The model's numbers.
+        state: Tensors by name, as `GLIC.load_state_dict` takes them.
+        info: Whatever was noted about the model, its training for instance.
+    """
+
+    config: ModelConfig
+    state: dict[str, Tensor]
+    info: dict[str, Any]
+
+
+def save(
+    model: GLIC,
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    info: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model with its probability tables.
+
+    Args:
+        model: The model; its tables must be up to date (see `GLIC.update`).
+        path: The file, made or replaced.
+        dtype: float32, or float16 for half the size. What the tables are made of stays float32.
+        info: Notes to keep with the model, JSON values.
+
+    Raises:
+        CheckpointError: the model has no tables, or a weight cannot be stored.
+    """
+    stored, same_as, first_of = {}, {}, {}
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        if name.endswith("_quantized_cdf") and tensor.numel() == 0:
+            raise CheckpointError(
+                "Expected a model with probability tables (got one without); call update() first"
+            )
+        if tensor.is_floating_point():
+            if "entropy_bottleneck" not in name and "gaussian_conditional" not in name:
+                tensor = tensor.to(dtype)
+            if not tensor.isfinite().all():
+                raise CheckpointError(f"Expected finite weights (got others in {name} as {dtype})")
+        # All groups' Gaussians have the same tables, most of a small model's file.
+        key = (tensor.dtype, tensor.shape, _digest(tensor))
+        if key in first_of:
+            same_as[name] = first_of[key]
+        else:
+            first_of[key] = name
+            stored[name] = tensor
+    about = {
+        "format_version": FORMAT_VERSION,
+        "config": model.config.to_dict(),
+        "info": dict(info or {}),
+        "same_as": same_as,
+    }
+    with replacing(path) as aside:
+        # One entry: safetensors would write several in random order.
+        save_file(stored, aside, metadata={METADATA: json.dumps(about)})
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint; no code in it is run.
+
+    Raises:
+        CheckpointError: no such file, or not one this version reads.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise CheckpointError(f"Expected a {SUFFIX} checkpoint (got {path}: {reason})") from error
+    try:
+        about = json.loads(metadata[METADATA])
+        version = about["format_version"]
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"Expected checkpoint format {FORMAT_VERSION} (got {path} of format {version})"
+            )
+        config = ModelConfig.from_dict(about["config"])
+        info = about["info"]
+        state |= {name: state[first] for name, first in about["same_as"].items()}
+    except (KeyError, TypeError, json.JSONDecodeError, ConfigError) as error:
+        raise CheckpointError(f"Expected a checkpoint of glic_pyg (got {path}: {error!r})") from error
+    return Checkpoint(config, state, info)
+
+
+def resolve(name: str | Path) -> Path:
+    """Return the file of a model: one that comes with the package, by its name, or else a path.
+
+    Raises:
+        CheckpointError: neither.
+    """
+    shipped = {path.stem: path for path in sorted(WEIGHTS.glob("*" + SUFFIX))}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    if Path(name).is_file():
+        return Path(name)
+    known = ", ".join(shipped) or "none in this installation"
+    raise CheckpointError(f"Expected the path of a {SUFFIX} file or a model's name ({known}) (got {name})")
+
+
+def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], *, where: str | Path) -> None:
+    """Check names and shapes; probability tables may have any length.
+
+    Raises:
+        CheckpointError: names the first difference.
+    """
+    for name, tensor in expected.items():
+        if name not in state:
+            raise CheckpointError(f"Expected {name} in {where} (got none)")
+        shape, got = tuple(tensor.shape), tuple(state[name].shape)
+        if shape != got and not name.endswith(TABLES):
+            raise CheckpointError(f"Expected shape {shape} for {name} in {where} (got {got})")
+    for name in state:
+        if name not in expected:
+            raise CheckpointError(f"Expected no {name} in {where} (got one)")
+
+
+def model_identity(model: GLIC) -> bytes:
+    """Return 8 bytes that tell models apart: a hash of configuration, weights and tables.
+
+    Settings at their defaults are left out, so that a later version with more of them agrees.
+    """
+    settings = _changes(model.config.to_dict(), ModelConfig().to_dict())
+    sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        tensor = tensor.detach().cpu().contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(_digest(tensor))
+    return sha.digest()[:8]
+
+
+def _digest(tensor: Tensor) -> bytes:
+    return hashlib.sha256(tensor.numpy()).digest()
+
+
+def _changes(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _changes(value, defaults[key]) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value != defaults[key]
+    }

@@ -1,0 +1,103 @@
+"""What the command line tools share: one-line errors and warnings, exit statuses, whole folders."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from glic_pyg.bitstream import BitstreamError
+from glic_pyg.checkpoint import CheckpointError
+from glic_pyg.config import ConfigError
+from glic_pyg.image import ImageError
+
+USER_ERRORS = (BitstreamError, CheckpointError, ConfigError, ImageError, OSError)
+"""What bad input raises; anything else is a bug and keeps its traceback."""
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Run a tool's `main` and exit with its status: 2 after a user's error, 130 when interrupted."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: _print_line("warning", message)
+        try:
+            status = main()
+        except USER_ERRORS as error:
+            _print_line("error", error)
+            status = 2
+        except KeyboardInterrupt:
+            status = 130
+    sys.exit(status)
+
+
+def convert_files(
+    source: Path,
+    target: Path,
+    work: Callable[[Path, Path], str],
+    *,
+    suffixes: Collection[str],
+    new_suffix: str,
+) -> int:
+    """Convert a file, or every file with one of the suffixes in a folder and below, keeping relative names.
+
+    In a folder a file that cannot be converted is reported and the others go on.
+
+    Args:
+        source: File or folder.
+        target: File, or for a folder the folder to fill.
+        work: Converts one file to another and returns a line to print.
+        suffixes: Of the files to convert in a folder, lower case.
+        new_suffix: Of the converted files in a folder.
+
+    Returns:
+        The exit status: 1 if any file of the folder could not be converted.
+
+    Raises:
+        OSError: no such source, no file in it, or a target that cannot be.
+    """
+    if not source.is_dir():
+        print(work(source, target))
+        return 0
+    if target.resolve() == source.resolve():
+        raise OSError(f"Expected another folder for the output than {source} (got the same)")
+    found = sorted(p for p in source.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+    if not found:
+        raise OSError(f"Expected files to convert in {source} (got none)")
+    failed = 0
+    names = output_names([path.relative_to(source) for path in found], new_suffix)
+    for path, name in zip(tqdm(found, unit="file", disable=None), names, strict=True):
+        try:
+            line = work(path, target / name)
+        except USER_ERRORS as error:
+            failed += 1
+            _print_line("error", error)
+        else:
+            with tqdm.external_write_mode():
+                print(line)
+    if failed:
+        _print_line("error", f"{failed} of {len(found)} files could not be converted")
+    return int(failed > 0)
+
+
+def output_names(paths: Iterable[Path], suffix: str) -> list[Path]:
+    """Replace each path's suffix; where two would get the same name, append to the whole names instead."""
+    names = {path: path.with_suffix(suffix) for path in paths}
+    while True:
+        count = Counter(names.values())
+        clashing = {
+            path: path.with_name(path.name + suffix) for path, name in names.items() if count[name] > 1
+        }
+        if clashing.items() <= names.items():
+            return list(names.values())
+        names |= clashing
+
+
+def _print_line(kind: str, message: object) -> None:
+    if isinstance(message, OSError) and message.filename is not None:
+        message = f"{message.strerror}: {message.filename}"
+    with tqdm.external_write_mode(file=sys.stderr):
+        print(f"{kind}: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,0 +1,175 @@
+"""GLIC, the whole codec: transforms and entropy model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from glic_pyg import checkpoint
+from glic_pyg.config import ModelConfig
+from glic_pyg.entropy import accept_tables_of_any_size, build_entropy_model, update_tables
+from glic_pyg.image import crop, pad
+from glic_pyg.transform import build_analysis, build_synthesis
+
+MULTIPLE = 64
+"""Sides that the model takes are multiples of this: z has a 64th of the picture's."""
+
+
+class GLIC(nn.Module):
+    """Learned image codec whose transforms aggregate features along content-adaptive graphs.
+
+    .. code-block:: none
+
+        x -> g_a -> y -> latent_codec -> y_hat -> g_s -> x_hat
+                              |
+                              +-> strings (or likelihoods)
+
+    Pictures of any size: they are padded right and bottom by replication, and cropped after decoding.
+    From "Adaptive Learned Image Compression with Graph Neural Networks", CVPR 2026.
+
+    Args:
+        config: The model's numbers.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.g_a = build_analysis(config)
+        self.latent_codec = build_entropy_model(config)
+        self.g_s = build_synthesis(config)
+        accept_tables_of_any_size(self.latent_codec)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> Self:
+        """Load a model for inference.
+
+        Args:
+            name: A model that comes with the package, or the path of a checkpoint.
+
+        Raises:
+            CheckpointError: no such model, or not a checkpoint.
+        """
+        path = checkpoint.resolve(name)
+        stored = checkpoint.load(path)
+        model = cls(stored.config)
+        checkpoint.check_state(model.state_dict(), stored.state, where=path)
+        model.load_state_dict(stored.state)
+        return model.eval()
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        """Code a batch of pictures without a file: noise or rounding in place of the coder.
+
+        Args:
+            x: Pictures in [0, 1], `B x 3 x H x W`.
+
+        Returns:
+            `x_hat`, of x's shape and not clamped; `y_hat`, `B x M x H'/16 x W'/16` (H', W' the padded
+            sides); `likelihoods`, those of `y` and `z`, whose bits are `-log2`.
+        """
+        out = self.latent_codec(self.g_a(pad(x, MULTIPLE)))
+        x_hat = crop(self.g_s(out["y_hat"]), *x.shape[-2:])
+        return {"x_hat": x_hat, "y_hat": out["y_hat"], "likelihoods": out["likelihoods"]}
+
+    @torch.no_grad()
+    def compress(self, x: Tensor) -> dict[str, Any]:
+        """Code one picture.
+
+        Args:
+            x: A picture in [0, 1], `1 x 3 x H x W`.
+
+        Returns:
+            `strings`, the coded bytes, as CompressAI nests them (per string a list over the batch of one);
+            `shape`, (H, W); and `y_hat`, which `decompress` will have bit for bit, whatever the process
+            and its threads, on the same kind of device.
+
+        Raises:
+            ValueError: `x` is not one RGB picture, or the model has no tables (see `update`).
+        """
+        if x.ndim != 4 or x.shape[:2] != (1, 3) or 0 in x.shape:
+            raise ValueError(f"Expected a picture of shape 1 x 3 x H x W (got {tuple(x.shape)})")
+        self._require_tables()
+        # In one memory layout: the coder's networks take other paths, and round otherwise, in another.
+        y = self.g_a(pad(x, MULTIPLE)).contiguous()
+        with _one_thread():
+            out = self.latent_codec.compress(y)
+        return {"strings": out["strings"], "shape": tuple(x.shape[-2:]), "y_hat": out["y_hat"]}
+
+    @torch.no_grad()
+    def decompress(self, strings: Sequence[Sequence[bytes]], shape: tuple[int, int]) -> dict[str, Any]:
+        """Decode one picture.
+
+        Args:
+            strings: As `compress` returned them.
+            shape: (H, W) of the picture.
+
+        Returns:
+            `x_hat`, `1 x 3 x H x W` in [0, 1], and `y_hat`.
+
+        Raises:
+            ValueError: not this model's number of strings, or the model has no tables (see `update`).
+        """
+        num_strings = 2 * len(self.config.groups) + 1
+        if [len(s) for s in strings] != [1] * num_strings:
+            raise ValueError(
+                f"Expected {num_strings} strings of one picture (got {[len(s) for s in strings]})"
+            )
+        self._require_tables()
+        height, width = (-(-side // MULTIPLE) * MULTIPLE for side in shape)
+        y_shapes = [(channels, height // 16, width // 16) for channels in self.config.groups]
+        z_shape = (height // 64, width // 64)
+        counts = [c * h * w // 2 for c, h, w in chain.from_iterable((y, y) for y in y_shapes)]
+        counts.append(self.config.hyper_channels * z_shape[0] * z_shape[1])
+        padded = [[_padded(s[0], n)] for s, n in zip(strings, counts, strict=True)]
+        with _one_thread():
+            y_hat = self.latent_codec.decompress(padded, {"y": y_shapes, "hyper": z_shape})["y_hat"]
+        return {"x_hat": crop(self.g_s(y_hat), *shape).clamp(0, 1), "y_hat": y_hat}
+
+    def orthogonality_loss(self) -> Tensor:
+        """Return the wavelet shortcuts' orthogonality losses, summed, without their weight in the loss."""
+        return self.g_a.orthogonality_loss() + self.g_s.orthogonality_loss()
+
+    def aux_loss(self) -> Tensor:
+        """Return the loss that trains the entropy bottleneck's quantiles, and nothing else."""
+        return self.latent_codec.hyper.entropy_bottleneck.loss()
+
+    def update(self, *, force: bool = False) -> bool:
+        """Compute the coder's probability tables from the weights, once a training is over.
+
+        Args:
+            force: Also replace tables that are there. Files coded with them can then not be decoded.
+
+        Returns:
+            Whether any table was computed.
+        """
+        return update_tables(self.latent_codec, force=force)
+
+    def _require_tables(self) -> None:
+        if self.latent_codec.hyper.entropy_bottleneck.quantized_cdf.numel() == 0:
+            raise ValueError(
+                "Expected a model with probability tables (got one without); call update() first"
+            )
+
+
+def _padded(string: bytes, num_symbols: int) -> bytes:
+    """Append zeros so that the decoder, which checks no bounds, cannot read beyond a wrong string's end.
+
+    Each symbol takes in at most 4 bytes, escaped values at most 16 times their own length more.
+    """
+    return string + bytes(4 * num_symbols + 16 * len(string) + 16)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Use one thread: with another number sums run in another order and round otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,7 @@
+"""The entropy model: CompressAI's latent codecs, assembled as a hyperprior with space-channel context."""
+
+import glic_pyg.torchvision_shim  # noqa: F401 - before compressai
+from glic_pyg.entropy.build import build_entropy_model
+from glic_pyg.entropy.tables import TABLES, accept_tables_of_any_size, update_tables
+
+__all__ = ["TABLES", "accept_tables_of_any_size", "build_entropy_model", "update_tables"]

@@ -1,0 +1,144 @@
+"""The authors' published checkpoints: their layout to ours."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glic_pyg.checkpoint import CheckpointError
+from glic_pyg.codec import GLIC
+from glic_pyg.config import ModelConfig
+from glic_pyg.entropy import TABLES
+
+# Our names to theirs, applied in this order.
+RENAMINGS = (
+    (r"^g_a\.down\.", "g_a.down"),
+    (r"^g_s\.up\.", "g_s.up"),
+    (r"^g_a\.shortcuts\.", "g_a.AuxT_enc."),
+    (r"^g_s\.shortcuts\.", "g_s.AuxT_dec."),
+    (r"\.log_scale$", ".scaling_factors"),
+    (r"\.linear\.", ".OLP.linear."),
+    (r"\.stages\.(\d)\.", lambda match: f".g{int(match[1]) + 1}."),
+    (r"\.layers\.", ".residual_group.blocks."),
+    (r"\.attention\.query\.", ".grapher.proj_group."),
+    (r"\.attention\.key_value\.", ".grapher.proj_sample."),
+    (r"\.attention\.output\.", ".grapher.proj."),
+    (r"\.attention\.position_bias\.", ".grapher.cpb_mlp."),
+    (r"\.attention\.", ".grapher."),
+    (r"\.conv\.", ".mixer."),
+    (r"\.ffn\.depthwise\.", ".mlp.conv."),
+    (r"\.ffn\.", ".mlp."),
+    (r"\.norm\.", ".norm2."),
+    (r"\.conv1\.", ".mixer.conv1.0."),
+    (r"\.depthwise\.", ".mixer.depth_conv."),
+    (r"\.conv2\.", ".mixer.conv2."),
+    (r"\.adaptor\.", ".mixer.adaptor."),
+)
+
+
+def load_published(path: str | Path) -> GLIC:
+    """Load a published checkpoint as a model ready to compress.
+
+    Args:
+        path: A `.pth.tar` file: a state dict, or a dict with one as `state_dict` or `model_state_dict`;
+            its names may start with `module.`. No code in it is run.
+
+    Raises:
+        CheckpointError: it cannot be read, or is not of the published model.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"Expected a checkpoint of tensors (got {path}: {reason})") from error
+    model = GLIC(ModelConfig())
+    try:
+        model.load_state_dict(convert(unwrap(content), model.state_dict()))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    model.update(force=True)
+    return model.eval()
+
+
+def unwrap(content: Any) -> dict[str, Tensor]:
+    """Return the state dict in a checkpoint's content, without the prefix that data parallel training leaves.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for key in ("state_dict", "model_state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"Expected a state dict (got {type(content).__name__})")
+    for name, value in content.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"Expected a tensor for {name} (got {type(value).__name__})")
+    prefixed = all(name.startswith("module.") for name in content)
+    return {name.removeprefix("module.") if prefixed else name: value for name, value in content.items()}
+
+
+def convert(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename and reshape a state dict in the authors' layout to ours.
+
+    Wavelet filters and coordinate tables, which follow from the architecture, may be absent and are dropped.
+
+    Args:
+        state: In the authors' layout.
+        ours: The state dict of our model, for names and shapes.
+
+    Raises:
+        CheckpointError: names the first difference: a tensor that is missing, unexpected, or of
+            another shape. Probability tables may have any length.
+    """
+    names = {published_name(name): name for name in ours}
+    shapes = {name: _published_shape(name, tuple(ours[our_name].shape)) for name, our_name in names.items()}
+    shapes |= _rebuilt_buffers(names)
+    for name in names:
+        if name not in state:
+            raise CheckpointError(f"Expected {name} (got a state dict without)")
+    for name, tensor in state.items():
+        if name not in shapes:
+            raise CheckpointError(f"Expected no {name} (got a state dict with it)")
+        if tuple(tensor.shape) != shapes[name] and not name.endswith(TABLES):
+            raise CheckpointError(f"Expected shape {shapes[name]} for {name} (got {tuple(tensor.shape)})")
+    return {
+        our_name: state[name] if name.endswith(TABLES) else state[name].reshape(ours[our_name].shape)
+        for name, our_name in names.items()
+    }
+
+
+def published_name(name: str) -> str:
+    """Return the authors' name for a tensor of ours."""
+    for pattern, replacement in RENAMINGS:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _published_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if name.endswith(".scaling_factors"):
+        return (1, 1, *shape)
+    if name.endswith(".logit_scale"):
+        return (*shape, 1, 1)
+    return shape
+
+
+def _rebuilt_buffers(names: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of the buffers that the authors store and our modules build."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        owner, _, leaf = name.rpartition(".")
+        if leaf == "scaling_factors" and name.startswith("g_a."):
+            shapes |= {f"{owner}.dwt.w_{band}": (1, 1, 2, 2) for band in ("ll", "lh", "hl", "hh")}
+        elif leaf == "scaling_factors":
+            shapes[f"{owner}.idwt.filters"] = (4, 1, 2, 2)
+        elif leaf == "logit_scale":
+            shapes[f"{owner}.relative_coords_table"] = (1, 23, 23, 2)
+            shapes[f"{owner}.relative_position_index"] = (64, 256)
+    return shapes

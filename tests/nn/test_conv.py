@@ -1,0 +1,71 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
+
+
+def layer_norm(x, weight, bias):
+    mean = x.mean(1, keepdim=True)
+    variance = ((x - mean) ** 2).mean(1, keepdim=True)
+    return (x - mean) / (variance + 1e-6).sqrt() * weight[:, None, None] + bias[:, None, None]
+
+
+def feed_forward(ffn, x):
+    """As a matrix product per position."""
+    hidden = torch.einsum("oi,bihw->bohw", ffn.project_in.weight[..., 0, 0], x)
+    if ffn.depthwise is not None:
+        hidden = F.conv2d(F.pad(hidden, (1, 1, 1, 1)), ffn.depthwise.weight, groups=hidden.shape[1])
+    half = hidden.shape[1] // 2
+    gated = F.gelu(hidden[:, :half]) * hidden[:, half:]
+    return torch.einsum("oi,bihw->bohw", ffn.project_out.weight[..., 0, 0], gated)
+
+
+@pytest.fixture
+def x():
+    torch.manual_seed(0)
+    return torch.randn(2, 6, 5, 7, dtype=torch.double)
+
+
+def randomised(module):
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return module.double()
+
+
+def test_layer_norm(x):
+    norm = randomised(LayerNorm2d(6))
+    torch.testing.assert_close(norm(x), layer_norm(x, norm.weight, norm.bias))
+
+
+def test_layer_norm_of_constant_features_is_its_bias():
+    norm = LayerNorm2d(4)
+    torch.nn.init.normal_(norm.bias)
+    torch.testing.assert_close(
+        norm(torch.ones(1, 4, 2, 2)), norm.bias[None, :, None, None].expand(1, 4, 2, 2)
+    )
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_gated_feed_forward(x, depthwise):
+    ffn = randomised(GatedFeedForward(6, ratio=3, depthwise=depthwise))
+    assert ffn.project_in.weight.shape == (36, 6, 1, 1)
+    assert ffn.project_out.weight.shape == (6, 18, 1, 1)
+    torch.testing.assert_close(ffn(x), feed_forward(ffn, x))
+
+
+@pytest.mark.parametrize("out_channels", [6, 8])
+def test_conv_block(x, out_channels):
+    block = randomised(ConvBlock(6, out_channels, ratio=2))
+    mixed = F.leaky_relu(F.conv2d(x, block.conv1.weight, block.conv1.bias), 0.01)
+    mixed = F.conv2d(F.pad(mixed, (2, 2, 2, 2)), block.depthwise.weight, block.depthwise.bias, groups=6)
+    mixed = F.conv2d(mixed, block.conv2.weight, block.conv2.bias)
+    shortcut = x if out_channels == 6 else F.conv2d(x, block.adaptor.weight, block.adaptor.bias)
+    mixed = mixed + shortcut
+    expected = mixed + feed_forward(block.ffn, layer_norm(mixed, block.norm.weight, block.norm.bias))
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_conv_block_has_an_adaptor_only_where_widths_differ():
+    assert not any("adaptor" in name for name in ConvBlock(4, 4, ratio=1).state_dict())
+    assert any("adaptor" in name for name in ConvBlock(4, 6, ratio=1).state_dict())

@@ -1,0 +1,121 @@
+import zlib
+
+import pytest
+import torch
+
+from glic_pyg.bitstream import MAX_PIXELS, Bitstream, BitstreamError, decode, encode, pack, unpack
+from glic_pyg.codec import GLIC
+
+STREAM = Bitstream(bytes(range(8)), 17, 300, 0x01020304, (b"abc", b"", b"x" * 200))
+PINNED = (
+    b"GLIC\x01\x00\x01\x02\x03\x04\x05\x06\x07\x11\xac\x02\x04\x03\x02\x01\x03abc\x00\xc8\x01" + b"x" * 200
+)
+
+
+def with_checksum(data: bytes) -> bytes:
+    return data + zlib.crc32(data).to_bytes(4, "little")
+
+
+def test_bytes_are_pinned():
+    assert pack(STREAM) == with_checksum(PINNED)
+    assert unpack(with_checksum(PINNED)) == STREAM
+
+
+@pytest.mark.parametrize("size", [(1, 1), (127, 128), (16383, 16384 // 2), (1, 2**27)])
+def test_sizes_round_trip(size):
+    stream = Bitstream(bytes(8), *size, 0, ())
+    assert unpack(pack(stream)) == stream
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (100, 60)])
+def test_picture_round_trip(tiny_model, photo, size):
+    x = photo(*size)
+    restored = decode(tiny_model, encode(tiny_model, x))
+    coded = tiny_model.compress(x)
+    assert torch.equal(restored, tiny_model.decompress(coded["strings"], coded["shape"])["x_hat"])
+
+
+def test_header_is_small(tiny_model, photo):
+    strings = [string for (string,) in tiny_model.compress(photo(64, 64))["strings"]]
+    lengths = sum(1 if len(string) < 128 else 2 for string in strings)
+    assert len(encode(tiny_model, photo(64, 64))) == 5 + 8 + 2 + 4 + lengths + len(b"".join(strings)) + 4
+
+
+def test_every_changed_byte_is_noticed():
+    data = pack(STREAM)
+    for i in range(len(data)):
+        changed = data[:i] + bytes([data[i] ^ 0x41]) + data[i + 1 :]
+        with pytest.raises(BitstreamError):
+            unpack(changed)
+
+
+def test_every_cut_is_noticed():
+    data = pack(STREAM)
+    for i in range(len(data)):
+        with pytest.raises(BitstreamError):
+            unpack(data[:i])
+    with pytest.raises(BitstreamError, match="damaged or cut short"):
+        unpack(data + b"\0")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", r"Expected a \.glic file \(got one that starts with b''\)"),
+        (b"\x89PNG\r\n\x1a\n" * 9, r"Expected a \.glic file \(got one that starts with b'\\x89PNG'\)"),
+        (b"GLIC", r"Expected 1 bytes and a checksum \(got 0\): cut short"),
+        (b"GLIC\x02" + bytes(40), r"Expected format version 1 \(got 2: a newer glic_pyg made it\)"),
+        (b"GLIC\x00" + bytes(40), r"Expected format version 1 \(got 0\)"),
+        (PINNED + bytes(4), r"Expected checksum [0-9a-f]{8} \(got 00000000\): damaged or cut short"),
+        # From here on made on purpose: the checksum is right.
+        (with_checksum(PINNED[:30]), r"Expected 223 bytes and a checksum \(got 26\): cut short"),
+        (
+            with_checksum(PINNED[:13] + b"\x00\x05" + bytes(4)),
+            r"Expected a picture of 1 to \d+ pixels \(got 5 x 0\)",
+        ),
+        (
+            with_checksum(PINNED[:13] + b"\xff\xff\xff\xff\x0f\x01"),
+            r"Expected a picture .* \(got 1 x 4294967295\)",
+        ),
+        (
+            with_checksum(PINNED[:13] + b"\xff" * 9),
+            r"Expected a number of at most 5 bytes \(got more\): damaged",
+        ),
+    ],
+)
+def test_what_cannot_be_unpacked(data, message):
+    with pytest.raises(BitstreamError, match=message):
+        unpack(data)
+
+
+def test_another_model(tiny_model, other_tiny_model, photo):
+    data = encode(tiny_model, photo(8, 8))
+    with pytest.raises(
+        BitstreamError, match=r"Expected a file of this model, \w{16} \(got one of model \w{16}\)"
+    ):
+        decode(other_tiny_model, data)
+
+
+def test_other_latents(tiny_model, photo):
+    stream = unpack(encode(tiny_model, photo(8, 8)))
+    fields = vars(stream)
+    message = "Expected latents with checksum .* this machine computes other probabilities"
+    with pytest.raises(BitstreamError, match=message):
+        decode(tiny_model, pack(Bitstream(**fields | {"latent_checksum": stream.latent_checksum ^ 1})))
+    with pytest.raises(BitstreamError, match=message):
+        decode(tiny_model, pack(Bitstream(**fields | {"strings": (b"",) * 5})))
+    with pytest.raises(BitstreamError, match=r"Expected 5 strings of one picture \(got \[1\]\)"):
+        decode(tiny_model, pack(Bitstream(**fields | {"strings": (b"",)})))
+
+
+def test_too_large_a_picture(tiny_model):
+    x = torch.zeros(1, 3, 1, 1).expand(1, 3, 2**14, 2**14)
+    with pytest.raises(
+        BitstreamError, match=rf"Expected a picture of 1 to {MAX_PIXELS} pixels \(got 16384 x 16384\)"
+    ):
+        encode(tiny_model, x)
+
+
+def test_a_model_without_tables_is_no_matter_of_the_file(tiny_config):
+    with pytest.raises(ValueError, match="call update"):
+        encode(GLIC(tiny_config), torch.zeros(1, 3, 8, 8))

@@ -1,0 +1,133 @@
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from glic_pyg import GLIC, checkpoint
+
+SIZES = [(1, 1), (17, 33), (500, 333), (8, 3000), (64, 128)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_decoder_has_the_encoders_latents_bit_for_bit(tiny_model, photo, size):
+    x = photo(*size)
+    coded = tiny_model.compress(x)
+    assert coded["shape"] == size
+    decoded = tiny_model.decompress(coded["strings"], coded["shape"])
+    assert torch.equal(decoded["y_hat"], coded["y_hat"])
+    assert coded["y_hat"].count_nonzero() > 0
+    assert decoded["x_hat"].shape == x.shape
+    assert 0 <= decoded["x_hat"].min() <= decoded["x_hat"].max() <= 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+@torch.no_grad()
+def test_forward_agrees_with_the_file(tiny_model, photo, size):
+    x = photo(*size)
+    out = tiny_model(x)
+    coded = tiny_model.compress(x)
+    torch.testing.assert_close(out["y_hat"], coded["y_hat"])
+    decoded = tiny_model.decompress(coded["strings"], size)
+    torch.testing.assert_close(out["x_hat"].clamp(0, 1), decoded["x_hat"])
+
+
+def test_forward_takes_batches_and_gives_gradients(tiny_config):
+    model = GLIC(tiny_config)
+    out = model(torch.rand(2, 3, 64, 128))
+    assert out["x_hat"].shape == (2, 3, 64, 128)
+    assert out["likelihoods"]["y"].shape == (2, 16, 4, 8)
+    assert out["likelihoods"]["z"].shape == (2, 8, 1, 2)
+    bits = -sum(p.log2().sum() for p in out["likelihoods"].values())
+    (bits + out["x_hat"].square().sum() + model.orthogonality_loss()).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert not model.latent_codec.hyper.entropy_bottleneck.quantiles.grad.any()  # aux_loss alone moves them
+
+
+def test_aux_loss_trains_the_quantiles_alone(tiny_config):
+    model = GLIC(tiny_config)
+    model.aux_loss().backward()
+    with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert with_gradient == {"latent_codec.hyper.entropy_bottleneck.quantiles"}
+
+
+DECODE = """
+import hashlib, sys, torch
+from glic_pyg import GLIC
+model = GLIC.from_pretrained(sys.argv[1])
+coded = torch.load(sys.argv[2], weights_only=True)
+for threads in (1, 3):
+    torch.set_num_threads(threads)
+    y_hat = model.decompress(coded["strings"], coded["shape"])["y_hat"]
+    print(hashlib.sha256(y_hat.numpy()).hexdigest())
+"""
+
+
+def test_another_process_with_other_threads_has_the_same_latents(tiny_model, photo, tmp_path):
+    checkpoint.save(tiny_model, tmp_path / "model.safetensors")
+    coded = tiny_model.compress(photo(200, 300))
+    digest = hashlib.sha256(coded.pop("y_hat").numpy()).hexdigest()
+    torch.save(coded, tmp_path / "coded.pt")
+    command = [sys.executable, "-c", DECODE, tmp_path / "model.safetensors", tmp_path / "coded.pt"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [digest, digest]
+
+
+def test_number_of_threads_stays(tiny_model, photo):
+    coded = tiny_model.compress(photo(64, 64))  # numba, when it starts, sets a number of its own
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        tiny_model.compress(photo(64, 64))
+        tiny_model.decompress(coded["strings"], coded["shape"])
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_compress_takes_one_picture(tiny_model):
+    for shape in [(2, 3, 64, 64), (1, 1, 64, 64), (3, 64, 64), (1, 3, 0, 64)]:
+        with pytest.raises(ValueError, match=r"Expected a picture of shape 1 x 3 x H x W \(got "):
+            tiny_model.compress(torch.zeros(shape))
+
+
+def test_wrong_number_of_strings(tiny_model):
+    with pytest.raises(ValueError, match=r"Expected 5 strings of one picture \(got \[1, 1\]\)"):
+        tiny_model.decompress([[b"1234"], [b"1234"]], (64, 64))
+
+
+def test_strings_of_anything_are_decoded_to_something(tiny_model):
+    for length in (0, 1, 7, 1000):
+        out = tiny_model.decompress([[b"\xff" * length]] * 5, (64, 64))
+        assert out["x_hat"].shape == (1, 3, 64, 64)
+
+
+def test_tables_are_required(tiny_config):
+    model = GLIC(tiny_config)
+    message = r"Expected a model with probability tables \(got one without\); call update\(\) first"
+    with pytest.raises(ValueError, match=message):
+        model.compress(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ValueError, match=message):
+        model.decompress([[b""]] * 5, (64, 64))
+
+
+def test_from_pretrained_is_ready(tiny_model, photo, tmp_path):
+    checkpoint.save(tiny_model, tmp_path / "model.safetensors")
+    model = GLIC.from_pretrained(tmp_path / "model.safetensors")
+    assert not model.training
+    assert model.config == tiny_model.config
+    assert model.compress(photo(64, 64))["strings"] == tiny_model.compress(photo(64, 64))["strings"]
+
+
+def test_from_pretrained_names_the_first_difference(tiny_model, tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    state = tiny_model.state_dict()
+    monkeypatch.setattr(
+        tiny_model, "state_dict", lambda: {k: v for k, v in state.items() if k != "g_s.up.0.0.bias"}
+    )
+    checkpoint.save(tiny_model, path)
+    with pytest.raises(checkpoint.CheckpointError, match=r"Expected g_s\.up\.0\.0\.bias in .* \(got none\)"):
+        GLIC.from_pretrained(path)

@@ -1,0 +1,135 @@
+import io
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from glic_pyg.image import ImageError, crop, pad, picture_suffixes, read_image, to_8bit, write_png
+
+RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4
+
+
+def saved(tmp_path, image, name="a.png", **options):
+    path = tmp_path / name
+    image.save(path, **options)
+    return path
+
+
+def as_tensor(pixels):
+    """H x W x 3 in 0..255 -> 1 x 3 x H x W in [0, 1]."""
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None] / 255
+
+
+def test_rgb_is_read_exactly(tmp_path):
+    x = read_image(saved(tmp_path, Image.fromarray(RGB)))
+    assert x.dtype == torch.float32
+    torch.testing.assert_close(x, as_tensor(RGB), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
+def test_other_modes_become_rgb(tmp_path, mode):
+    image = Image.fromarray(RGB).convert(mode)
+    x = read_image(saved(tmp_path, image, "a.tiff"))
+    torch.testing.assert_close(x, as_tensor(image.convert("RGB")), rtol=0, atol=0)
+
+
+def test_16_bit_grey_keeps_its_precision(tmp_path):
+    values = np.array([[0, 1, 256, 65535]], dtype=np.uint16)
+    x = read_image(saved(tmp_path, Image.fromarray(values)))
+    expected = torch.tensor([[[0, 1, 256, 65535]] * 3]) / 65535
+    torch.testing.assert_close(x, expected[:, :, None])
+
+
+def test_float_grey_is_in_0_to_1(tmp_path):
+    values = np.array([[0, 0.25, 1]], dtype=np.float32)
+    x = read_image(saved(tmp_path, Image.fromarray(values), "a.tiff"))
+    torch.testing.assert_close(x[0, :, 0], torch.tensor([[0, 0.25, 1]] * 3))
+    too_bright = saved(tmp_path, Image.fromarray(values * 255), "b.tiff")
+    with pytest.raises(ImageError, match=r"Expected grey values in 0\.\.1 \(got .*b\.tiff: 0\.0\.\.255\.0\)"):
+        read_image(too_bright)
+
+
+def test_alpha_is_composited_over_white_with_a_warning(tmp_path):
+    pixels = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]], dtype=np.uint8)
+    with pytest.warns(UserWarning, match=r"a\.png has transparent parts: composited over white"):
+        x = read_image(saved(tmp_path, Image.fromarray(pixels)))
+    expected = as_tensor([[[200, 100, 0], [255, 255, 255], [244, 224, 204]]])
+    torch.testing.assert_close(x, expected, rtol=0, atol=1 / 255)
+
+
+def test_transparent_palette_colour_is_white(tmp_path):
+    image = Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).convert("P")
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    with pytest.warns(UserWarning, match="composited over white"):
+        x = read_image(saved(tmp_path, image, "a.gif", transparency=1))
+    torch.testing.assert_close(x, as_tensor([[[10, 20, 30], [255, 255, 255]]]))
+
+
+def test_opaque_alpha_needs_no_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = read_image(saved(tmp_path, Image.fromarray(RGB).convert("RGBA")))
+    torch.testing.assert_close(x, as_tensor(RGB))
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    x = read_image(saved(tmp_path, Image.fromarray(RGB), exif=exif))
+    torch.testing.assert_close(x, as_tensor(np.rot90(RGB, -1).copy()))
+
+
+def test_unreadable_files_give_one_line(tmp_path, monkeypatch):
+    whole = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(whole, "JPEG")
+    (tmp_path / "short.jpg").write_bytes(whole.getvalue()[:900])
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "empty.png").touch()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64)
+    Image.new("L", (64, 65)).save(tmp_path / "large.jpg")
+    for name, reason in {
+        "short.jpg": "truncated",
+        "text.png": "cannot identify image file",
+        "empty.png": "cannot identify image file",
+        "large.jpg": "exceeds limit of 4096 pixels",
+        "missing.png": "No such file or directory",
+    }.items():
+        with pytest.raises(ImageError, match=rf"Expected a picture \(got .*{name}: .*{reason}") as caught:
+            read_image(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_png_round_trip_rounds_and_clamps(tmp_path):
+    x = torch.tensor([-0.2, 0.4 / 255, 0.6 / 255, 1.3]).reshape(1, 1, 2, 2).expand(1, 3, 2, 2)
+    write_png(x, tmp_path / "a.png")
+    assert to_8bit(x)[0, 0].flatten().tolist() == [0, 0, 1, 255]
+    torch.testing.assert_close(read_image(tmp_path / "a.png"), to_8bit(x) / 255)
+    with Image.open(tmp_path / "a.png") as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+
+
+def test_write_png_takes_one_picture(tmp_path):
+    with pytest.raises(ValueError, match=r"Expected a picture of shape 1 x 3 x H x W \(got \(2, 3, 4, 4\)\)"):
+        write_png(torch.zeros(2, 3, 4, 4), tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 3), (64, 128), (65, 63)])
+def test_pad_replicates_and_crop_undoes(size):
+    x = torch.rand(1, 3, *size)
+    padded = pad(x, 64)
+    height, width = size
+    assert padded.shape[-2:] == (-(-height // 64) * 64, -(-width // 64) * 64)
+    assert torch.equal(crop(padded, height, width), x)
+    assert torch.equal(
+        padded[..., height - 1 :, :width], x[..., -1:, :].expand_as(padded[..., height - 1 :, :width])
+    )
+    assert torch.equal(
+        padded[..., width - 1 :], padded[..., width - 1 : width].expand_as(padded[..., width - 1 :])
+    )
+
+
+def test_picture_suffixes():
+    assert {".png", ".jpg", ".jpeg", ".webp", ".tiff"} <= picture_suffixes()
+    assert not {".pdf", ".glic", ".txt"} & picture_suffixes()

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from glic_pyg import bitstream
+from glic_pyg.image import read_image, to_8bit
+
+
+def picture(path, size=(40, 30), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(size).convert(mode).save(path)
+    return path
+
+
+def test_there_and_back(tool, tiny_model, model_file, tmp_path):
+    source, coded, restored = picture(tmp_path / "a.png"), tmp_path / "a.glic", tmp_path / "a_restored.png"
+    status, out, err = tool("compress", source, "-o", coded, "--model", model_file)
+    assert (status, err) == (0, "")
+    size = coded.stat().st_size
+    assert out.startswith(f"{coded}: {size} bytes, {8 * size / 1200:.4f} bpp, ")
+    assert coded.read_bytes() == bitstream.encode(tiny_model, read_image(source))
+
+    status, out, err = tool("decompress", coded, "-o", restored, "--model", model_file)
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{restored}: 40 x 30 from {8 * size / 1200:.4f} bpp, ")
+    expected = to_8bit(bitstream.decode(tiny_model, coded.read_bytes()))
+    assert (to_8bit(read_image(restored)) == expected).all()
+
+
+def test_folders_there_and_back(tool, model_file, tmp_path):
+    photos, coded, restored = tmp_path / "photos", tmp_path / "coded", tmp_path / "restored"
+    for name in ("a.png", "a.jpg", "sub/b.bmp"):
+        picture(photos / name)
+    (photos / "broken.png").write_bytes(b"no picture")
+    (photos / "notes.txt").write_text("left alone")
+
+    status, out, err = tool("compress", photos, "-o", coded, "--model", model_file)
+    assert status == 1
+    assert len(out.splitlines()) == 3
+    assert f"error: Expected a picture (got {photos / 'broken.png'}: cannot identify" in err
+    assert "error: 1 of 4 files could not be converted" in err
+    files = sorted(str(p.relative_to(coded)) for p in coded.rglob("*") if p.is_file())
+    assert files == ["a.jpg.glic", "a.png.glic", "sub/b.glic"]
+
+    (coded / "a.png.glic").write_bytes((coded / "a.png.glic").read_bytes()[:-1])
+    status, out, err = tool("decompress", coded, "-o", restored, "--model", model_file)
+    assert status == 1
+    assert f"error: {coded / 'a.png.glic'}: Expected checksum" in err
+    files = sorted(str(p.relative_to(restored)) for p in restored.rglob("*") if p.is_file())
+    assert files == ["a.jpg.png", "sub/b.png"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_transparency_gives_a_warning_line(tool, model_file, tmp_path):
+    source = tmp_path / "a.png"
+    Image.new("RGBA", (9, 9), (1, 2, 3, 4)).save(source)
+    status, _, err = tool("compress", source, "-o", tmp_path / "a.glic", "--model", model_file)
+    assert status == 0
+    assert err == f"warning: {source} has transparent parts: composited over white\n"
+
+
+def test_errors_are_one_line_and_status_2(tool, model_file, tmp_path):
+    target = tmp_path / "a.glic"
+    source = picture(tmp_path / "a.png")
+    for arguments, message in [
+        ((tmp_path / "none.png", "-o", target, "--model", model_file), "Expected a picture (got"),
+        (
+            (source, "-o", target, "--model", "unknown"),
+            "Expected the path of a .safetensors file or a model's name",
+        ),
+        ((source, "-o", target, "--model", source), "Expected a .safetensors checkpoint (got"),
+        ((source, "-o", tmp_path, "--model", model_file), "Expected a file name for the output"),
+    ]:
+        status, out, err = tool("compress", *arguments)
+        assert (status, out) == (2, "")
+        assert err.startswith(f"error: {message}")
+        assert err.count("\n") == 1
+        assert not target.exists()
