@@ -1,0 +1,1 @@
+"""Training: pictures -> crops -> loss -> two optimisers -> run folder."""

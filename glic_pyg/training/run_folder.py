@@ -1,0 +1,129 @@
+"""What a training run leaves on disk."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import glic_pyg
+from glic_pyg.config import ConfigError
+from glic_pyg.files import replacing
+from glic_pyg.training.config import TrainConfig
+
+PACKAGES = (
+    "glic_pyg",
+    "torch",
+    "torch-geometric",
+    "torch-cluster",
+    "torch-scatter",
+    "compressai",
+    "numpy",
+    "pillow",
+)
+
+
+class RunFolder:
+    """The files of one run.
+
+    - `config.yaml`: all settings, as last started
+    - `sessions.json`: for every start of the run its time, step, command, settings, versions and git state
+    - `log.csv`: one line per step; `eval.csv`: one line per evaluation
+    - `latest.pt`: all that is needed to go on; `model.safetensors`: the averaged model, ready to use
+
+    Args:
+        path: The folder; it is made when the run starts.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.sessions = self.path / "sessions.json"
+        self.log = self.path / "log.csv"
+        self.eval = self.path / "eval.csv"
+        self.checkpoint = self.path / "latest.pt"
+        self.model = self.path / "model.safetensors"
+
+    def start(self, config: TrainConfig, *, step: int) -> None:
+        """Record a start of the run at `step`, and drop what was logged after it.
+
+        Raises:
+            OSError: the folder cannot be made or written.
+        """
+        sessions = json.loads(self.sessions.read_text()) if step and self.sessions.exists() else []
+        sessions.append({"step": step, **describe_session(), "config": config.to_dict()})
+        with replacing(self.sessions) as path:
+            path.write_text(json.dumps(sessions, indent=1) + "\n")
+        with replacing(self.config) as path:
+            path.write_text(config.to_yaml())
+        for table in (self.log, self.eval):
+            if table.exists():
+                header, *rows = table.read_text().splitlines(keepends=True)
+                kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step]
+                with replacing(table) as path:
+                    path.write_text("".join([header, *kept]))
+
+    def append(self, path: Path, row: Mapping[str, float]) -> None:
+        """Append a line to `log` or `eval`; a new file gets the names as its first line."""
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow({key: f"{value:.8g}" for key, value in row.items()})
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint, whole or not at all."""
+        with replacing(self.checkpoint) as path:
+            torch.save(state, path)
+
+    def load_checkpoint(self) -> dict[str, Any]:
+        """Read the checkpoint; runs no code from it.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        try:
+            return torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load has no common error for a broken file
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"Expected a training checkpoint (got {self.checkpoint}: {reason})") from error
+
+
+def describe_session() -> dict[str, Any]:
+    """Return time, command, machine, package versions and the state of the source's git repository."""
+
+    def version(package: str) -> str | None:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(Path(glic_pyg.__file__).parent), *arguments]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "machine": {
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "git": {"commit": git("rev-parse", "HEAD"), "changed": git("status", "--porcelain", "--", ".")},
+    }

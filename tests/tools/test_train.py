@@ -1,0 +1,110 @@
+"""tools/train.py from the command line."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from glic_pyg.training.run_folder import RunFolder
+
+TOOL = Path(__file__).parents[2] / "tools" / "train.py"
+SETTINGS = {
+    "model": "tiny_model.yaml",
+    "steps": 4,
+    "batch_size": 2,
+    "patch_size": 64,
+    "eval_size": 64,
+    "eval_every": 2,
+    "save_every": 2,
+}
+
+
+@pytest.fixture
+def setting(tmp_path, tiny_config, monkeypatch):
+    """The current folder, with four pictures and a broken one, a training configuration and its model's."""
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((80, 72)).save(tmp_path / "photos" / f"{i}.png")
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "tiny_model.yaml").write_text(tiny_config.to_yaml())
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# What Python 3.12 and later say about starting a worker.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_trains_and_goes_on(setting, tool, caplog):
+    arguments = ["--config", "tiny.yaml", "-d", "photos", "--lambda", "0.02"]
+    status, printed, _ = tool("train", *arguments, "--steps", "3")
+    assert (status, printed.splitlines()[-1]) == (0, "runs/tiny")
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("Skipped photos/broken.jpg: ")
+    output = setting / "runs" / "tiny"
+    written = {path.name for path in output.iterdir()}
+    assert written == {
+        "config.yaml",
+        "sessions.json",
+        "log.csv",
+        "eval.csv",
+        "latest.pt",
+        "model.safetensors",
+    }
+    settings = yaml.safe_load((output / "config.yaml").read_text())
+    assert (settings["lmbda"], settings["steps"], settings["model"]["name"]) == (0.02, 3, "tiny")
+
+    assert tool("train", *arguments, "--steps", "5", "--resume")[0] == 0
+    with (output / "log.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == list("12345")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_its_processes_saves_and_ends(setting, number):
+    arguments = ["--config", "tiny.yaml", "-d", "photos", "--steps", "100000", "-o", "run"]
+    process = subprocess.Popen(
+        [sys.executable, TOOL, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while process.poll() is None and not (setting / "run" / "latest.pt").exists():
+            time.sleep(0.1)
+        os.killpg(process.pid, number)
+        _, messages = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, messages
+    assert "Traceback" not in messages
+    assert "Stopped; the same command with --resume goes on from run" in messages
+    steps = len((setting / "run" / "log.csv").read_text().splitlines()) - 1
+    assert RunFolder(setting / "run").load_checkpoint()["step"] == steps
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "message"),
+    [
+        ({"batch": 3}, [], "error: bad.yaml: Unknown key 'batch'; did you mean 'batch_size'?"),
+        ({"model": "tiny.yml"}, [], "error: Expected a YAML file (got tiny.yml: "),
+        ({}, ["--steps", "0"], "error: Expected steps to be at least 1 (got 0)"),
+        ({}, ["-d", "elsewhere"], "error: Expected a folder of pictures (got elsewhere)"),
+        ({"eval_size": 128}, [], "error: Expected at least 2 usable pictures in photos (got 0)"),
+    ],
+)
+def test_bad_input_gives_one_line(setting, tool, settings, arguments, message):
+    (setting / "bad.yaml").write_text(yaml.safe_dump(SETTINGS | settings))
+    status, _, errors = tool("train", "--config", "bad.yaml", "-d", "photos", *arguments)
+    (line,) = errors.splitlines()
+    assert status == 2
+    assert line.startswith(message)
+    assert not (setting / "runs").exists()

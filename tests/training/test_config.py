@@ -1,0 +1,55 @@
+"""Training configurations: checks, files, references to model files."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from glic_pyg.config import ConfigError, ModelConfig
+from glic_pyg.training.config import TrainConfig
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "train").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_training_file_is_read(path):
+    config = TrainConfig.from_yaml(path)
+    assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+def test_model_may_be_a_file_beside():
+    config = TrainConfig.from_yaml(CONFIGS / "train" / "nano.yaml")
+    assert config.model == ModelConfig.from_yaml(CONFIGS / "model" / "glic_nano.yaml")
+
+
+def test_missing_model_file_is_named(tmp_path):
+    (tmp_path / "run.yaml").write_text("model: nowhere.yaml\n")
+    with pytest.raises(ConfigError, match=r"Expected a YAML file \(got .*nowhere\.yaml"):
+        TrainConfig.from_yaml(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "near"), [("lambda", "lmbda"), ("batchsize", "batch_size"), ("model.head", "heads")]
+)
+def test_unknown_key_names_the_nearest(key, near):
+    section, _, name = key.rpartition(".")
+    values = {section: {name: 1}} if section else {name: 1}
+    with pytest.raises(ConfigError, match=f"Unknown key '{key}'; did you mean '{near}'"):
+        TrainConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps", 0, r"Expected steps to be at least 1 \(got 0\)"),
+        ("warmup_steps", -1, r"Expected warmup_steps to be at least 0 \(got -1\)"),
+        ("warmup_steps", 10**9, r"Expected warmup_steps to be less than steps"),
+        ("lmbda", 0.0, r"Expected lmbda to be positive \(got 0\.0\)"),
+        ("patch_size", 100, r"Expected patch_size to be a positive multiple of 64 \(got 100\)"),
+        ("ema_decay", 1.0, r"Expected ema_decay to be in \[0, 1\) \(got 1\.0\)"),
+        ("eval_share", 0.0, r"Expected eval_share to be in \(0, 1\) \(got 0\.0\)"),
+    ],
+)
+def test_impossible_values_are_refused(name, value, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(TrainConfig(), **{name: value})
