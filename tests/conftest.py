@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,10 @@ from torch import Tensor
 
 from glic_pyg import GLIC, ModelConfig
 from glic_pyg.config import GraphConfig
+
+# On busy cores, threads that wait for each other cost far more than they bring for tensors this small.
+torch.set_num_threads(1)
+numba.set_num_threads(1)
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -62,6 +62,7 @@ class GraphBuilder:
             node; `offset` (`E x 2`, int8, rows and columns in steps of the group's grid, -7..15)
             and `similarity` (`E`, cosine).
         """
+        feature_map = feature_map.detach()
         data = to_nodes(feature_map)
         data.score = damp(sobel_rms(feature_map)).flatten()
         unit = F.normalize(data.x, dim=1)

@@ -1,0 +1,1 @@
+"""How good the pictures and how small the files are."""

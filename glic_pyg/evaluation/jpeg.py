@@ -1,0 +1,40 @@
+"""Pillow's JPEG as a rival."""
+
+import io
+from bisect import bisect_left
+from typing import NamedTuple
+
+from PIL import Image
+from torch import Tensor
+
+from glic_pyg.image import read_image, to_8bit
+
+QUALITIES = range(1, 96)
+
+
+class Jpeg(NamedTuple):
+    """A JPEG file's `quality`, bytes (`data`) and restored picture `x_hat`, `1 x 3 x H x W` in [0, 1]."""
+
+    quality: int
+    data: bytes
+    x_hat: Tensor
+
+
+def nearest_jpeg(x: Tensor, size: int) -> Jpeg:
+    """Return the JPEG file (4:2:0, optimised) whose size in bytes is nearest to `size`.
+
+    Args:
+        x: A picture in [0, 1], `1 x 3 x H x W`.
+        size: Bytes.
+    """
+    image = Image.fromarray(to_8bit(x)[0].permute(1, 2, 0).numpy())
+
+    def jpeg(quality: int) -> bytes:
+        file = io.BytesIO()
+        image.save(file, format="JPEG", quality=quality, optimize=True)
+        return file.getvalue()
+
+    above = bisect_left(QUALITIES, size, key=lambda quality: len(jpeg(quality)))
+    nearby = {quality: jpeg(quality) for quality in QUALITIES[max(above - 1, 0) : above + 1]}
+    quality, data = min(nearby.items(), key=lambda item: abs(len(item[1]) - size))
+    return Jpeg(quality, data, read_image(io.BytesIO(data)))

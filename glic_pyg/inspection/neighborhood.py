@@ -1,0 +1,54 @@
+"""One node's kept neighbours, and how many each node has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch_geometric.data import Data
+
+
+@dataclass(frozen=True)
+class Neighborhood:
+    """The kept edges towards one node.
+
+    Args:
+        node: The node's id.
+        num_nodes: Nodes in the graph; also the id of the zero node.
+        source: Ids of the neighbours, `K`.
+        offset: Their offsets in steps of the group's grid, `K x 2`.
+        similarity: Their cosine similarities with the node, `K`.
+    """
+
+    node: int
+    num_nodes: int
+    source: Tensor
+    offset: Tensor
+    similarity: Tensor
+
+    @property
+    def is_zero(self) -> Tensor:
+        """Which of the neighbours are the zero node, `K`."""
+        return self.source == self.num_nodes
+
+    @property
+    def num_zero(self) -> int:
+        """How many of the neighbours are the zero node."""
+        return int(self.is_zero.sum())
+
+    @property
+    def has_self(self) -> bool:
+        """Whether the node is among its own neighbours."""
+        return bool((self.source == self.node).any())
+
+
+def neighborhood(graph: Data, node: int) -> Neighborhood:
+    """Return the kept edges towards a node of one of a stage's graphs."""
+    source, target = graph.edge_index.as_tensor()
+    edge = target == node
+    return Neighborhood(node, graph.num_nodes, source[edge], graph.offset[edge], graph.similarity[edge])
+
+
+def degrees(graph: Data) -> Tensor:
+    """Return each node's number of kept neighbours, `N`; the node itself and zero nodes count."""
+    return graph.edge_index.as_tensor()[1].bincount(minlength=graph.num_nodes)

@@ -1,0 +1,157 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch_geometric import EdgeIndex
+
+from glic_pyg.graph import GraphBuilder
+from glic_pyg.graph.build import batched_similarities
+from glic_pyg.graph.candidates import global_mesh, local_windows
+from glic_pyg.graph.complexity import damp, sobel_rms
+from glic_pyg.graph.quota import group_quota
+
+SIZES = [(2, 6, 16, 32), (1, 6, 7, 12), (2, 6, 17, 24)]
+
+
+def feature_map(*size):
+    return torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+
+
+def columns(graph):
+    """Edges as rows of source (-1: the zero node), target, row offset, column offset."""
+    source, target = graph.edge_index.as_tensor()
+    source = torch.where(source == graph.num_nodes, -1, source)
+    return torch.cat([source[:, None], target[:, None], graph.offset.long()], dim=1)
+
+
+def tensors(graph):
+    return [value for value in graph.to_dict().values() if isinstance(value, torch.Tensor)]
+
+
+def differing(edges, other):
+    """Number of edges that only one of the two sets has."""
+    both, counts = torch.cat([edges, other]).unique(dim=0, return_counts=True)
+    assert len(both) >= max(len(edges), len(other)), "Expected no edge twice"
+    return (counts == 1).sum().item()
+
+
+@pytest.mark.parametrize("kind", ["local", "global_"])
+def test_golden_edges(golden, kind):
+    data = golden("gfa_small.npz")
+    expected = data[f"{kind.rstrip('_')}_edges"].T.long()
+    found = columns(getattr(GraphBuilder()(data["x"]), kind))
+    # Node 0, which is all zero, is stored without edges; it keeps all its candidates.
+    assert not (expected[:, 1] == 0).any()
+    assert (found[:, 1] == 0).sum() == 256
+    assert differing(found[found[:, 1] != 0], expected) <= len(expected) / 10_000  # ties
+
+
+@pytest.mark.parametrize("selection", ["threshold", "top_d"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_edges_are_sorted_by_target_and_reach_from_the_zero_node(size, selection):
+    x = feature_map(*size)
+    num_nodes = size[0] * size[2] * size[3]
+    for graph in GraphBuilder(degree=12, selection=selection)(x):
+        assert isinstance(graph.edge_index, EdgeIndex)
+        assert graph.edge_index.is_sorted_by_col
+        assert graph.edge_index.sparse_size() == (num_nodes + 1, num_nodes)
+        assert graph.edge_index.dtype == torch.int64
+        graph.edge_index.validate()
+        assert graph.num_nodes == num_nodes
+        assert graph.offset.dtype == torch.int8
+        assert graph.offset.shape == (graph.num_edges, 2)
+        assert graph.similarity.shape == (graph.num_edges,)
+        assert graph.score.shape == graph.quota.shape == (num_nodes,)
+        assert graph.map_size == (size[0], *size[2:])
+        assert (graph.edge_index[1].bincount(minlength=num_nodes) > 0).all()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_edge_attributes_belong_to_their_edges(size):
+    x = feature_map(*size)
+    graphs = GraphBuilder(degree=12)(x)
+    for graph in graphs:
+        source, target = graph.edge_index.as_tensor()
+        nodes = torch.cat([graph.x, torch.zeros(1, graph.x.size(1))])
+        cosine = F.cosine_similarity(nodes[source], nodes[target])
+        torch.testing.assert_close(graph.similarity, cosine)
+        inside = source < graph.num_nodes
+        assert (graph.batch[source[inside]] == graph.batch[target[inside]]).all()
+    # In a local graph an offset is a distance: the windows' grids begin 4 rows and columns apart.
+    graph = graphs.local
+    source, target = graph.edge_index.as_tensor()
+    inside = source < graph.num_nodes
+    distance = graph.pos[source[inside]] - graph.pos[target[inside]]
+    assert torch.equal(graph.offset[inside].long(), distance + 4)
+
+
+def test_score_and_quota_are_the_damped_score_and_its_share():
+    x = feature_map(2, 6, 17, 24)
+    graphs = GraphBuilder(degree=12)(x)
+    score = damp(sobel_rms(x)).flatten()
+    for graph, find in zip(graphs, (local_windows, global_mesh), strict=True):
+        torch.testing.assert_close(graph.score, score)
+        torch.testing.assert_close(graph.quota, group_quota(score, find((2, 17, 24)), degree=12))
+
+
+def test_degrees_follow_the_quota():
+    x = feature_map(1, 6, 32, 32)
+    x[..., 16:] *= 20  # the right half is busier
+    for graph in GraphBuilder(degree=32)(x):
+        degree = graph.edge_index[1].bincount(minlength=graph.num_nodes).double()
+        assert (degree - graph.quota).abs().mean() < 8
+        exact = GraphBuilder(degree=32, selection="top_d")(x)
+        for same in exact:
+            degree = same.edge_index[1].bincount(minlength=same.num_nodes)
+            assert torch.equal(degree, same.quota.round().long())
+
+
+def test_self_edges_are_kept():
+    for graph in GraphBuilder(degree=12)(feature_map(1, 6, 16, 16)):
+        source, target = graph.edge_index.as_tensor()
+        assert (source == target).sum() == graph.num_nodes
+
+
+def test_no_gradient_and_no_change_of_the_input():
+    x = feature_map(1, 6, 16, 16).requires_grad_()
+    before = x.detach().clone()
+    for graph in GraphBuilder()(x):
+        assert all(value.grad_fn is None for value in tensors(graph))
+    assert torch.equal(x, before)
+
+
+def test_graphs_built_in_inference_mode_leave_nothing_behind_that_hinders_training():
+    size = (1, 2, 8, 40)  # of no other test, so that nothing is kept from before
+    with torch.inference_mode():
+        GraphBuilder()(torch.randn(size))
+    for graph in GraphBuilder()(torch.randn(size)):
+        assert not any(value.is_inference() for value in tensors(graph))
+
+
+def test_an_all_zero_map_keeps_every_candidate():
+    for graph in GraphBuilder()(torch.zeros(1, 3, 16, 16)):
+        assert graph.num_edges == 256 * 256
+
+
+@pytest.mark.parametrize("selection", ["threshold", "top_d"])
+@pytest.mark.parametrize("size", [(3, 6, 16, 16), (2, 6, 9, 20)], ids=str)
+def test_pictures_of_a_batch_are_independent(size, selection):
+    x = feature_map(*size)
+    build = GraphBuilder(degree=12, selection=selection)
+    nodes = size[2] * size[3]
+    for kind in ("local", "global_"):
+        alone = []
+        for i in range(size[0]):
+            edges = columns(getattr(build(x[i : i + 1]), kind))
+            alone.append(torch.where(edges[:, :2] >= 0, edges[:, :2] + i * nodes, -1))
+        assert torch.equal(columns(getattr(build(x), kind))[:, :2], torch.cat(alone))
+
+
+@pytest.mark.parametrize("find", [local_windows, global_mesh])
+def test_batched_similarities(find):
+    candidates = find((2, 9, 20))
+    unit = F.normalize(torch.randn(361, 5, dtype=torch.double), dim=1)
+    unit[-1] = 0
+    each = torch.einsum("nc,nkc->nk", unit[:-1], unit[candidates.candidate[candidates.group]])
+    found = batched_similarities(unit, candidates)
+    assert found.shape == (candidates.candidate.size(0), 64, 256)
+    torch.testing.assert_close(found[candidates.group, candidates.slot], each)

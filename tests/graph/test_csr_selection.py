@@ -1,0 +1,65 @@
+"""The compiled selection keeps the same edges as the plain one."""
+
+import pytest
+import torch
+
+from glic_pyg.graph import GraphBuilder, csr_selection
+from glic_pyg.graph.candidates import global_mesh, local_windows
+from glic_pyg.graph.selection import kept_edges
+
+CASES = [(local_windows, (2, 16, 32)), (global_mesh, (2, 16, 32)), (local_windows, (2, 9, 21))]
+
+
+def exact_similarities(candidates):
+    """Multiples of 1/64, many of them equal, whose mean is exact however they are added up."""
+    generator = torch.Generator().manual_seed(0)
+    size = (candidates.candidate.size(0), 64, 256)
+    return torch.randint(-64, 65, size, generator=generator) / 64
+
+
+def assert_same_edges(similarity, quota, candidates):
+    found = csr_selection.kept_edges(similarity, quota, candidates)
+    expected = kept_edges(similarity, quota, candidates, method="threshold")
+    for tensor, other in zip(found, expected, strict=True):
+        assert tensor.dtype == other.dtype
+        torch.testing.assert_close(tensor, other, rtol=0, atol=0, equal_nan=True)
+    return found
+
+
+@pytest.mark.parametrize(("find", "map_size"), CASES)
+def test_same_edges(find, map_size):
+    candidates = find(map_size)
+    quota = torch.linspace(1, 256, candidates.num_nodes)
+    kept = assert_same_edges(exact_similarities(candidates), quota, candidates)
+    degree = kept.index[1].bincount(minlength=candidates.num_nodes)
+    assert degree.min() < 10
+    assert degree.max() > 200
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25, float("nan")])
+def test_a_node_that_keeps_nothing_keeps_all(value):
+    candidates = local_windows((1, 9, 21))
+    similarity = exact_similarities(candidates)
+    similarity[1, 3] = value
+    similarity[0, 0, 5:] = value
+    similarity[0, 0, :5] = 1
+    kept = assert_same_edges(similarity, torch.full((189,), 20.0), candidates)
+    node = ((candidates.group == 1) & (candidates.slot == 3)).nonzero().item()
+    assert (kept.index[1] == node).sum() == 256
+
+
+@pytest.mark.parametrize("size", [(2, 8, 16, 32), (1, 8, 9, 21)], ids=str)
+def test_graphs_are_the_same(size, monkeypatch):
+    """Ties of chosen random features are improbable, so that the order of sums does not matter."""
+    calls = []
+    original = csr_selection.kept_edges
+    monkeypatch.setattr(csr_selection, "kept_edges", lambda *args: calls.append(1) or original(*args))
+    x = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    fast = GraphBuilder(degree=12)(x)
+    assert len(calls) == 2
+    plain = GraphBuilder(degree=12)(x.double())
+    assert len(calls) == 2
+    for graph, other in zip(fast, plain, strict=True):
+        assert torch.equal(graph.edge_index.as_tensor(), other.edge_index.as_tensor())
+        assert torch.equal(graph.offset, other.offset)
+        torch.testing.assert_close(graph.similarity.double(), other.similarity, rtol=0, atol=1e-6)

@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from glic_pyg.graph import GraphBuilder
+from glic_pyg.inspection import degrees, neighborhood
+
+
+@pytest.fixture(scope="module", params=["local", "global"])
+def graph(request):
+    feature_map = torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(0))
+    graphs = GraphBuilder(degree=32)(feature_map)
+    return graphs.local if request.param == "local" else graphs.global_
+
+
+def test_neighbors_and_degrees(graph):
+    expected = {node: set() for node in range(graph.num_nodes)}
+    for edge, (source, target) in enumerate(graph.edge_index.as_tensor().T.tolist()):
+        expected[target].add((source, *graph.offset[edge].tolist(), graph.similarity[edge].item()))
+    assert degrees(graph).tolist() == [len(found) for found in expected.values()]
+    for node in (0, 100, graph.num_nodes - 1):
+        found = neighborhood(graph, node)
+        rows = zip(found.source.tolist(), *found.offset.T.tolist(), found.similarity.tolist(), strict=True)
+        assert set(rows) == expected[node]
+        assert found.num_zero == sum(source == graph.num_nodes for source, *_ in expected[node])
+        assert found.has_self
+
+
+def test_a_node_of_zeros_keeps_all_candidates():
+    feature_map = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    feature_map[..., 0, 0] = 0
+    found = neighborhood(GraphBuilder(degree=32)(feature_map).local, 0)
+    assert found.source.numel() == 256
+    assert found.num_zero == 256 - 12 * 12  # the window reaches 4 nodes beyond the corner
+    assert torch.equal(found.is_zero, (found.offset - 4 < 0).any(dim=1))

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from glic_pyg.inspection import STAGES, limit_size, stage_graphs, stages
+from glic_pyg.inspection.stages import node_size
+from glic_pyg.nn.gfa import GFAStage
+
+
+def test_graphs_are_those_that_the_model_builds(tiny_model, photo, monkeypatch):
+    built = []
+
+    def record(builder, feature_map):
+        built.append(builder(feature_map))
+        return built[-1]
+
+    x = photo(70, 130)
+    for module in tiny_model.modules():
+        if isinstance(module, GFAStage):
+            builder = module.graph_builder
+            monkeypatch.setattr(module, "graph_builder", lambda y, builder=builder: record(builder, y))
+    with torch.no_grad():
+        tiny_model(x)
+    monkeypatch.undo()
+    assert len(built) == len(STAGES)
+    for stage, expected in zip(STAGES, built, strict=True):
+        for graph, other in zip(stage_graphs(tiny_model, x, stage), expected, strict=True):
+            assert torch.equal(graph.x, other.x)
+            assert torch.equal(graph.edge_index.as_tensor(), other.edge_index.as_tensor())
+    assert not any(module._forward_pre_hooks for module in tiny_model.modules())
+
+
+@pytest.mark.parametrize(
+    ("stage", "side"), [("g_a.1", 4), ("g_a.2", 8), ("g_s.1", 8), ("g_s.2", 4)], ids=STAGES
+)
+def test_map_sizes(tiny_model, photo, stage, side):
+    x = photo(1, 65)
+    map_size = stage_graphs(tiny_model, x, stage).local.map_size
+    assert map_size == (1, 64 // side, 128 // side)
+    assert node_size(x, map_size) == side
+
+
+def test_unknown_stage(tiny_model, photo):
+    with pytest.raises(ValueError, match=r"Expected one of the stages g_a.1, .*, g_s.2 \(got g_a.3\)"):
+        stage_graphs(tiny_model, photo(64, 64), "g_a.3")
+
+
+def test_large_pictures_are_scaled_down(photo, monkeypatch):
+    monkeypatch.setattr(stages, "MAX_PIXELS", 1000)
+    x = photo(20, 50)
+    assert limit_size(x) is x
+    with pytest.warns(UserWarning, match="picture scaled down from 100 x 40 to 50 x 20"):
+        assert limit_size(photo(40, 100)).shape == (1, 3, 20, 50)
+    with pytest.warns(UserWarning, match="scaled down"):
+        assert limit_size(photo(1, 4000)).shape == (1, 3, 1, 2000)

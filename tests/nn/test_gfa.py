@@ -1,0 +1,127 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from glic_pyg.graph import GraphBuilder, to_map, to_nodes
+from glic_pyg.nn.gfa import GFALayer, GFAStage
+from glic_pyg.published import published_name
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SMALL = {"channels": 8, "heads": 2, "ffn_ratio": 1, "position_hidden": 4}
+
+
+def set_backend(module: nn.Module, backend: str) -> nn.Module:
+    for part in module.modules():
+        if hasattr(part, "backend"):
+            part.backend = backend
+    return module
+
+
+@pytest.fixture(scope="module")
+def golden_stage(golden, seeded_state):
+    """The golden stage's data and its module: 32 channels, two layers."""
+    data = golden("gfa_small.npz")
+    stage = GFAStage(
+        channels=32, depth=2, heads=4, ffn_ratio=2, position_hidden=512, graph_builder=GraphBuilder()
+    ).eval()
+    ours = stage.state_dict()
+    names = {name: published_name(f"stage.{name}").removeprefix("stage.") for name in ours}
+    shapes = json.loads((GOLDEN / "gfa_small_shapes.json").read_text())
+    state = seeded_state(shapes, data["seed"].item())
+    assert set(state) == set(names.values())
+    stage.load_state_dict({name: state[names[name]].view_as(ours[name]) for name in ours})
+    return data, stage
+
+
+def relative_error(found, expected):
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("backend", ["reference", "csr"])
+def test_golden_layers_and_stage(golden_stage, backend):
+    data, stage = golden_stage
+    set_backend(stage, backend)
+    with torch.no_grad():
+        graphs = stage.graph_builder(data["x"])
+        x = graphs.local.x
+        for layer, graph, name in zip(stage.layers, graphs, ("block_local", "block_global"), strict=True):
+            assert relative_error(to_map(layer(x, graph), graph.map_size), data[name]) < 1e-4
+        assert relative_error(stage(data["x"]), data["y"]) < 1e-4
+
+
+def test_layer_is_its_definition():
+    torch.manual_seed(0)
+    layer = set_backend(GFALayer(**SMALL), "reference").double()
+    graph = GraphBuilder(degree=12)(torch.randn(2, 8, 9, 14, dtype=torch.double)).local
+    x = graph.x + layer.attention(F.layer_norm(graph.x, (8,), eps=1e-5), graph.edge_index, graph.offset)
+    y = F.layer_norm(x, (8,), eps=1e-5).view(2, 9, 14, 8).permute(0, 3, 1, 2)
+    a, b = layer.ffn.depthwise(layer.ffn.project_in(y)).chunk(2, dim=1)
+    y = layer.ffn.project_out(F.gelu(a) * b)
+    torch.testing.assert_close(layer(graph.x, graph), x + to_nodes(y).x)
+
+
+def test_stage_builds_its_graphs_once_and_alternates_them():
+    torch.manual_seed(0)
+    calls, seen = [], []
+
+    class Builder(GraphBuilder):
+        def __call__(self, feature_map):
+            calls.append(super().__call__(feature_map))
+            return calls[-1]
+
+    stage = GFAStage(depth=5, graph_builder=Builder(degree=12), **SMALL)
+    for layer in stage.layers:
+        layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[1]))
+    x = torch.randn(1, 8, 9, 14)
+    stage(x)
+    (graphs,) = calls
+    assert [graph is graphs.local for graph in seen] == [True, False, True, False, True]
+    assert seen[1] is seen[3] is graphs.global_
+    torch.testing.assert_close(graphs.local.x, to_nodes(x).x)
+
+
+@pytest.mark.parametrize("size", [(2, 8, 16, 32), (1, 8, 5, 3), (3, 8, 17, 9)], ids=str)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_stage_takes_maps_of_any_size_and_trains(size, depth):
+    torch.manual_seed(0)
+    stage = GFAStage(depth=depth, graph_builder=GraphBuilder(degree=8), **SMALL)
+    x = torch.randn(size, requires_grad=True)
+    before = x.detach().clone()
+    y = stage(x)
+    assert y.shape == size
+    y.square().mean().backward()
+    assert torch.equal(x, before)
+    for name, parameter in [("x", x), *stage.named_parameters()]:
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_backends_give_the_same_stage_and_gradients():
+    torch.manual_seed(0)
+    stage = GFAStage(depth=3, graph_builder=GraphBuilder(degree=12), **SMALL)
+    x = torch.randn(2, 8, 17, 24)
+    results = []
+    for backend in ("reference", "csr"):
+        set_backend(stage, backend).zero_grad()
+        y = stage(x)
+        y.square().mean().backward()
+        results.append([y.detach(), *(parameter.grad.clone() for parameter in stage.parameters())])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("backend", ["reference", "csr"])
+def test_what_inference_mode_computes_does_not_hinder_training(backend):
+    torch.manual_seed(0)
+    stage = set_backend(GFAStage(depth=2, graph_builder=GraphBuilder(degree=12), **SMALL), backend)
+    x = torch.randn(1, 8, 11, 13)
+    with torch.inference_mode():
+        expected = stage(x)
+    y = stage(x)
+    torch.testing.assert_close(y, expected.clone())
+    y.sum().backward()

@@ -1,0 +1,193 @@
+"""Edge-conditioned attention against a dense matrix of all nodes, on both backends."""
+
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch_geometric import EdgeIndex
+
+from glic_pyg.graph import GraphBuilder
+from glic_pyg.nn import graph_attention
+from glic_pyg.nn.graph_attention import GraphAttention
+
+CHANNELS, HEADS = 8, 2
+BACKENDS = ["reference", "csr"]
+
+
+def make(backend=None, *, seed=0):
+    torch.manual_seed(seed)
+    attention = GraphAttention(channels=CHANNELS, heads=HEADS, position_hidden=16, backend=backend)
+    with torch.no_grad():
+        attention.logit_scale.copy_(torch.tensor([1.0, 5.0]))  # one below its limit of ln 100, one beyond
+        attention.position_bias[2].weight.mul_(3)  # so that positions differ
+    return attention
+
+
+def nodes(num_nodes):
+    return torch.randn(num_nodes, CHANNELS, generator=torch.Generator().manual_seed(0))
+
+
+@functools.cache
+def built(kind, selection="threshold"):
+    """Two pictures of odd size: windows at borders, zero nodes, uneven degrees; one node is all zero."""
+    x = torch.randn(2, CHANNELS, 9, 14, generator=torch.Generator().manual_seed(1))
+    x[..., 7:] *= 10
+    x[0, :, 0, 0] = 0
+    graph = getattr(GraphBuilder(degree=12, selection=selection)(x), kind)
+    return graph.edge_index, graph.offset
+
+
+def random_edges():
+    """Targets without edges, edges that occur repeatedly, sorted by target."""
+    generator = torch.Generator().manual_seed(2)
+    target = torch.tensor([1] * 60 + [2] + [5] * 300 + [17] * 20)
+    source = torch.randint(0, 20, target.shape, generator=generator)
+    source[target == 2] = 19  # the zero node alone
+    edge_index = EdgeIndex(torch.stack([source, target]), sparse_size=(20, 19), sort_order="col")
+    return edge_index, torch.randint(-7, 16, (len(target), 2), generator=generator).to(torch.int8)
+
+
+GRAPHS = {
+    "local": lambda: built("local"),
+    "global": lambda: built("global_"),
+    "top_d": lambda: built("local", "top_d"),
+    "random": random_edges,
+}
+
+
+def dense(attention, x, edge_index, offset):
+    """The layer's definition, with N x (N + 1) matrices per head."""
+    source, target = edge_index.as_tensor()
+    num_nodes = len(x)
+    row = ((offset[:, 0].long() - 7) * 23 + (offset[:, 1].long() - 7)) % 529
+    bias = attention.position_bias()[row]
+    scale = attention.logit_scale.clamp(max=4.6052).exp()
+    query = attention.query(x)
+    key_value = torch.cat([attention.key_value(x), x.new_zeros(1, 2 * CHANNELS)])
+    key, value = key_value[:, :CHANNELS], key_value[:, CHANNELS:]
+    results = []
+    for head, channels in enumerate(torch.arange(CHANNELS).chunk(HEADS)):
+        cosine = F.normalize(query[:, channels]) @ F.normalize(key[:, channels]).T
+        # Several edges may join the same two nodes, the zero node above all: sum their exponentials.
+        weight = x.new_zeros(num_nodes, num_nodes + 1)
+        weight = weight.index_put((target, source), bias[:, head].exp(), accumulate=True)
+        weight = weight * (scale[head] * cosine).exp()
+        weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1e-300)
+        results.append(weight @ value[:, channels])
+    return attention.output(torch.cat(results, dim=1))
+
+
+def gradients(module, x, out):
+    direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
+    inputs = {"x": x, **dict(module.named_parameters())}
+    return dict(zip(inputs, torch.autograd.grad(out, inputs.values(), direction.to(out)), strict=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_values_and_gradients_are_those_of_the_dense_definition(graph, backend):
+    edge_index, offset = GRAPHS[graph]()
+    x = nodes(edge_index.sparse_size(1)).requires_grad_()
+    attention, definition = make(backend), make().double()
+    exact_x = x.detach().double().requires_grad_()
+    out, expected = attention(x, edge_index, offset), dense(definition, exact_x, edge_index, offset)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-5)
+    found = gradients(attention, x, out)
+    for name, gradient in gradients(definition, exact_x, expected).items():
+        tolerance = 1e-4 * gradient.abs().max().item()
+        torch.testing.assert_close(found[name].double(), gradient, rtol=1e-4, atol=tolerance, msg=name)
+    assert found["logit_scale"][0] != 0
+    assert found["logit_scale"][1] == 0  # beyond the limit
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_reference_in_double_precision_is_exact(graph):
+    edge_index, offset = GRAPHS[graph]()
+    attention = make("reference").double()
+    x = nodes(edge_index.sparse_size(1)).double().requires_grad_()
+    out, expected = attention(x, edge_index, offset), dense(attention, x, edge_index, offset)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(gradients(attention, x, out), gradients(attention, x, expected))
+
+
+@pytest.mark.parametrize("backend", ["reference", None])
+def test_edge_order_does_not_matter(backend):
+    edge_index, offset = GRAPHS["local"]()
+    attention, x = make(backend), nodes(edge_index.sparse_size(1))
+    expected = attention(x, edge_index, offset)
+    order = torch.randperm(len(offset))
+    shuffled = edge_index.as_tensor()[:, order]
+    for edges in (shuffled, EdgeIndex(shuffled, sparse_size=edge_index.sparse_size())):
+        torch.testing.assert_close(attention(x, edges, offset[order]), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_zero_nodes_add_to_the_denominator_only(backend):
+    """One neighbour and a zero node with equal logits: half the neighbour's value."""
+    attention = make(backend)
+    torch.nn.init.zeros_(attention.position_bias[2].weight)
+    torch.nn.init.constant_(attention.logit_scale, -100)  # a scale of 0
+    x = nodes(3)
+    edges = torch.tensor([[1, 1, 3], [0, 2, 2]])
+    edge_index = EdgeIndex(edges, sparse_size=(4, 3), sort_order="col")
+    out = attention(x, edge_index, torch.zeros(3, 2, dtype=torch.int8))
+    value = attention.key_value(x)[1, CHANNELS:]
+    torch.testing.assert_close(out[0], attention.output(value))
+    torch.testing.assert_close(out[1], attention.output.bias)  # no edges
+    torch.testing.assert_close(out[2], attention.output(value / 2))
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    """Record the calls of the fused kernel."""
+    calls = []
+    original = graph_attention.csr_attention
+    monkeypatch.setattr(graph_attention, "csr_attention", lambda *args: calls.append(1) or original(*args))
+    return calls
+
+
+@pytest.mark.parametrize(("backend", "count"), [("reference", 0), ("csr", 1), (None, 1)])
+def test_the_backend_asked_for_is_the_one_that_runs(backend, count, fused):
+    edge_index, offset = GRAPHS["local"]()
+    make(backend)(nodes(edge_index.sparse_size(1)), edge_index, offset)
+    assert len(fused) == count
+
+
+def test_by_default_the_reference_takes_what_the_kernel_cannot(fused):
+    edge_index, offset = GRAPHS["local"]()
+    x = nodes(edge_index.sparse_size(1))
+    out = make().double()(x.double(), edge_index, offset)
+    torch.testing.assert_close(out, make("reference").double()(x.double(), edge_index, offset))
+    make()(x, edge_index.as_tensor(), offset)
+    assert not fused
+
+
+@pytest.mark.parametrize(
+    ("dtype", "is_sorted", "message"),
+    [
+        (torch.double, True, r"\(got torch\.float64 on cpu, sorted\)"),
+        (torch.float32, False, r"\(got torch\.float32 on cpu, not sorted\)"),
+    ],
+)
+def test_csr_refuses_what_it_cannot_take(dtype, is_sorted, message):
+    edge_index, offset = GRAPHS["local"]()
+    x = nodes(edge_index.sparse_size(1)).to(dtype)
+    edges = edge_index if is_sorted else edge_index.as_tensor()
+    with pytest.raises(
+        ValueError, match="Expected float32 nodes on the CPU and an EdgeIndex sorted.*" + message
+    ):
+        make("csr").to(dtype)(x, edges, offset)
+
+
+def test_channels_must_divide_among_the_heads():
+    with pytest.raises(ValueError, match=r"Expected channels divisible by 3 heads \(got 8\)"):
+        GraphAttention(channels=8, heads=3, position_hidden=4)
+
+
+def test_initial_scale_and_names_of_the_parameters():
+    attention = GraphAttention(channels=8, heads=2, position_hidden=4)
+    torch.testing.assert_close(attention.logit_scale.exp(), torch.full((2,), 10.0))
+    linear = {f"{name}.{part}" for name in ("query", "key_value", "output") for part in ("weight", "bias")}
+    position = {f"position_bias.{name}" for name in ("0.weight", "0.bias", "2.weight")}
+    assert set(attention.state_dict()) == {"logit_scale"} | linear | position

@@ -1,0 +1,45 @@
+import pytest
+
+from glic_pyg.image import write_png
+from glic_pyg.inspection import stages
+
+PNG = b"\x89PNG"
+
+
+@pytest.fixture
+def source(photo, tmp_path):
+    write_png(photo(70, 90), tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_figure_beside_the_photo(tool, model_file, source):
+    expected = source.with_name("photo_graph.png")
+    assert tool("visualize_graph", source, "--model", model_file) == (0, f"{expected}\n", "")
+    assert expected.read_bytes().startswith(PNG)
+
+
+def test_options(tool, model_file, source, tmp_path):
+    output = tmp_path / "figures" / "a.png"
+    options = ("-o", output, "--stage", "g_s.1", "--node", 3, 4, "--node", 15, 0)
+    assert tool("visualize_graph", source, "--model", model_file, *options) == (0, f"{output}\n", "")
+    assert output.read_bytes().startswith(PNG)
+
+
+@pytest.mark.filterwarnings("default")
+def test_large_photo(tool, model_file, source, monkeypatch):
+    monkeypatch.setattr(stages, "MAX_PIXELS", 35 * 45)
+    status, _, err = tool("visualize_graph", source, "--model", model_file)
+    assert (status, err) == (0, "warning: picture scaled down from 90 x 70 to 45 x 35\n")
+
+
+def test_errors_are_one_line_and_status_2(tool, model_file, source, tmp_path):
+    for arguments, message in [
+        ((source, "--node", 32, 0), "Expected a node of a 32 x 32 map (got row 32, column 0)"),
+        ((tmp_path / "none.png",), "Expected a picture (got"),
+        ((source, "-o", tmp_path), "Expected a file name for the output"),
+    ]:
+        status, out, err = tool("visualize_graph", *arguments, "--model", model_file)
+        assert (status, out) == (2, "")
+        assert err.startswith(f"error: {message}")
+        assert err.count("\n") == 1
+    assert not source.with_name("photo_graph.png").exists()

@@ -1,0 +1,81 @@
+"""Show the codec: compress a photo that scikit-image ships, restore it, compare with JPEG, draw its graphs.
+
+    python tools/demo.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from glic_pyg import GLIC, bitstream, cli
+from glic_pyg.evaluation.jpeg import nearest_jpeg
+from glic_pyg.evaluation.metrics import bpp, psnr
+from glic_pyg.files import replacing
+from glic_pyg.image import read_image, write_png
+from glic_pyg.inspection.drawings import graph_picture
+
+PHOTO = "coffee.png"
+
+
+def main() -> int:
+    """Parse the command line, compress, restore, and say what came out."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-o", "--output", type=Path, default="demo", help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--model", default="glic_nano", help="name or .safetensors file (default: %(default)s)"
+    )
+    args = parser.parse_args()
+    coded, restored = args.output / "photo.glic", args.output / "restored.png"
+    both, graph = args.output / "original_restored.png", args.output / "graph.png"
+
+    with as_file(files("skimage") / "data" / PHOTO) as path:
+        x = read_image(path)
+    height, width = x.shape[-2:]
+    model = GLIC.from_pretrained(args.model)
+    bitstream.encode(model, x[..., :64, :64])  # the first call compiles the kernels
+    print(f"photo     {PHOTO} of scikit-image, {width} x {height}; model {model.config.name}")
+
+    start = time.perf_counter()
+    data = bitstream.encode(model, x)
+    encode_seconds = time.perf_counter() - start
+    with replacing(coded) as aside:
+        aside.write_bytes(data)
+    print(f"file      {_size(data, x)}")
+
+    start = time.perf_counter()
+    x_hat = bitstream.decode(model, coded.read_bytes())
+    decode_seconds = time.perf_counter() - start
+    with replacing(restored) as aside:
+        write_png(x_hat, aside)
+    print(f"PSNR      {psnr(x, x_hat):.2f} dB, of the 8-bit pictures")
+    print(f"time      encode {encode_seconds:.2f} s, decode {decode_seconds:.2f} s")
+
+    jpeg = nearest_jpeg(x, len(data))
+    print(
+        f"JPEG      {_size(jpeg.data, x)}, {psnr(x, jpeg.x_hat):.2f} dB "
+        f"(Pillow's quality {jpeg.quality}, the nearest in size)"
+    )
+
+    with replacing(both) as aside:
+        write_png(torch.cat([x, x_hat], dim=-1), aside)
+    figure = graph_picture(model, x)
+    with replacing(graph) as aside:
+        figure.savefig(aside, format="png")
+    print(f"written   {coded}, {restored}, {both} (side by side), {graph} (its graphs)")
+    return 0
+
+
+def _size(data: bytes, x: Tensor) -> str:
+    return f"{len(data)} bytes, {bpp(data, x):.3f} bpp"
+
+
+if __name__ == "__main__":
+    cli.run(main)
