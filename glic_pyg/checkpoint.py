@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from glic_pyg.config import ConfigError, ModelConfig
@@ -91,7 +91,7 @@ def save(
     }
     with replacing(path) as aside:
         # One entry: safetensors would write several in random order.
-        save_file(stored, aside, metadata={METADATA: json.dumps(about)})
+        aside.write_bytes(serialize(stored, metadata={METADATA: json.dumps(about)}))
 
 
 def load(path: str | Path) -> Checkpoint:
