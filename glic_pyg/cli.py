@@ -14,6 +14,7 @@ from tqdm import tqdm
 from glic_pyg.bitstream import BitstreamError
 from glic_pyg.checkpoint import CheckpointError
 from glic_pyg.config import ConfigError
+from glic_pyg.files import files_below
 from glic_pyg.image import ImageError
 
 USER_ERRORS = (BitstreamError, CheckpointError, ConfigError, ImageError, OSError)
@@ -64,7 +65,7 @@ def convert_files(
         return 0
     if target.resolve() == source.resolve():
         raise OSError(f"Expected another folder for the output than {source} (got the same)")
-    found = sorted(p for p in source.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+    found = files_below(source, suffixes)
     if not found:
         raise OSError(f"Expected files to convert in {source} (got none)")
     failed = 0

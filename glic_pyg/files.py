@@ -1,11 +1,16 @@
-"""Writing files so that a reader never sees half of one."""
+"""Finding files in folders, and writing them so that a reader never sees half of one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Return the files in a folder and below that have one of the suffixes (lower case), sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 import pytest
 
-from glic_pyg.files import replacing
+from glic_pyg.files import files_below, replacing
 
 
 def test_file_appears_when_complete(tmp_path):
@@ -26,3 +26,11 @@ def test_folder_is_refused(tmp_path):
     message = r"Expected a file name for the output \(got the folder"
     with pytest.raises(IsADirectoryError, match=message), replacing(tmp_path):
         pass
+
+
+def test_files_below_are_those_with_a_suffix_in_order(tmp_path):
+    for name in ("b.PNG", "a/c.jpg", "a/d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert files_below(tmp_path, {".png", ".jpg"}) == [tmp_path / "a/c.jpg", tmp_path / "b.PNG"]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from glic_pyg import GLIC, bitstream, cli
 from glic_pyg.evaluation.jpeg import nearest_jpeg
 from glic_pyg.evaluation.metrics import bpp, psnr
-from glic_pyg.files import replacing
+from glic_pyg.files import files_below, replacing
 from glic_pyg.image import ImageError, picture_suffixes, read_image
 
 
@@ -33,8 +33,7 @@ def main() -> int:
     add("--model", default="glic_nano", help="name or .safetensors file (default: %(default)s)")
     add("--save-json", type=Path, metavar="FILE", help="write the means as CompressAI does")
     args = parser.parse_args()
-    suffixes = picture_suffixes()
-    pictures = sorted(p for p in args.dataset.rglob("*") if p.suffix.lower() in suffixes)
+    pictures = files_below(args.dataset, picture_suffixes())
     if not pictures:
         raise ImageError(f"Expected a folder with pictures (got {args.dataset})")
     model = GLIC.from_pretrained(args.model)

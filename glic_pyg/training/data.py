@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from glic_pyg.config import ConfigError
-from glic_pyg.image import ImageError, read_image
+from glic_pyg.files import files_below
+from glic_pyg.image import ImageError, picture_suffixes, read_image
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,7 @@ def find_pictures(folder: str | Path, *, least_size: int) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ConfigError(f"Expected a folder of pictures (got {folder})")
-    suffixes = Image.registered_extensions().keys()
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    files = files_below(folder, picture_suffixes())
     pictures, small = [], []
     for path in tqdm(files, desc="headers", leave=False, disable=None):
         try:
