@@ -35,6 +35,9 @@ def main() -> int:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the run folder's checkpoint, if it has one"
     )
+    parser.add_argument(
+        "--checkpoint", metavar="NAME|PATH", help="start from this model's weights instead of random ones"
+    )
     settings = parser.add_argument_group("settings in place of the configuration's")
     for flag, field in OVERRIDES.items():
         kind = type(getattr(TrainConfig(), field))
@@ -48,7 +51,9 @@ def main() -> int:
     config = dataclasses.replace(TrainConfig.from_yaml(args.config), **overrides)
     output = args.output or Path("runs") / args.config.stem
     try:
-        finished = train(config, dataset=args.dataset, output=output, resume=args.resume)
+        finished = train(
+            config, dataset=args.dataset, output=output, resume=args.resume, weights=args.checkpoint
+        )
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -168,7 +168,14 @@ class Trainer:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
 
 
-def train(config: TrainConfig, *, dataset: str | Path, output: str | Path, resume: bool) -> bool:
+def train(
+    config: TrainConfig,
+    *,
+    dataset: str | Path,
+    output: str | Path,
+    resume: bool,
+    weights: str | Path | None = None,
+) -> bool:
     """Train a model on a folder of pictures.
 
     SIGINT (Ctrl-C) and SIGTERM end the run after the present step with a checkpoint.
@@ -178,12 +185,14 @@ def train(config: TrainConfig, *, dataset: str | Path, output: str | Path, resum
         dataset: Folder of pictures; subfolders are searched too.
         output: The run folder (see `RunFolder`).
         resume: Go on from the run folder's checkpoint, if it has one.
+        weights: Name or path of a trained model to start from in place of random weights.
 
     Returns:
         Whether the run reached its last step.
 
     Raises:
-        ConfigError: too few pictures, or a run folder that does not suit.
+        ConfigError: too few pictures, or a run folder or weights that do not suit.
+        CheckpointError: `weights` cannot be loaded.
         TrainingError: too many steps in a row without finite loss and gradient.
     """
     run = RunFolder(output)
@@ -199,15 +208,19 @@ def train(config: TrainConfig, *, dataset: str | Path, output: str | Path, resum
                 f"Expected the model that {run.path} was started with (got another configuration)"
             )
 
+    torch.manual_seed(config.seed)
+    model = GLIC(config.model) if weights is None else GLIC.from_pretrained(weights)
+    if model.config != config.model:
+        raise ConfigError(f"Expected weights of the model to train (got {weights} of another configuration)")
+
     pictures = find_pictures(dataset, least_size=max(config.patch_size, config.eval_size))
     if len(pictures) < 2:
         raise ConfigError(f"Expected at least 2 usable pictures in {dataset} (got {len(pictures)})")
     training, held_out = split_pictures(pictures, folder=dataset, eval_share=config.eval_share)
     held_out_crops = center_crops(held_out, size=config.eval_size)
 
-    torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = Trainer(GLIC(config.model), config, device=device)
+    trainer = Trainer(model, config, device=device)
     if state is not None:
         trainer.load_state_dict(state)
     run.start(config, step=trainer.step)

@@ -184,6 +184,22 @@ def test_run_folders_are_not_overwritten(config, photos, tmp_path):
         train(other, dataset=photos, output=output, resume=True)
 
 
+def test_starts_from_given_weights(config, photos, tmp_path):
+    first, second = RunFolder(tmp_path / "first"), RunFolder(tmp_path / "second")
+    train(config, dataset=photos, output=first.path, resume=False)
+    still = dataclasses.replace(config, steps=1, learning_rate=1e-12, final_learning_rate=1e-12)
+    train(still, dataset=photos, output=second.path, resume=False, weights=first.model)
+    given = checkpoint.load(first.model).state
+    trained = second.load_checkpoint()["model"]
+    for name, tensor in given.items():
+        if tensor.dtype == torch.float16:
+            torch.testing.assert_close(trained[name], tensor.float(), atol=1e-6, rtol=0)
+
+    other = dataclasses.replace(config, model=dataclasses.replace(config.model, hyper_depth=2))
+    with pytest.raises(ConfigError, match=r"Expected weights of the model to train \(got .*model.safetensors"):
+        train(other, dataset=photos, output=tmp_path / "third", resume=False, weights=first.model)
+
+
 def test_too_few_pictures_are_refused(config, photos, tmp_path):
     for path in list(photos.iterdir())[1:]:
         path.unlink() if path.is_file() else None
