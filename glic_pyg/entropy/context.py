@@ -6,13 +6,11 @@ from compressai.latent_codecs import CheckerboardLatentCodec, GaussianConditiona
 from compressai.layers import CheckerboardMaskedConv2d, sequential_channel_ramp
 from torch import Tensor, nn
 
-from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
+from glic_pyg.nn.conv import ConvBlock, GatedFeedForward
 
 
 class PointwiseBlock(nn.Module):
-    r"""Convolution block that reads one position at a time.
-
-    .. math:: x' = W x + b, \quad x' + \mathrm{FFN}(\mathrm{LN}(x'))
+    """Convolution block that reads one position at a time: a 1x1 convolution and a feed-forward part.
 
     Args:
         in_channels: Channels of the input.
@@ -23,12 +21,10 @@ class PointwiseBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, ratio: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 1)
-        self.norm = LayerNorm2d(out_channels)
         self.ffn = GatedFeedForward(out_channels, ratio=ratio)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        return x + self.ffn(self.norm(x))
+        return self.ffn(self.conv(x))
 
 
 def channel_context(in_channels: int, group_channels: int, *, ratio: int, min_channels: int) -> nn.Sequential:

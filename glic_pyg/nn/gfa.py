@@ -16,7 +16,7 @@ from glic_pyg.nn.graph_attention import GraphAttention
 class GFALayer(nn.Module):
     """Attention over a graph's edges, then a feed-forward part that mixes each node's 3 x 3 surroundings.
 
-        x = x + attention(LN(x));  x = x + FFN(LN(x))
+        x = x + attention(LN(x));  x = FFN(x), which norms its input and adds it
 
     Args:
         channels: Features per node.
@@ -27,16 +27,14 @@ class GFALayer(nn.Module):
 
     def __init__(self, *, channels: int, heads: int, ffn_ratio: int, position_hidden: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels)
+        self.norm = nn.LayerNorm(channels)
         self.attention = GraphAttention(channels=channels, heads=heads, position_hidden=position_hidden)
-        self.norm2 = nn.LayerNorm(channels)
-        self.ffn = GatedFeedForward(channels, ratio=ffn_ratio, depthwise=True)
+        self.ffn = GatedFeedForward(channels, ratio=ffn_ratio, depthwise=True, eps=1e-5)
 
     def forward(self, x: Tensor, graph: Data) -> Tensor:
         """Update node features `N x C`, the nodes of `graph`, along its edges."""
-        x = x + self.attention(self.norm1(x), graph.edge_index, graph.offset)
-        hidden = self.ffn(to_map(self.norm2(x), graph.map_size))
-        return x + hidden.permute(0, 2, 3, 1).reshape_as(x)
+        x = x + self.attention(self.norm(x), graph.edge_index, graph.offset)
+        return self.ffn(to_map(x, graph.map_size)).permute(0, 2, 3, 1).reshape_as(x)
 
 
 class GFAStage(nn.Module):

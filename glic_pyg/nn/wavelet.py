@@ -1,38 +1,24 @@
-"""Wavelet shortcuts: Haar transform, gain per channel, linear map (AuxT)."""
+"""Wavelet shortcuts: Haar transform, gain per channel, linear map (AuxT).
+
+All three are linear. They are folded into one convolution, whose weights follow from the learned ones, so that
+the subbands are never stored.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def haar(x: Tensor) -> Tensor:
-    """Orthonormal Haar transform of every channel.
-
-    Args:
-        x: `B x C x H x W`, even sizes.
-
-    Returns:
-        `B x 4C x H/2 x W/2`, all LL channels, then LH, HL, HH.
-    """
-    top, bottom = x[..., 0::2, :], x[..., 1::2, :]
-    add, subtract = (top + bottom) / 2, (top - bottom) / 2
-    left, right = add[..., 0::2], add[..., 1::2]
-    left_, right_ = subtract[..., 0::2], subtract[..., 1::2]
-    return torch.cat([left + right, left_ + right_, left - right, left_ - right_], dim=1)
-
-
-def inverse_haar(x: Tensor) -> Tensor:
-    """Invert `haar`: `B x 4C x H x W` to `B x C x 2H x 2W`."""
-    ll, lh, hl, hh = x.chunk(4, dim=1)
-    top_add, top_subtract = (ll + lh) / 2, (hl + hh) / 2
-    bottom_add, bottom_subtract = (ll - lh) / 2, (hl - hh) / 2
-    top = torch.stack([top_add + top_subtract, top_add - top_subtract], dim=-1).flatten(-2)
-    bottom = torch.stack([bottom_add + bottom_subtract, bottom_add - bottom_subtract], dim=-1).flatten(-2)
-    return torch.stack([top, bottom], dim=-2).flatten(-3, -2)
+def haar_kernels() -> Tensor:
+    """Return the orthonormal Haar transform of 2 x 2 pixels, `4 x 2 x 2`: LL, LH, HL, HH."""
+    low, high = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    return torch.stack([torch.outer(rows, columns) / 2 for columns in (low, high) for rows in (low, high)])
 
 
 class _WaveletShortcut(nn.Module):
     """The part both directions share: gains per subband channel and an almost orthogonal linear map."""
+
+    kernels: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, wavelet_channels: int) -> None:
         super().__init__()
@@ -40,9 +26,7 @@ class _WaveletShortcut(nn.Module):
         gains[wavelet_channels * 3 // 4 :] = 0  # the HH block
         self.log_scale = nn.Parameter(gains)
         self.linear = nn.Linear(in_channels, out_channels)
-
-    def _map(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.linear.weight[..., None, None], self.linear.bias)
+        self.register_buffer("kernels", haar_kernels(), persistent=False)
 
     def orthogonality_loss(self) -> Tensor:
         """Mean squared difference between the smaller Gram matrix of the linear map and the identity."""
@@ -64,7 +48,8 @@ class WaveletDown(_WaveletShortcut):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to `B x C' x H/2 x W/2`."""
-        return self._map(haar(x) * self.log_scale.exp()[:, None, None])
+        weight = (self.linear.weight * self.log_scale.exp()).unflatten(1, (4, -1))
+        return F.conv2d(x, torch.einsum("osc,sij->ocij", weight, self.kernels), self.linear.bias, stride=2)
 
 
 class WaveletUp(_WaveletShortcut):
@@ -80,4 +65,9 @@ class WaveletUp(_WaveletShortcut):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to `B x C' x 2H x 2W`."""
-        return inverse_haar(self._map(x) * (-self.log_scale).exp()[:, None, None])
+        gain = (-self.log_scale).exp()
+        weight = (self.linear.weight * gain[:, None]).unflatten(0, (4, -1))
+        bias = (self.linear.bias * gain).unflatten(0, (4, -1))
+        weight = torch.einsum("scn,sij->cijn", weight, self.kernels).flatten(0, 2)
+        bias = torch.einsum("sc,sij->cij", bias, self.kernels).flatten()
+        return F.pixel_shuffle(F.conv2d(x, weight[..., None, None], bias), 2)

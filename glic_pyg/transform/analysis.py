@@ -7,6 +7,7 @@
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from glic_pyg.graph import GraphBuilder
@@ -78,7 +79,8 @@ class AnalysisTransform(nn.Module):
         """
         if x.size(-2) % 16 or x.size(-1) % 16:
             raise ValueError(f"Expected sides that are multiples of 16 (got {tuple(x.shape[-2:])})")
-        shortcut = x
+        # Positions are nodes in the graph stages and rows of matrices elsewhere.
+        x = shortcut = x.contiguous(memory_format=torch.channels_last)
         for down, stage, wavelet in zip(self.down, self.stages, self.shortcuts, strict=True):
             shortcut = wavelet(shortcut)
             x = stage(down(x)) + shortcut

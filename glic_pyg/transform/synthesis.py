@@ -7,6 +7,7 @@
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from glic_pyg.graph import GraphBuilder
@@ -68,7 +69,7 @@ class SynthesisTransform(nn.Module):
 
     def forward(self, y_hat: Tensor) -> Tensor:
         """Transform `B x M x H x W` to x_hat, `B x 3 x 16H x 16W`, not clamped."""
-        x = shortcut = y_hat
+        x = shortcut = y_hat.contiguous(memory_format=torch.channels_last)
         for up, stage, wavelet in zip(self.up, self.stages, self.shortcuts, strict=True):
             shortcut = wavelet(shortcut)
             x = stage(up(x)) + shortcut
