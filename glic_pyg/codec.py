@@ -15,6 +15,7 @@ from glic_pyg import checkpoint
 from glic_pyg.config import ModelConfig
 from glic_pyg.entropy import accept_tables_of_any_size, build_entropy_model, update_tables
 from glic_pyg.image import crop, pad
+from glic_pyg.nn.graph_attention import Backend
 from glic_pyg.transform import build_analysis, build_synthesis
 
 MULTIPLE = 64
@@ -35,29 +36,32 @@ class GLIC(nn.Module):
 
     Args:
         config: The model's numbers.
+        backend: Who computes the graphs' attention, see `GraphAttention`; by default what
+            is fastest where the model is. It changes no meaning.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, backend: Backend | None = None) -> None:
         super().__init__()
         self.config = config
-        self.g_a = build_analysis(config)
+        self.g_a = build_analysis(config, backend)
         self.latent_codec = build_entropy_model(config)
-        self.g_s = build_synthesis(config)
+        self.g_s = build_synthesis(config, backend)
         accept_tables_of_any_size(self.latent_codec)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path) -> Self:
+    def from_pretrained(cls, name: str | Path, *, backend: Backend | None = None) -> Self:
         """Load a model for inference.
 
         Args:
             name: A model that comes with the package, or the path of a checkpoint.
+            backend: Who computes the graphs' attention.
 
         Raises:
             CheckpointError: no such model, or not a checkpoint.
         """
         path = checkpoint.resolve(name)
         stored = checkpoint.load(path)
-        model = cls(stored.config)
+        model = cls(stored.config, backend=backend)
         checkpoint.check_state(model.state_dict(), stored.state, where=path)
         model.load_state_dict(stored.state)
         return model.eval()

@@ -1,8 +1,8 @@
 """Feature map -> two directed graphs, local and global.
 
-    feature map --> nodes ---> similarity with candidates --+
-         |                                                   +--> selection --> edge_index
-         +--> score --> damped --> quota per group ----------+
+feature map --> nodes ---> similarity with candidates --+
+     |                                                   +--> selection --> edge_index
+     +--> score --> damped --> quota per group ----------+
 """
 
 from typing import Literal, NamedTuple
@@ -57,8 +57,8 @@ class GraphBuilder:
 
         Returns:
             Two Data objects. Each has the nodes (`x`, `pos`, `batch`, `map_size`), per node
-            `score` (damped) and `quota`, and per edge, candidate -> query, sorted by target:
-            `edge_index`, an EdgeIndex of sparse size `(N + 1, N)` whose source `N` is the zero
+            `score` (damped) and `quota`, its `candidates`, and per edge, candidate -> query, sorted by
+            target: `edge_index`, an EdgeIndex of sparse size `(N + 1, N)` whose source `N` is the zero
             node; `offset` (`E x 2`, int8, rows and columns in steps of the group's grid, -7..15)
             and `similarity` (`E`, cosine).
         """
@@ -96,6 +96,7 @@ class GraphBuilder:
             kept = kept_edges(similarity, quota, candidates, method=self.selection)
         graph = Data(**data.to_dict())
         graph.quota = quota
+        graph.candidates = candidates
         graph.edge_index = EdgeIndex(
             kept.index, sparse_size=(data.num_nodes + 1, data.num_nodes), sort_order="col"
         )

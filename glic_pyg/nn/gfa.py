@@ -1,8 +1,8 @@
 """Graph feature aggregation: a layer on one graph, and the stage that alternates two graphs.
 
-    x --+--> local and global graph (built once, no gradient)
-        |        |         |         |
-        +--> local --> global --> local --> ... --> y
+x --+--> local and global graph (built once, no gradient)
+    |        |         |         |
+    +--> local --> global --> local --> ... --> y
 """
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 
 from glic_pyg.graph import GraphBuilder, to_map
 from glic_pyg.nn.conv import GatedFeedForward
-from glic_pyg.nn.graph_attention import GraphAttention
+from glic_pyg.nn.graph_attention import Backend, GraphAttention
 
 
 class GFALayer(nn.Module):
@@ -23,17 +23,28 @@ class GFALayer(nn.Module):
         heads: Attention heads.
         ffn_ratio: Expansion of the feed-forward part.
         position_hidden: Hidden width of the position MLP.
+        backend: Who computes the attention, see `GraphAttention`.
     """
 
-    def __init__(self, *, channels: int, heads: int, ffn_ratio: int, position_hidden: int) -> None:
+    def __init__(
+        self,
+        *,
+        channels: int,
+        heads: int,
+        ffn_ratio: int,
+        position_hidden: int,
+        backend: Backend | None = None,
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.attention = GraphAttention(channels=channels, heads=heads, position_hidden=position_hidden)
+        self.attention = GraphAttention(
+            channels=channels, heads=heads, position_hidden=position_hidden, backend=backend
+        )
         self.ffn = GatedFeedForward(channels, ratio=ffn_ratio, depthwise=True, eps=1e-5)
 
     def forward(self, x: Tensor, graph: Data) -> Tensor:
         """Update node features `N x C`, the nodes of `graph`, along its edges."""
-        x = x + self.attention(self.norm(x), graph.edge_index, graph.offset)
+        x = x + self.attention(self.norm(x), graph.edge_index, graph.offset, graph.candidates)
         return self.ffn(to_map(x, graph.map_size)).permute(0, 2, 3, 1).reshape_as(x)
 
 
@@ -47,6 +58,7 @@ class GFAStage(nn.Module):
         ffn_ratio: Expansion of the feed-forward parts.
         position_hidden: Hidden width of the position MLPs.
         graph_builder: Makes the graphs.
+        backend: Who computes the attention, see `GraphAttention`.
     """
 
     def __init__(
@@ -58,11 +70,18 @@ class GFAStage(nn.Module):
         ffn_ratio: int,
         position_hidden: int,
         graph_builder: GraphBuilder,
+        backend: Backend | None = None,
     ) -> None:
         super().__init__()
         self.graph_builder = graph_builder
         self.layers = nn.ModuleList(
-            GFALayer(channels=channels, heads=heads, ffn_ratio=ffn_ratio, position_hidden=position_hidden)
+            GFALayer(
+                channels=channels,
+                heads=heads,
+                ffn_ratio=ffn_ratio,
+                position_hidden=position_hidden,
+                backend=backend,
+            )
             for _ in range(depth)
         )
 

@@ -1,7 +1,7 @@
 """Edge-conditioned attention on a directed graph."""
 
 import math
-from typing import Literal, Optional
+from typing import Literal, Optional, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +10,13 @@ from torch_geometric import EdgeIndex
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
+from glic_pyg.graph.candidates import Candidates
 from glic_pyg.nn.kernels.csr_attention import csr_attention
+from glic_pyg.nn.kernels.window_attention import window_attention
 from glic_pyg.nn.position_bias import PositionBias, table_row
 
-Backend = Literal["reference", "csr"]
+Backend = Literal["reference", "csr", "windows"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 MAX_LOGIT_SCALE = 4.6052  # ln 100, rounded as published
 
@@ -32,8 +35,12 @@ class GraphAttention(MessagePassing):
         heads: Attention heads; head `h` owns channels `h * channels / heads` and following.
         position_hidden: Hidden width of the position MLP.
         backend: `reference` passes messages edge by edge; `csr` computes the same in one fused pass
-            per node, on the CPU in float32, for edges sorted by target. By default `csr` where that
-            is possible.
+            per node, on the CPU in float32, for edges sorted by target; `windows` computes it as dense
+            attention under a mask, for edges that were chosen from known candidates. By default `csr`
+            where that is possible, else on a GPU `windows` where that is possible, else `reference`.
+
+    Raises:
+        ValueError: an unknown backend, or channels that heads do not divide.
     """
 
     SUPPORTS_FUSED_EDGE_INDEX = True
@@ -44,6 +51,8 @@ class GraphAttention(MessagePassing):
         super().__init__(aggr="add", node_dim=0)
         if channels % heads:
             raise ValueError(f"Expected channels divisible by {heads} heads (got {channels})")
+        if backend is not None and backend not in BACKENDS:
+            raise ValueError(f"Expected backend to be one of {', '.join(BACKENDS)} (got {backend})")
         self.heads = heads
         self.backend = backend
         self.query = nn.Linear(channels, channels)
@@ -52,26 +61,33 @@ class GraphAttention(MessagePassing):
         self.logit_scale = nn.Parameter(torch.full((heads,), math.log(10)))
         self.position_bias = PositionBias(heads=heads, hidden=position_hidden)
 
-    def forward(self, x: Tensor, edge_index: EdgeIndex, offset: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, edge_index: EdgeIndex, offset: Tensor, candidates: Candidates | None = None
+    ) -> Tensor:
         """Aggregate.
 
         Args:
             x: Node features, `N x C`.
             edge_index: Edges of sparse size `(N + 1, N)`, source `N` being the zero node.
             offset: Row and column offset per edge, `E x 2`, -7..15.
+            candidates: What the edges were chosen from, which `windows` needs.
 
         Returns:
             `N x C`.
 
         Raises:
-            ValueError: backend `csr` is demanded for what it cannot take.
+            ValueError: a backend is demanded for what it cannot take.
         """
         num_nodes = x.size(0)
         query = self.query(x).view(num_nodes, self.heads, -1)
         key_value = self.key_value(x).view(num_nodes, 2, self.heads, -1)
-        self.fuse = self._fuses(query, edge_index)
-        scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-        shared = {"size": (num_nodes + 1, num_nodes), "bias": self.position_bias(), "row": table_row(offset)}
+        scale, bias = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp(), self.position_bias()
+        backend = self._choose(query, edge_index, candidates)
+        if backend == "windows":
+            out = window_attention(query, key_value, scale, bias, edge_index, offset, candidates)
+            return self.output(out.flatten(1))
+        self.fuse = backend == "csr"
+        shared = {"size": (num_nodes + 1, num_nodes), "bias": bias, "row": table_row(offset)}
         if self.fuse:
             out = self.propagate(edge_index, query=query, key_value=key_value, scale=scale, **shared)
         else:
@@ -85,16 +101,22 @@ class GraphAttention(MessagePassing):
             )
         return self.output(out.flatten(1))
 
-    def _fuses(self, query: Tensor, edge_index: EdgeIndex) -> bool:
+    def _choose(self, query: Tensor, edge_index: EdgeIndex, candidates: Candidates | None) -> Backend:
         by_target = isinstance(edge_index, EdgeIndex) and edge_index.is_sorted_by_col
-        possible = query.device.type == "cpu" and query.dtype == torch.float32 and by_target
-        if self.backend == "csr" and not possible:
+        fusible = query.device.type == "cpu" and query.dtype == torch.float32 and by_target
+        if self.backend is None:
+            if fusible:
+                return "csr"
+            return "windows" if query.device.type == "cuda" and candidates is not None else "reference"
+        if self.backend == "csr" and not fusible:
             order = "sorted" if by_target else "not sorted"
             raise ValueError(
                 "Expected float32 nodes on the CPU and an EdgeIndex sorted by target for backend csr "
                 f"(got {query.dtype} on {query.device}, {order})"
             )
-        return possible and self.backend != "reference"
+        if self.backend == "windows" and candidates is None:
+            raise ValueError("Expected the candidates of the edges for backend windows (got none)")
+        return self.backend
 
     def message(
         self,

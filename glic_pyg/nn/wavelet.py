@@ -1,7 +1,7 @@
 """Wavelet shortcuts: Haar transform, gain per channel, linear map (AuxT).
 
-All three are linear. They are folded into one convolution, whose weights follow from the learned ones, so that
-the subbands are never stored.
+All three are linear. They are folded into one convolution, whose weights follow from the learned ones, so
+that the subbands are never stored.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """g_a: image -> latent y.
 
-    x --> down --> conv blocks -(+)--> down --> GFA -(+)--> down --> GFA -(+)--> down -(+)--> y
-    |                           |                    |                    |             |
-    +--> wavelet 0 -------------+--> wavelet 1 ------+--> wavelet 2 ------+-> wavelet 3 +
+x --> down --> conv blocks -(+)--> down --> GFA -(+)--> down --> GFA -(+)--> down -(+)--> y
+|                           |                    |                    |             |
++--> wavelet 0 -------------+--> wavelet 1 ------+--> wavelet 2 ------+-> wavelet 3 +
 """
 
 from itertools import pairwise
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from glic_pyg.graph import GraphBuilder
 from glic_pyg.nn.conv import ConvBlock
 from glic_pyg.nn.gfa import GFAStage
+from glic_pyg.nn.graph_attention import Backend
 from glic_pyg.nn.wavelet import WaveletDown
 
 
@@ -27,6 +28,7 @@ class AnalysisTransform(nn.Module):
         ffn_ratios: Expansion of the feed-forward parts at H/2, H/4 and H/8.
         position_hidden: Hidden width of the position MLPs.
         graph_builder: Makes the graphs.
+        backend: Who computes the attention, see `GraphAttention`.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class AnalysisTransform(nn.Module):
         ffn_ratios: tuple[int, int, int],
         position_hidden: int,
         graph_builder: GraphBuilder,
+        backend: Backend | None = None,
     ) -> None:
         super().__init__()
         widths = (3, *channels, latent_channels)
@@ -58,6 +61,7 @@ class AnalysisTransform(nn.Module):
                         ffn_ratio=ffn_ratios[i],
                         position_hidden=position_hidden,
                         graph_builder=graph_builder,
+                        backend=backend,
                     )
                     for i in (1, 2)
                 ),

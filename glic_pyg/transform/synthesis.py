@@ -1,8 +1,8 @@
 """g_s: latent y_hat -> image, the mirror of g_a.
 
-    y_hat --> up --> GFA -(+)--> up --> GFA -(+)--> up --> conv blocks -(+)--> up -(+)--> x_hat
-    |                     |                  |                          |           |
-    +--> wavelet 0 -------+--> wavelet 1 ----+--> wavelet 2 ------------+-> wavelet 3
+y_hat --> up --> GFA -(+)--> up --> GFA -(+)--> up --> conv blocks -(+)--> up -(+)--> x_hat
+|                     |                  |                          |           |
++--> wavelet 0 -------+--> wavelet 1 ----+--> wavelet 2 ------------+-> wavelet 3
 """
 
 from itertools import pairwise
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from glic_pyg.graph import GraphBuilder
 from glic_pyg.nn.conv import ConvBlock
 from glic_pyg.nn.gfa import GFAStage
+from glic_pyg.nn.graph_attention import Backend
 from glic_pyg.nn.wavelet import WaveletUp
 
 
@@ -27,6 +28,7 @@ class SynthesisTransform(nn.Module):
         ffn_ratios: Expansion of the feed-forward parts at H/2, H/4 and H/8.
         position_hidden: Hidden width of the position MLPs.
         graph_builder: Makes the graphs.
+        backend: Who computes the attention, see `GraphAttention`.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class SynthesisTransform(nn.Module):
         ffn_ratios: tuple[int, int, int],
         position_hidden: int,
         graph_builder: GraphBuilder,
+        backend: Backend | None = None,
     ) -> None:
         super().__init__()
         widths = (latent_channels, *channels[::-1], 3)
@@ -57,6 +60,7 @@ class SynthesisTransform(nn.Module):
                         ffn_ratio=ffn_ratios[i],
                         position_hidden=position_hidden,
                         graph_builder=graph_builder,
+                        backend=backend,
                     )
                     for i in (2, 1)
                 ),
