@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +15,7 @@ from glic_pyg.config import ModelConfig
 from glic_pyg.entropy import accept_tables_of_any_size, build_entropy_model, update_tables
 from glic_pyg.image import crop, pad
 from glic_pyg.nn.graph_attention import Backend
+from glic_pyg.threads import one_thread_per_operator
 from glic_pyg.transform import build_analysis, build_synthesis
 
 MULTIPLE = 64
@@ -100,7 +100,7 @@ class GLIC(nn.Module):
         self._require_tables()
         # In one memory layout: the coder's networks take other paths, and round otherwise, in another.
         y = self.g_a(pad(x, MULTIPLE)).contiguous()
-        with _one_thread():
+        with one_thread_per_operator():
             out = self.latent_codec.compress(y)
         return {"strings": out["strings"], "shape": tuple(x.shape[-2:]), "y_hat": out["y_hat"]}
 
@@ -130,7 +130,7 @@ class GLIC(nn.Module):
         counts = [c * h * w // 2 for c, h, w in chain.from_iterable((y, y) for y in y_shapes)]
         counts.append(self.config.hyper_channels * z_shape[0] * z_shape[1])
         padded = [[_padded(s[0], n)] for s, n in zip(strings, counts, strict=True)]
-        with _one_thread():
+        with one_thread_per_operator():
             y_hat = self.latent_codec.decompress(padded, {"y": y_shapes, "hyper": z_shape})["y_hat"]
         return {"x_hat": crop(self.g_s(y_hat), *shape).clamp(0, 1), "y_hat": y_hat}
 
@@ -166,14 +166,3 @@ def _padded(string: bytes, num_symbols: int) -> bytes:
     Each symbol takes in at most 4 bytes, escaped values at most 16 times their own length more.
     """
     return string + bytes(4 * num_symbols + 16 * len(string) + 16)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one thread: with another number sums run in another order and round otherwise."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from compressai.latent_codecs import CheckerboardLatentCodec, GaussianConditionalLatentCodec
 from compressai.layers import CheckerboardMaskedConv2d, sequential_channel_ramp
 from torch import Tensor, nn
 
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward
+from glic_pyg.threads import map_in_threads
+
+POSITIONS_AT_ONCE = 128
 
 
 class PointwiseBlock(nn.Module):
@@ -25,6 +29,23 @@ class PointwiseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.ffn(self.conv(x))
+
+
+class PointwiseNet(nn.Sequential):
+    """Blocks that read one position at a time.
+
+    For the coder, positions go through it in parts of a fixed number, several at a time: the bits do not
+    depend on the number of threads.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `B x C x H x W` to `B x C' x H x W`."""
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return super().forward(x)
+        some = x.movedim(1, -1).reshape(1, 1, -1, x.size(1)).split(POSITIONS_AT_ONCE, dim=2)
+        parts = map_in_threads(super().forward, [part.movedim(-1, 1) for part in some])
+        out = torch.cat(parts, dim=3).movedim(1, -1)
+        return out.reshape(len(x), *x.shape[2:], -1).movedim(-1, 1)
 
 
 def channel_context(in_channels: int, group_channels: int, *, ratio: int, min_channels: int) -> nn.Sequential:
@@ -66,12 +87,14 @@ def group_codec(
     return CheckerboardLatentCodec(
         latent_codec={"y": GaussianConditionalLatentCodec(quantizer="ste")},
         context_prediction=CheckerboardMaskedConv2d(group_channels, 2 * group_channels, 5, padding=2),
-        entropy_parameters=sequential_channel_ramp(
-            2 * group_channels + side_channels,
-            2 * group_channels,
-            min_ch=min_channels,
-            make_layer=PointwiseBlock,
-            make_act=nn.Identity,
-            ratio=ratio,
+        entropy_parameters=PointwiseNet(
+            *sequential_channel_ramp(
+                2 * group_channels + side_channels,
+                2 * group_channels,
+                min_ch=min_channels,
+                make_layer=PointwiseBlock,
+                make_act=nn.Identity,
+                ratio=ratio,
+            )
         ),
     )

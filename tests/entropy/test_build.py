@@ -66,7 +66,7 @@ def test_coded_size_is_near_the_estimate(tiny_config):
     update_tables(codec, force=True)
     for group in codec.y.latent_codec.values():  # leave constants: scale 3, mean 0.25
         last = group.entropy_parameters[-1]
-        last.norm.weight.zero_()
+        last.ffn.norm.weight.zero_()
         last.conv.weight.zero_()
         last.conv.bias[:] = torch.tensor([3.0, 0.25]).repeat_interleave(len(last.conv.bias) // 2)
     y = 0.25 + 3 * torch.randn(1, 16, 32, 32)

@@ -19,7 +19,7 @@ def test_pointwise_block():
     block = PointwiseBlock(3, 5, ratio=2)
     x = torch.randn(1, 3, 4, 4)
     linear = torch.einsum("oi,bihw->bohw", block.conv.weight[..., 0, 0], x) + block.conv.bias[:, None, None]
-    torch.testing.assert_close(block(x), linear + block.ffn(block.norm(linear)))
+    torch.testing.assert_close(block(x), block.ffn(linear))
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_pointwise_block():
 )
 def test_channel_context_widths(before, group, widths):
     net = channel_context(before, group, ratio=4, min_channels=192)
-    assert [net[i].norm.weight.numel() for i in (0, 2, 4)] == widths
+    assert [net[i].ffn.norm.weight.numel() for i in (0, 2, 4)] == widths
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_channel_context_widths(before, group, widths):
 )
 def test_parameter_aggregation_widths(group, side, widths):
     net = group_codec(group, side, ratio=4, min_channels=384).entropy_parameters
-    assert [net[i].norm.weight.numel() for i in (0, 2, 4)] == widths
+    assert [net[i].ffn.norm.weight.numel() for i in (0, 2, 4)] == widths
 
 
 def test_anchors_come_first_and_give_context_to_the_rest():
@@ -65,7 +65,7 @@ def test_scales_come_before_means():
     torch.manual_seed(0)
     codec = group_codec(2, 4, ratio=1, min_channels=4).eval()
     last = codec.entropy_parameters[-1]
-    last.norm.weight.data.zero_()  # leaves the convolution and, with the biases, constants
+    last.ffn.norm.weight.data.zero_()  # leaves the convolution and, with the biases, constants
     last.conv.weight.data.zero_()
     last.conv.bias.data[:] = torch.tensor([3.0, 3.0, 0.25, 0.25])
     y_hat = codec(torch.zeros(1, 2, 4, 4), torch.randn(1, 4, 4, 4))["y_hat"]
