@@ -29,6 +29,12 @@ class Candidates:
     group: Tensor
     slot: Tensor
 
+    @functools.cached_property
+    def order(self) -> Tensor:
+        """The nodes sorted by group, `N`."""
+        with torch.inference_mode(False):  # it is kept, also for a later training
+            return self.group.argsort(stable=True)
+
     @property
     def num_nodes(self) -> int:
         return self.group.numel()

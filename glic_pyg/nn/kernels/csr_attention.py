@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glic_pyg.nn.kernels.simd import load, maximum, store, zeros
 from glic_pyg.threads import use_torch_threads
 
 LOG2E = np.float32(1.4426950408889634)
@@ -27,6 +28,7 @@ def csr_attention(
     row: Tensor,
     indptr: Tensor,
     source: Tensor,
+    order: Tensor,
 ) -> Tensor:
     """Aggregate values by softmax attention per head.
 
@@ -41,11 +43,13 @@ def csr_attention(
         row: Row of `bias` for each edge, `E`, int16.
         indptr: Where each target's edges begin, `N + 1`, int64.
         source: Source of each edge, sorted by target, `E`, int64. `S` is the zero node.
+        order: The order in which targets are worked on, a permutation of them, int64. It is fastest if
+            targets that share sources follow each other: these are then found in the processor's caches.
 
     Returns:
         `N x heads x D`; zero for a target without edges.
     """
-    return _csr_attention(query, key_value, scale, bias, row, indptr, source)[0]
+    return _csr_attention(query, key_value, scale, bias, row, indptr, source, order)[0]
 
 
 @torch.library.custom_op("glic_pyg::csr_attention", mutates_args=(), device_types="cpu")
@@ -57,11 +61,12 @@ def _csr_attention(
     row: Tensor,
     indptr: Tensor,
     source: Tensor,
+    order: Tensor,
 ) -> tuple[Tensor, Tensor]:
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     log_sum = query.new_zeros(query.shape[:2])  # stays so for a target without edges
-    arrays = _arrays(query, key_value, scale, bias, row, indptr, source, out, log_sum)
-    _forward(*arrays, use_torch_threads())
+    arrays = _arrays(query, key_value, scale, bias, row, indptr, source, order, out, log_sum)
+    _forward(_lanes(query), *arrays, use_torch_threads())
     return out, log_sum
 
 
@@ -80,17 +85,19 @@ def _csr_attention_backward(
     row: Tensor,
     indptr: Tensor,
     source: Tensor,
+    order: Tensor,
     out: Tensor,
     log_sum: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     threads = use_torch_threads()
-    grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
-    grad_key_value, grad_scale, grad_bias = (x.new_zeros(threads, *x.shape) for x in (key_value, scale, bias))
-    arrays = _arrays(query, key_value, scale, bias, row, indptr, source, out, log_sum, grad_out)
+    grad_query, grad_key_value = (
+        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key_value)
+    )
+    grad_scale, grad_bias = (x.new_zeros(threads, *x.shape) for x in (scale, bias))
+    arrays = _arrays(query, key_value, scale, bias, row, indptr, source, order, out, log_sum, grad_out)
     gradients = _arrays(grad_query, grad_key_value, grad_scale, grad_bias)
-    _backward(*arrays, *gradients, threads)
-    # A copy: an operator's outputs must not share memory with what else lives on.
-    return grad_query, grad_key_value[0].clone(), grad_scale.sum(0), grad_bias.sum(0)
+    _backward(_lanes(query), *arrays, *gradients, threads)
+    return grad_query, grad_key_value, grad_scale.sum(0), grad_bias.sum(0)
 
 
 @_csr_attention_backward.register_fake
@@ -106,10 +113,15 @@ def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -
 
 
 def _differentiate(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    return *_csr_attention_backward(grad_out, *ctx.saved_tensors), None, None, None
+    return *_csr_attention_backward(grad_out, *ctx.saved_tensors), None, None, None, None
 
 
 _csr_attention.register_autograd(_differentiate, setup_context=_save)
+
+
+def _lanes(query: Tensor) -> tuple[np.float32, ...]:
+    """Tell compiled code the number of heads by its arguments' types: a tuple with one entry for each."""
+    return (np.float32(0),) * query.size(1)
 
 
 def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
@@ -156,11 +168,15 @@ def _through_norm(grad, x, inverse):
 
 
 @numba.njit(fastmath=FAST)
-def _bounds(indptr, threads):
-    """Cut the targets into runs of about the same number of edges."""
-    edges = indptr[-1] * np.arange(threads + 1) // threads
-    cuts = np.searchsorted(indptr, edges)
-    cuts[0], cuts[threads] = 0, indptr.size - 1
+def _bounds(indptr, order, threads):
+    """Cut the targets, in their order, into runs of about the same number of edges."""
+    cuts = np.full(threads + 1, len(order))
+    cuts[0], part, edges = 0, 1, 0
+    for place in range(len(order)):
+        edges += indptr[order[place] + 1] - indptr[order[place]]
+        while part < threads and edges * threads >= indptr[-1] * part:
+            cuts[part] = place + 1
+            part += 1
     return cuts
 
 
@@ -173,199 +189,223 @@ def _largest_degree(indptr):
 
 
 KEY, VALUE = 0, 1
-TOGETHER = 4  # edges per inner loop, which then reads what they share once
+
+# Below, features lie with the heads side by side, D x heads: a vector holds one number per head. Sources
+# have a row of zeros behind them, the zero node.
+
+
+@numba.njit(parallel=True, cache=True, fastmath=FAST)
+def _spread(key_value, unit_key, value, inverse_norm):
+    for j in numba.prange(key_value.shape[0]):
+        for h in range(key_value.shape[2]):
+            inverse = _inverse_norm(key_value[j, KEY, h])
+            inverse_norm[j, h] = inverse
+            for c in range(key_value.shape[3]):
+                unit_key[j, c, h] = key_value[j, KEY, h, c] * inverse
+                value[j, c, h] = key_value[j, VALUE, h, c]
+    unit_key[-1] = 0
+    value[-1] = 0
 
 
 @numba.njit(fastmath=FAST)
-def _dots(x, key_value, part, nodes, out):
-    """Set out[e, h] to the dot product of x[h] with a part of nodes[e], `KEY` or `VALUE`."""
-    heads, dims = x.shape
-    whole = len(nodes) // TOGETHER * TOGETHER
-    for e in range(0, whole, TOGETHER):
-        a, b, c, d = nodes[e], nodes[e + 1], nodes[e + 2], nodes[e + 3]
-        for h in range(heads):
-            dot_a, dot_b, dot_c, dot_d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            for i in range(dims):
-                dot_a += x[h, i] * key_value[a, part, h, i]
-                dot_b += x[h, i] * key_value[b, part, h, i]
-                dot_c += x[h, i] * key_value[c, part, h, i]
-                dot_d += x[h, i] * key_value[d, part, h, i]
-            out[e, h], out[e + 1, h], out[e + 2, h], out[e + 3, h] = dot_a, dot_b, dot_c, dot_d
+def _add_dots(lanes, x, rows, nodes, out):
+    """Add the dot product per head of x with the row of nodes[e] to out[e], 4 edges at a time."""
+    heads, size = len(lanes), x.size
+    whole = len(nodes) // 4 * 4
+    for e in range(0, whole, 4):
+        at_a, at_b = nodes[e] * size, nodes[e + 1] * size
+        at_c, at_d = nodes[e + 2] * size, nodes[e + 3] * size
+        a, b = load(lanes, out, e * heads), load(lanes, out, (e + 1) * heads)
+        c, d = load(lanes, out, (e + 2) * heads), load(lanes, out, (e + 3) * heads)
+        for i in range(0, size, heads):
+            shared = load(lanes, x, i)
+            a = a + shared * load(lanes, rows, at_a + i)
+            b = b + shared * load(lanes, rows, at_b + i)
+            c = c + shared * load(lanes, rows, at_c + i)
+            d = d + shared * load(lanes, rows, at_d + i)
+        store(out, e * heads, a)
+        store(out, (e + 1) * heads, b)
+        store(out, (e + 2) * heads, c)
+        store(out, (e + 3) * heads, d)
     for e in range(whole, len(nodes)):
+        dot = load(lanes, out, e * heads)
+        for i in range(0, size, heads):
+            dot = dot + load(lanes, x, i) * load(lanes, rows, nodes[e] * size + i)
+        store(out, e * heads, dot)
+
+
+@numba.njit(fastmath=FAST)
+def _add_weighted(lanes, weight, rows, nodes, out):
+    """Add the rows of nodes[e] times weight[e] to out, 4 edges at a time."""
+    heads, size = len(lanes), out.size
+    whole = len(nodes) // 4 * 4
+    for e in range(0, whole, 4):
+        at_a, at_b = nodes[e] * size, nodes[e + 1] * size
+        at_c, at_d = nodes[e + 2] * size, nodes[e + 3] * size
+        a, b = load(lanes, weight, e * heads), load(lanes, weight, (e + 1) * heads)
+        c, d = load(lanes, weight, (e + 2) * heads), load(lanes, weight, (e + 3) * heads)
+        for i in range(0, size, heads):
+            near = a * load(lanes, rows, at_a + i) + b * load(lanes, rows, at_b + i)
+            far = c * load(lanes, rows, at_c + i) + d * load(lanes, rows, at_d + i)
+            store(out, i, load(lanes, out, i) + (near + far))
+    for e in range(whole, len(nodes)):
+        factor = load(lanes, weight, e * heads)
+        for i in range(0, size, heads):
+            store(out, i, load(lanes, out, i) + factor * load(lanes, rows, nodes[e] * size + i))
+
+
+@numba.njit(fastmath=FAST)
+def _scatter(lanes, slope, unit_query, weight, grad_out, nodes, grad_key, grad_value):
+    """Add slope[e] * unit_query and weight[e] * grad_out to the rows of nodes[e]."""
+    heads, size = len(lanes), unit_query.size
+    for e in range(len(nodes)):
+        at = nodes[e] * size
+        s, w = load(lanes, slope, e * heads), load(lanes, weight, e * heads)
+        for i in range(0, size, heads):
+            store(grad_key, at + i, load(lanes, grad_key, at + i) + s * load(lanes, unit_query, i))
+            store(grad_value, at + i, load(lanes, grad_value, at + i) + w * load(lanes, grad_out, i))
+
+
+@numba.njit(fastmath=FAST)
+def _logits(lanes, unit_query, unit_key, bias, row, nodes, out):
+    heads = len(lanes)
+    for e in range(len(nodes)):
+        store(out, e * heads, load(lanes, bias, row[e] * heads))
+    _add_dots(lanes, unit_query, unit_key, nodes, out)
+
+
+@numba.njit(fastmath=FAST)
+def _shift(lanes, x, by):
+    """Subtract a vector from every row of x."""
+    for place in range(0, x.size, len(lanes)):
+        store(x, place, load(lanes, x, place) - by)
+
+
+@numba.njit(fastmath=FAST)
+def _attend(
+    lanes, targets, most, query, unit_key, value, scale, bias, row, indptr, source, out, log_sum
+):  # fmt: skip
+    _, heads, dims = query.shape
+    weights, bits = np.empty((most, heads), np.float32), np.empty(most * heads, np.int32)
+    power = bits.view(np.float32)
+    unit_query, result = np.empty((dims, heads), np.float32), np.empty((dims, heads), np.float32)
+    tops, totals = np.empty(heads, np.float32), np.empty(heads, np.float32)
+    for i in targets:
+        edges = slice(indptr[i], indptr[i + 1])
+        nodes, weight = source[edges], weights[: indptr[i + 1] - indptr[i]]
+        if len(nodes) == 0:
+            out[i] = 0
+            continue
+        for h in range(heads):
+            factor = _inverse_norm(query[i, h]) * scale[h]
+            for c in range(dims):
+                unit_query[c, h] = query[i, h, c] * factor
+        _logits(lanes, unit_query, unit_key, bias, row[edges], nodes, weight)
+        top = load(lanes, weight, 0)
+        for place in range(heads, weight.size, heads):
+            top = maximum(top, load(lanes, weight, place))
+        _shift(lanes, weight, top)
+        _exponential(weight.ravel(), bits, power)
+        total = zeros(lanes)
+        for place in range(0, weight.size, heads):
+            total = total + load(lanes, weight, place)
+        result[:] = 0
+        _add_weighted(lanes, weight, value, nodes, result)
+        store(tops, 0, top)
+        store(totals, 0, total)
+        for h in range(heads):
+            log_sum[i, h] = tops[h] + np.log(totals[h])
+            inverse = np.float32(1) / totals[h]
+            for c in range(dims):
+                out[i, h, c] = result[c, h] * inverse
+
+
+@numba.njit(parallel=True, cache=True, fastmath=FAST)
+def _forward(lanes, query, key_value, scale, bias, row, indptr, source, order, out, log_sum, threads):
+    num_sources, _, heads, dims = key_value.shape
+    unit_key = np.empty((num_sources + 1, dims, heads), np.float32)
+    value = np.empty((num_sources + 1, dims, heads), np.float32)
+    _spread(key_value, unit_key, value, np.empty((num_sources, heads), np.float32))
+    most, cuts = _largest_degree(indptr), _bounds(indptr, order, threads)
+    for thread in numba.prange(threads):
+        targets = order[cuts[thread] : cuts[thread + 1]]
+        _attend(lanes, targets, most, query, unit_key, value, scale, bias, row, indptr, source, out, log_sum)
+
+
+@numba.njit(fastmath=FAST)
+def _differentiate_part(
+    lanes, targets, most, query, unit_key, value, scale, bias, row, indptr, source, out, log_sum, grad_out,
+    grad_query, grad_key, grad_value, grad_scale, grad_bias,
+):  # fmt: skip
+    _, heads, dims = query.shape
+    weights, bits = np.empty((most, heads), np.float32), np.empty(most * heads, np.int32)
+    power = bits.view(np.float32)
+    slopes = np.empty((most, heads), np.float32)
+    unit_query, grad_unit = np.empty((dims, heads), np.float32), np.empty((dims, heads), np.float32)
+    grad = np.empty((dims, heads), np.float32)
+    inverse_query, delta = np.empty(heads, np.float32), np.empty(heads, np.float32)
+    for i in targets:
+        edges = slice(indptr[i], indptr[i + 1])
+        nodes, rows = source[edges], row[edges]
+        weight, slope = weights[: len(nodes)], slopes[: len(nodes)]
+        for h in range(heads):
+            inverse_query[h] = _inverse_norm(query[i, h])
+            dot = np.float32(0)
+            for c in range(dims):
+                dot += grad_out[i, h, c] * out[i, h, c]
+                unit_query[c, h] = query[i, h, c] * inverse_query[h] * scale[h]
+                grad[c, h] = grad_out[i, h, c]
+                grad_unit[c, h] = 0
+            delta[h] = dot
+        _logits(lanes, unit_query, unit_key, bias, rows, nodes, weight)
+        _shift(lanes, weight, load(lanes, log_sum, i * heads))
+        _exponential(weight.ravel(), bits, power)
+        slope[:] = 0
+        _add_dots(lanes, grad, value, nodes, slope)
+        _shift(lanes, slope, load(lanes, delta, 0))
+        for e in range(len(nodes)):
+            at = e * heads
+            store(slope, at, load(lanes, slope, at) * load(lanes, weight, at))
+            place = rows[e] * heads
+            store(grad_bias, place, load(lanes, grad_bias, place) + load(lanes, slope, at))
+        _scatter(lanes, slope, unit_query, weight, grad, nodes, grad_key, grad_value)
+        _add_weighted(lanes, slope, unit_key, nodes, grad_unit)
+        # That is the gradient of scale times the normalised query.
         for h in range(heads):
             dot = np.float32(0)
-            for i in range(dims):
-                dot += x[h, i] * key_value[nodes[e], part, h, i]
-            out[e, h] = dot
-
-
-@numba.njit(fastmath=FAST)
-def _accumulate(weight, key_value, part, nodes, out):
-    """Add sum_e weight[e, h] * (a part of nodes[e])[h] to out[h]."""
-    heads, dims = out.shape
-    whole = len(nodes) // TOGETHER * TOGETHER
-    for e in range(0, whole, TOGETHER):
-        a, b, c, d = nodes[e], nodes[e + 1], nodes[e + 2], nodes[e + 3]
-        for h in range(heads):
-            w_a, w_b, w_c, w_d = weight[e, h], weight[e + 1, h], weight[e + 2, h], weight[e + 3, h]
-            for i in range(dims):
-                near = w_a * key_value[a, part, h, i] + w_b * key_value[b, part, h, i]
-                out[h, i] += near + (w_c * key_value[c, part, h, i] + w_d * key_value[d, part, h, i])
-    for e in range(whole, len(nodes)):
-        for h in range(heads):
-            for i in range(dims):
-                out[h, i] += weight[e, h] * key_value[nodes[e], part, h, i]
-
-
-@numba.njit(fastmath=FAST)
-def _scatter(slope, unit_query, weight, grad_out, nodes, grad_key_value):
-    """Add slope[e, h] * unit_query[h] and weight[e, h] * grad_out[h] to the gradients of nodes[e]."""
-    heads, dims = unit_query.shape
-    for e in range(len(nodes)):
-        grad = grad_key_value[nodes[e]]
-        for h in range(heads):
-            s, w = slope[e, h], weight[e, h]
-            for i in range(dims):
-                grad[KEY, h, i] += s * unit_query[h, i]
-            for i in range(dims):
-                grad[VALUE, h, i] += w * grad_out[h, i]
-
-
-@numba.njit(fastmath=FAST)
-def _find_nodes(source, num_sources, nodes, is_zero):
-    """Split sources into nodes that can be read and whether they are the zero node."""
-    for e in range(len(source)):
-        is_zero[e] = source[e] == num_sources
-        nodes[e] = 0 if is_zero[e] else source[e]
-
-
-@numba.njit(fastmath=FAST)
-def _logits(unit_query, key_value, inverse_key, bias, row, nodes, is_zero, out):
-    _dots(unit_query, key_value, KEY, nodes, out)
-    for e in range(len(nodes)):
-        for h in range(len(unit_query)):
-            cosine = np.float32(0) if is_zero[e] else out[e, h] * inverse_key[nodes[e], h]
-            out[e, h] = cosine + bias[row[e], h]
-
-
-@numba.njit(parallel=True, cache=True, fastmath=FAST)
-def _inverse_norms(x, out):
-    for j in numba.prange(out.shape[0]):
-        for h in range(out.shape[1]):
-            out[j, h] = _inverse_norm(x[j, KEY, h])
-
-
-@numba.njit(parallel=True, cache=True, fastmath=FAST)
-def _forward(query, key_value, scale, bias, row, indptr, source, out, log_sum, threads):
-    _, heads, dims = query.shape
-    num_sources = key_value.shape[0]
-    inverse_key = np.empty((num_sources, heads), np.float32)
-    _inverse_norms(key_value, inverse_key)
-    most, cuts = _largest_degree(indptr), _bounds(indptr, threads)
-    for thread in numba.prange(threads):
-        weights, bits = np.empty((most, heads), np.float32), np.empty(most * heads, np.int32)
-        power = bits.view(np.float32)
-        all_nodes, all_zero = np.empty(most, np.int64), np.empty(most, np.bool_)
-        unit_query = np.empty((heads, dims), np.float32)
-        total, top = np.empty(heads, np.float32), np.empty(heads, np.float32)
-        for i in range(cuts[thread], cuts[thread + 1]):
-            edges = slice(indptr[i], indptr[i + 1])
-            degree = indptr[i + 1] - indptr[i]
-            nodes, is_zero, weight = all_nodes[:degree], all_zero[:degree], weights[:degree]
-            _find_nodes(source[edges], num_sources, nodes, is_zero)
-            for h in range(heads):
-                top[h] = -np.inf
-                total[h] = 0
-                factor = _inverse_norm(query[i, h]) * scale[h]
-                for c in range(dims):
-                    unit_query[h, c] = query[i, h, c] * factor
-                    out[i, h, c] = 0
-            _logits(unit_query, key_value, inverse_key, bias, row[edges], nodes, is_zero, weight)
-            for e in range(degree):
-                for h in range(heads):
-                    top[h] = max(top[h], weight[e, h])
-            for e in range(degree):
-                for h in range(heads):
-                    weight[e, h] -= top[h]
-            _exponential(weight.ravel(), bits, power)
-            for e in range(degree):
-                for h in range(heads):
-                    total[h] += weight[e, h]
-                    if is_zero[e]:
-                        weight[e, h] = 0
-            _accumulate(weight, key_value, VALUE, nodes, out[i])
-            if degree > 0:
-                for h in range(heads):
-                    log_sum[i, h] = top[h] + np.log(total[h])
-                    for c in range(dims):
-                        out[i, h, c] /= total[h]
+            for c in range(dims):
+                dot += grad_unit[c, h] * query[i, h, c]
+                grad_query[i, h, c] = grad_unit[c, h] * scale[h]
+            grad_scale[h] += dot * inverse_query[h]
+            _through_norm(grad_query[i, h], query[i, h], inverse_query[h])
 
 
 @numba.njit(parallel=True, cache=True, fastmath=FAST)
 def _backward(
-    query, key_value, scale, bias, row, indptr, source, out, log_sum, grad_out,
+    lanes, query, key_value, scale, bias, row, indptr, source, order, out, log_sum, grad_out,
     grad_query, grad_key_value, grad_scale, grad_bias, threads,
 ):  # fmt: skip
-    _, heads, dims = query.shape
-    num_sources = key_value.shape[0]
+    num_sources, _, heads, dims = key_value.shape
+    unit_key = np.empty((num_sources + 1, dims, heads), np.float32)
+    value = np.empty((num_sources + 1, dims, heads), np.float32)
     inverse_key = np.empty((num_sources, heads), np.float32)
-    _inverse_norms(key_value, inverse_key)
-    most, cuts = _largest_degree(indptr), _bounds(indptr, threads)
+    _spread(key_value, unit_key, value, inverse_key)
+    grad_key = np.zeros((threads, num_sources + 1, dims, heads), np.float32)
+    grad_value = np.zeros((threads, num_sources + 1, dims, heads), np.float32)
+    most, cuts = _largest_degree(indptr), _bounds(indptr, order, threads)
     for thread in numba.prange(threads):
-        weights, bits = np.empty((most, heads), np.float32), np.empty(most * heads, np.int32)
-        power = bits.view(np.float32)
-        slopes = np.empty((most, heads), np.float32)
-        all_nodes, all_zero = np.empty(most, np.int64), np.empty(most, np.bool_)
-        unit_query = np.empty((heads, dims), np.float32)
-        inverse_query, delta = np.empty(heads, np.float32), np.empty(heads, np.float32)
-        for i in range(cuts[thread], cuts[thread + 1]):
-            edges = slice(indptr[i], indptr[i + 1])
-            degree = indptr[i + 1] - indptr[i]
-            nodes, is_zero = all_nodes[:degree], all_zero[:degree]
-            weight, slope = weights[:degree], slopes[:degree]
-            _find_nodes(source[edges], num_sources, nodes, is_zero)
-            for h in range(heads):
-                inverse_query[h] = _inverse_norm(query[i, h])
-                dot = np.float32(0)
-                for c in range(dims):
-                    dot += grad_out[i, h, c] * out[i, h, c]
-                    unit_query[h, c] = query[i, h, c] * inverse_query[h] * scale[h]
-                    grad_query[i, h, c] = 0
-                delta[h] = dot
-            _logits(unit_query, key_value, inverse_key, bias, row[edges], nodes, is_zero, weight)
-            for e in range(degree):
-                for h in range(heads):
-                    weight[e, h] -= log_sum[i, h]
-            _exponential(weight.ravel(), bits, power)
-            _dots(grad_out[i], key_value, VALUE, nodes, slope)
-            for e in range(degree):
-                b = row[indptr[i] + e]
-                for h in range(heads):
-                    if is_zero[e]:
-                        grad_bias[thread, b, h] -= weight[e, h] * delta[h]
-                        slope[e, h] = weight[e, h] = 0
-                    else:
-                        slope[e, h] = weight[e, h] * (slope[e, h] - delta[h])
-                        grad_bias[thread, b, h] += slope[e, h]
-            _scatter(slope, unit_query, weight, grad_out[i], nodes, grad_key_value[thread])
-            for e in range(degree):
-                for h in range(heads):
-                    slope[e, h] *= inverse_key[nodes[e], h]
-            _accumulate(slope, key_value, KEY, nodes, grad_query[i])
-            # So far the gradient of scale times the normalised query.
-            for h in range(heads):
-                dot = np.float32(0)
-                for c in range(dims):
-                    dot += grad_query[i, h, c] * query[i, h, c]
-                grad_scale[thread, h] += dot * inverse_query[h]
-                for c in range(dims):
-                    grad_query[i, h, c] *= scale[h]
-                _through_norm(grad_query[i, h], query[i, h], inverse_query[h])
+        targets = order[cuts[thread] : cuts[thread + 1]]
+        _differentiate_part(
+            lanes, targets, most, query, unit_key, value, scale, bias, row, indptr, source, out, log_sum,
+            grad_out, grad_query, grad_key[thread], grad_value[thread], grad_scale[thread], grad_bias[thread],
+        )  # fmt: skip
     for j in numba.prange(num_sources):
-        for thread in range(1, threads):
-            for part in (KEY, VALUE):
-                for h in range(heads):
-                    for c in range(dims):
-                        grad_key_value[0, j, part, h, c] += grad_key_value[thread, j, part, h, c]
         for h in range(heads):
-            _through_norm(grad_key_value[0, j, KEY, h], key_value[j, KEY, h], inverse_key[j, h])
+            for c in range(dims):
+                along_key, along_value = np.float32(0), np.float32(0)
+                for thread in range(threads):
+                    along_key += grad_key[thread, j, c, h]
+                    along_value += grad_value[thread, j, c, h]
+                grad_key_value[j, KEY, h, c] = along_key
+                grad_key_value[j, VALUE, h, c] = along_value
+            _through_norm(grad_key_value[j, KEY, h], key_value[j, KEY, h], inverse_key[j, h])

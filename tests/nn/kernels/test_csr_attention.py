@@ -10,12 +10,15 @@ ROWS = 23  # of the bias table; any number does
 
 
 def random_graph(degrees, num_sources, generator):
-    """Edges sorted by target; source `num_sources`, the zero node, may occur more than once per target."""
+    """Edges sorted by target; source `num_sources`, the zero node, may occur more than once per target.
+
+    Targets are to be worked on in a random order.
+    """
     indptr = torch.tensor([0, *degrees]).cumsum(0)
     num_edges = int(indptr[-1])
     source = torch.randint(0, num_sources + 1, (num_edges,), generator=generator)
     row = torch.randint(0, ROWS, (num_edges,), generator=generator).short()
-    return row, indptr, source
+    return row, indptr, source, torch.randperm(len(degrees), generator=generator)
 
 
 def random_features(num_nodes, num_sources, heads, head_dim, generator):
@@ -26,7 +29,7 @@ def random_features(num_nodes, num_sources, heads, head_dim, generator):
     return query, key_value, scale, bias
 
 
-def dense(query, key_value, scale, bias, row, indptr, source):
+def dense(query, key_value, scale, bias, row, indptr, source, _):
     """Softmax attention with a matrix of all targets and sources; zero node included as last source."""
     num_nodes, num_sources = len(query), len(key_value)
     key, value = (F.pad(x, (0, 0, 0, 0, 0, 1)) for x in key_value.unbind(dim=1))
@@ -79,13 +82,14 @@ def test_values_and_gradients(degrees, generator):
     assert (out[torch.tensor(degrees) == 0] == 0).all()
 
 
-def test_more_channels(generator):
-    compare(random_features(30, 20, 4, 8, generator), random_graph([17] * 30, 20, generator))
+@pytest.mark.parametrize(("heads", "head_dim"), [(1, 5), (3, 7), (4, 8), (8, 24)])
+def test_any_number_of_heads_and_channels(heads, head_dim, generator):
+    compare(random_features(30, 20, heads, head_dim, generator), random_graph([17] * 30, 20, generator))
 
 
 def test_only_zero_nodes(generator):
-    row, indptr, _ = random_graph([3, 2], 4, generator)
-    out = compare(random_features(2, 4, 2, 4, generator), (row, indptr, torch.full((5,), 4)))
+    row, indptr, _, order = random_graph([3, 2], 4, generator)
+    out = compare(random_features(2, 4, 2, 4, generator), (row, indptr, torch.full((5,), 4), order))
     assert (out == 0).all()
 
 
@@ -131,6 +135,15 @@ def test_number_of_threads_does_not_matter(generator):
         torch.set_num_threads(threads)
     for result in results[1:]:
         torch.testing.assert_close(result, results[0], rtol=1e-5, atol=1e-5)
+
+
+def test_order_of_targets_does_not_matter(generator):
+    *graph, order = random_graph([0, 50, 3, 1, 1, 90, 7], 9, generator)
+    features = random_features(7, 9, 2, 4, generator)
+    assert not torch.equal(order, torch.arange(7))
+    assert torch.equal(
+        csr_attention(*features, *graph, order), csr_attention(*features, *graph, torch.arange(7))
+    )
 
 
 def test_inputs_are_not_modified(generator):
