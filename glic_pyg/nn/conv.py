@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glic_pyg.nn.kernels.feed_forward import normed_feed_forward
+from glic_pyg.nn.kernels.feed_forward import bands, normed_feed_forward
+
+HALO = 2  # rows that the depthwise 5x5 convolution reads beyond its own
 
 
 class LayerNorm2d(nn.Module):
@@ -87,7 +89,9 @@ class ConvBlock(nn.Module):
            |                                               |
            +---------------- adaptor ----------------------+
 
-    The adaptor, a 1x1 convolution, exists only where the widths differ.
+    The adaptor, a 1x1 convolution, exists only where the widths differ. On the CPU, where no gradient is
+    wanted, bands of rows go through one after the other: whole maps of the inner features would not fit the
+    caches, and would make the peak of memory.
 
     Args:
         in_channels: Channels of the input.
@@ -105,5 +109,20 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to `B x C' x H x W`."""
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return self.ffn(self._mix(x))
+        batch_size, channels, height, width = x.shape
+        out = torch.empty(
+            (batch_size, self.conv2.out_channels, height, width),
+            dtype=x.dtype,
+            memory_format=torch.channels_last,
+        )
+        for top, bottom in bands(height, width, channels):
+            first, end = max(0, top - HALO), min(height, bottom + HALO)
+            mixed = self._mix(x[..., first:end, :])[..., top - first : bottom - first, :]
+            out[..., top:bottom, :] = self.ffn(mixed)
+        return out
+
+    def _mix(self, x: Tensor) -> Tensor:
         shortcut = x if self.adaptor is None else self.adaptor(x)
-        return self.ffn(shortcut + self.conv2(self.depthwise(F.leaky_relu(self.conv1(x), 0.01))))
+        return shortcut + self.conv2(self.depthwise(F.leaky_relu(self.conv1(x), 0.01)))

@@ -79,22 +79,30 @@ class GraphAttention(MessagePassing):
             ValueError: a backend is demanded for what it cannot take.
         """
         num_nodes = x.size(0)
-        query = self.query(x).view(num_nodes, self.heads, -1)
         key_value = self.key_value(x).view(num_nodes, 2, self.heads, -1)
         scale, bias = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp(), self.position_bias()
-        backend = self._choose(query, edge_index, candidates)
+        backend = self._choose(key_value, edge_index, candidates)
         if backend == "windows":
+            query = self.query(x).view(num_nodes, self.heads, -1)
             out = window_attention(query, key_value, scale, bias, edge_index, offset, candidates)
             return self.output(out.flatten(1))
         self.fuse = backend == "csr"
         shared = {"size": (num_nodes + 1, num_nodes), "bias": bias, "row": table_row(offset)}
         if self.fuse:
-            order = torch.arange(num_nodes) if candidates is None else candidates.order
+            # The zero node at the end, and heads side by side, as the kernel wants them; the first copy goes.
+            key_value = key_value.transpose(2, 3)
+            key_value = torch.cat([key_value, key_value.new_zeros(1, *key_value.shape[1:])])
             out = self.propagate(
-                edge_index, query=query, key_value=key_value, scale=scale, order=order, **shared
+                edge_index,
+                query=self.query(x).view(num_nodes, self.heads, -1),
+                key_value=key_value,
+                scale=scale,
+                order=torch.arange(num_nodes) if candidates is None else candidates.order,
+                **shared,
             )
         else:
             key, value = F.pad(key_value, (0, 0, 0, 0, 0, 0, 0, 1)).unbind(dim=1)
+            query = self.query(x).view(num_nodes, self.heads, -1)
             out = self.propagate(
                 edge_index,
                 query=(None, F.normalize(query, dim=-1) * scale[:, None]),
@@ -104,18 +112,18 @@ class GraphAttention(MessagePassing):
             )
         return self.output(out.flatten(1))
 
-    def _choose(self, query: Tensor, edge_index: EdgeIndex, candidates: Candidates | None) -> Backend:
+    def _choose(self, feature: Tensor, edge_index: EdgeIndex, candidates: Candidates | None) -> Backend:
         by_target = isinstance(edge_index, EdgeIndex) and edge_index.is_sorted_by_col
-        fusible = query.device.type == "cpu" and query.dtype == torch.float32 and by_target
+        fusible = feature.device.type == "cpu" and feature.dtype == torch.float32 and by_target
         if self.backend is None:
             if fusible:
                 return "csr"
-            return "windows" if query.device.type == "cuda" and candidates is not None else "reference"
+            return "windows" if feature.device.type == "cuda" and candidates is not None else "reference"
         if self.backend == "csr" and not fusible:
             order = "sorted" if by_target else "not sorted"
             raise ValueError(
                 "Expected float32 nodes on the CPU and an EdgeIndex sorted by target for backend csr "
-                f"(got {query.dtype} on {query.device}, {order})"
+                f"(got {feature.dtype} on {feature.device}, {order})"
             )
         if self.backend == "windows" and candidates is None:
             raise ValueError("Expected the candidates of the edges for backend windows (got none)")

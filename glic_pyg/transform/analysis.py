@@ -87,7 +87,8 @@ class AnalysisTransform(nn.Module):
         x = shortcut = x.contiguous(memory_format=torch.channels_last)
         for down, stage, wavelet in zip(self.down, self.stages, self.shortcuts, strict=True):
             shortcut = wavelet(shortcut)
-            x = stage(down(x)) + shortcut
+            x = down(x)  # in a line of its own: the larger map before it is freed
+            x = stage(x) + shortcut
         return x
 
     def orthogonality_loss(self) -> Tensor:

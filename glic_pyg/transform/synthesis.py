@@ -76,7 +76,8 @@ class SynthesisTransform(nn.Module):
         x = shortcut = y_hat.contiguous(memory_format=torch.channels_last)
         for up, stage, wavelet in zip(self.up, self.stages, self.shortcuts, strict=True):
             shortcut = wavelet(shortcut)
-            x = stage(up(x)) + shortcut
+            x = up(x)
+            x = stage(x) + shortcut
         return x
 
     def orthogonality_loss(self) -> Tensor:

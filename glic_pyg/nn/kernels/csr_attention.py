@@ -37,12 +37,13 @@ def csr_attention(
 
     Args:
         query: `N x heads x D`, float32, on the CPU.
-        key_value: Keys and values, `S x 2 x heads x D`.
+        key_value: Keys and values of the sources, `S x 2 x D x heads`: with the heads side by side, so
+            that one vector instruction serves them all.
         scale: `heads`.
         bias: `R x heads`.
         row: Row of `bias` for each edge, `E`, int16.
         indptr: Where each target's edges begin, `N + 1`, int64.
-        source: Source of each edge, sorted by target, `E`, int64. `S` is the zero node.
+        source: Source of each edge, sorted by target, `E`, int64.
         order: The order in which targets are worked on, a permutation of them, int64. It is fastest if
             targets that share sources follow each other: these are then found in the processor's caches.
 
@@ -90,14 +91,13 @@ def _csr_attention_backward(
     log_sum: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     threads = use_torch_threads()
-    grad_query, grad_key_value = (
-        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key_value)
-    )
-    grad_scale, grad_bias = (x.new_zeros(threads, *x.shape) for x in (scale, bias))
+    grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
+    grad_key_value, grad_scale, grad_bias = (x.new_zeros(threads, *x.shape) for x in (key_value, scale, bias))
     arrays = _arrays(query, key_value, scale, bias, row, indptr, source, order, out, log_sum, grad_out)
     gradients = _arrays(grad_query, grad_key_value, grad_scale, grad_bias)
     _backward(_lanes(query), *arrays, *gradients, threads)
-    return grad_query, grad_key_value, grad_scale.sum(0), grad_bias.sum(0)
+    # A copy: an operator's outputs must not share memory with what else lives on.
+    return grad_query, grad_key_value[0].clone(), grad_scale.sum(0), grad_bias.sum(0)
 
 
 @_csr_attention_backward.register_fake
@@ -190,88 +190,92 @@ def _largest_degree(indptr):
 
 KEY, VALUE = 0, 1
 
-# Below, features lie with the heads side by side, D x heads: a vector holds one number per head. Sources
-# have a row of zeros behind them, the zero node.
+# Vectors hold one number per head, `lanes` is a tuple of as many entries. Sums over edges take 4 edges at a
+# time: these read what they share once.
 
 
 @numba.njit(parallel=True, cache=True, fastmath=FAST)
-def _spread(key_value, unit_key, value, inverse_norm):
-    for j in numba.prange(key_value.shape[0]):
-        for h in range(key_value.shape[2]):
-            inverse = _inverse_norm(key_value[j, KEY, h])
-            inverse_norm[j, h] = inverse
-            for c in range(key_value.shape[3]):
-                unit_key[j, c, h] = key_value[j, KEY, h, c] * inverse
-                value[j, c, h] = key_value[j, VALUE, h, c]
-    unit_key[-1] = 0
-    value[-1] = 0
+def _inverse_norms(key_value, out):
+    heads, dims = key_value.shape[3], key_value.shape[2]
+    for j in numba.prange(len(key_value)):
+        for h in range(heads):
+            out[j, h] = 0
+        for c in range(dims):
+            for h in range(heads):
+                out[j, h] += key_value[j, KEY, c, h] ** 2
+        for h in range(heads):
+            out[j, h] = np.float32(1) / max(np.sqrt(out[j, h]), LEAST_NORM)
 
 
 @numba.njit(fastmath=FAST)
-def _add_dots(lanes, x, rows, nodes, out):
-    """Add the dot product per head of x with the row of nodes[e] to out[e], 4 edges at a time."""
+def _dots(lanes, x, key_value, part, nodes, out):
+    """Set out[e] to the dot products per head of x with a part of nodes[e], `KEY` or `VALUE`."""
     heads, size = len(lanes), x.size
     whole = len(nodes) // 4 * 4
     for e in range(0, whole, 4):
-        at_a, at_b = nodes[e] * size, nodes[e + 1] * size
-        at_c, at_d = nodes[e + 2] * size, nodes[e + 3] * size
-        a, b = load(lanes, out, e * heads), load(lanes, out, (e + 1) * heads)
-        c, d = load(lanes, out, (e + 2) * heads), load(lanes, out, (e + 3) * heads)
+        at_a, at_b = (2 * nodes[e] + part) * size, (2 * nodes[e + 1] + part) * size
+        at_c, at_d = (2 * nodes[e + 2] + part) * size, (2 * nodes[e + 3] + part) * size
+        a, b, c, d = zeros(lanes), zeros(lanes), zeros(lanes), zeros(lanes)
         for i in range(0, size, heads):
             shared = load(lanes, x, i)
-            a = a + shared * load(lanes, rows, at_a + i)
-            b = b + shared * load(lanes, rows, at_b + i)
-            c = c + shared * load(lanes, rows, at_c + i)
-            d = d + shared * load(lanes, rows, at_d + i)
+            a = a + shared * load(lanes, key_value, at_a + i)
+            b = b + shared * load(lanes, key_value, at_b + i)
+            c = c + shared * load(lanes, key_value, at_c + i)
+            d = d + shared * load(lanes, key_value, at_d + i)
         store(out, e * heads, a)
         store(out, (e + 1) * heads, b)
         store(out, (e + 2) * heads, c)
         store(out, (e + 3) * heads, d)
     for e in range(whole, len(nodes)):
-        dot = load(lanes, out, e * heads)
+        dot = zeros(lanes)
+        at = (2 * nodes[e] + part) * size
         for i in range(0, size, heads):
-            dot = dot + load(lanes, x, i) * load(lanes, rows, nodes[e] * size + i)
+            dot = dot + load(lanes, x, i) * load(lanes, key_value, at + i)
         store(out, e * heads, dot)
 
 
 @numba.njit(fastmath=FAST)
-def _add_weighted(lanes, weight, rows, nodes, out):
-    """Add the rows of nodes[e] times weight[e] to out, 4 edges at a time."""
+def _add_weighted(lanes, weight, key_value, part, nodes, out):
+    """Add a part of nodes[e], `KEY` or `VALUE`, times weight[e] to out."""
     heads, size = len(lanes), out.size
     whole = len(nodes) // 4 * 4
     for e in range(0, whole, 4):
-        at_a, at_b = nodes[e] * size, nodes[e + 1] * size
-        at_c, at_d = nodes[e + 2] * size, nodes[e + 3] * size
+        at_a, at_b = (2 * nodes[e] + part) * size, (2 * nodes[e + 1] + part) * size
+        at_c, at_d = (2 * nodes[e + 2] + part) * size, (2 * nodes[e + 3] + part) * size
         a, b = load(lanes, weight, e * heads), load(lanes, weight, (e + 1) * heads)
         c, d = load(lanes, weight, (e + 2) * heads), load(lanes, weight, (e + 3) * heads)
         for i in range(0, size, heads):
-            near = a * load(lanes, rows, at_a + i) + b * load(lanes, rows, at_b + i)
-            far = c * load(lanes, rows, at_c + i) + d * load(lanes, rows, at_d + i)
+            near = a * load(lanes, key_value, at_a + i) + b * load(lanes, key_value, at_b + i)
+            far = c * load(lanes, key_value, at_c + i) + d * load(lanes, key_value, at_d + i)
             store(out, i, load(lanes, out, i) + (near + far))
     for e in range(whole, len(nodes)):
         factor = load(lanes, weight, e * heads)
+        at = (2 * nodes[e] + part) * size
         for i in range(0, size, heads):
-            store(out, i, load(lanes, out, i) + factor * load(lanes, rows, nodes[e] * size + i))
+            store(out, i, load(lanes, out, i) + factor * load(lanes, key_value, at + i))
 
 
 @numba.njit(fastmath=FAST)
-def _scatter(lanes, slope, unit_query, weight, grad_out, nodes, grad_key, grad_value):
-    """Add slope[e] * unit_query and weight[e] * grad_out to the rows of nodes[e]."""
+def _scatter(lanes, slope, unit_query, weight, grad_out, nodes, grad_key_value):
+    """Add slope[e] * unit_query to the key's and weight[e] * grad_out to the value's gradient of nodes[e]."""
     heads, size = len(lanes), unit_query.size
     for e in range(len(nodes)):
-        at = nodes[e] * size
+        key, value = 2 * nodes[e] * size, (2 * nodes[e] + 1) * size
         s, w = load(lanes, slope, e * heads), load(lanes, weight, e * heads)
         for i in range(0, size, heads):
-            store(grad_key, at + i, load(lanes, grad_key, at + i) + s * load(lanes, unit_query, i))
-            store(grad_value, at + i, load(lanes, grad_value, at + i) + w * load(lanes, grad_out, i))
+            grad = load(lanes, grad_key_value, key + i)
+            store(grad_key_value, key + i, grad + s * load(lanes, unit_query, i))
+            grad = load(lanes, grad_key_value, value + i)
+            store(grad_key_value, value + i, grad + w * load(lanes, grad_out, i))
 
 
 @numba.njit(fastmath=FAST)
-def _logits(lanes, unit_query, unit_key, bias, row, nodes, out):
+def _logits(lanes, unit_query, key_value, inverse_key, bias, row, nodes, out):
     heads = len(lanes)
+    _dots(lanes, unit_query, key_value, KEY, nodes, out)
     for e in range(len(nodes)):
-        store(out, e * heads, load(lanes, bias, row[e] * heads))
-    _add_dots(lanes, unit_query, unit_key, nodes, out)
+        cosine = load(lanes, out, e * heads) * load(lanes, inverse_key, nodes[e] * heads)
+        store(out, e * heads, cosine + load(lanes, bias, row[e] * heads))
 
 
 @numba.njit(fastmath=FAST)
@@ -283,7 +287,7 @@ def _shift(lanes, x, by):
 
 @numba.njit(fastmath=FAST)
 def _attend(
-    lanes, targets, most, query, unit_key, value, scale, bias, row, indptr, source, out, log_sum
+    lanes, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source, out, log_sum
 ):  # fmt: skip
     _, heads, dims = query.shape
     weights, bits = np.empty((most, heads), np.float32), np.empty(most * heads, np.int32)
@@ -300,7 +304,7 @@ def _attend(
             factor = _inverse_norm(query[i, h]) * scale[h]
             for c in range(dims):
                 unit_query[c, h] = query[i, h, c] * factor
-        _logits(lanes, unit_query, unit_key, bias, row[edges], nodes, weight)
+        _logits(lanes, unit_query, key_value, inverse_key, bias, row[edges], nodes, weight)
         top = load(lanes, weight, 0)
         for place in range(heads, weight.size, heads):
             top = maximum(top, load(lanes, weight, place))
@@ -310,7 +314,7 @@ def _attend(
         for place in range(0, weight.size, heads):
             total = total + load(lanes, weight, place)
         result[:] = 0
-        _add_weighted(lanes, weight, value, nodes, result)
+        _add_weighted(lanes, weight, key_value, VALUE, nodes, result)
         store(tops, 0, top)
         store(totals, 0, total)
         for h in range(heads):
@@ -322,20 +326,21 @@ def _attend(
 
 @numba.njit(parallel=True, cache=True, fastmath=FAST)
 def _forward(lanes, query, key_value, scale, bias, row, indptr, source, order, out, log_sum, threads):
-    num_sources, _, heads, dims = key_value.shape
-    unit_key = np.empty((num_sources + 1, dims, heads), np.float32)
-    value = np.empty((num_sources + 1, dims, heads), np.float32)
-    _spread(key_value, unit_key, value, np.empty((num_sources, heads), np.float32))
+    inverse_key = np.empty((len(key_value), query.shape[1]), np.float32)
+    _inverse_norms(key_value, inverse_key)
     most, cuts = _largest_degree(indptr), _bounds(indptr, order, threads)
     for thread in numba.prange(threads):
         targets = order[cuts[thread] : cuts[thread + 1]]
-        _attend(lanes, targets, most, query, unit_key, value, scale, bias, row, indptr, source, out, log_sum)
+        _attend(
+            lanes, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source,
+            out, log_sum,
+        )  # fmt: skip
 
 
 @numba.njit(fastmath=FAST)
 def _differentiate_part(
-    lanes, targets, most, query, unit_key, value, scale, bias, row, indptr, source, out, log_sum, grad_out,
-    grad_query, grad_key, grad_value, grad_scale, grad_bias,
+    lanes, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source, out, log_sum,
+    grad_out, grad_query, grad_key_value, grad_scale, grad_bias,
 ):  # fmt: skip
     _, heads, dims = query.shape
     weights, bits = np.empty((most, heads), np.float32), np.empty(most * heads, np.int32)
@@ -357,19 +362,21 @@ def _differentiate_part(
                 grad[c, h] = grad_out[i, h, c]
                 grad_unit[c, h] = 0
             delta[h] = dot
-        _logits(lanes, unit_query, unit_key, bias, rows, nodes, weight)
+        _logits(lanes, unit_query, key_value, inverse_key, bias, rows, nodes, weight)
         _shift(lanes, weight, load(lanes, log_sum, i * heads))
         _exponential(weight.ravel(), bits, power)
-        slope[:] = 0
-        _add_dots(lanes, grad, value, nodes, slope)
+        _dots(lanes, grad, key_value, VALUE, nodes, slope)
         _shift(lanes, slope, load(lanes, delta, 0))
         for e in range(len(nodes)):
             at = e * heads
             store(slope, at, load(lanes, slope, at) * load(lanes, weight, at))
             place = rows[e] * heads
             store(grad_bias, place, load(lanes, grad_bias, place) + load(lanes, slope, at))
-        _scatter(lanes, slope, unit_query, weight, grad, nodes, grad_key, grad_value)
-        _add_weighted(lanes, slope, unit_key, nodes, grad_unit)
+        _scatter(lanes, slope, unit_query, weight, grad, nodes, grad_key_value)
+        for e in range(len(nodes)):
+            at = e * heads
+            store(slope, at, load(lanes, slope, at) * load(lanes, inverse_key, nodes[e] * heads))
+        _add_weighted(lanes, slope, key_value, KEY, nodes, grad_unit)
         # That is the gradient of scale times the normalised query.
         for h in range(heads):
             dot = np.float32(0)
@@ -385,27 +392,21 @@ def _backward(
     lanes, query, key_value, scale, bias, row, indptr, source, order, out, log_sum, grad_out,
     grad_query, grad_key_value, grad_scale, grad_bias, threads,
 ):  # fmt: skip
-    num_sources, _, heads, dims = key_value.shape
-    unit_key = np.empty((num_sources + 1, dims, heads), np.float32)
-    value = np.empty((num_sources + 1, dims, heads), np.float32)
+    num_sources, _, dims, heads = key_value.shape
     inverse_key = np.empty((num_sources, heads), np.float32)
-    _spread(key_value, unit_key, value, inverse_key)
-    grad_key = np.zeros((threads, num_sources + 1, dims, heads), np.float32)
-    grad_value = np.zeros((threads, num_sources + 1, dims, heads), np.float32)
+    _inverse_norms(key_value, inverse_key)
     most, cuts = _largest_degree(indptr), _bounds(indptr, order, threads)
     for thread in numba.prange(threads):
         targets = order[cuts[thread] : cuts[thread + 1]]
         _differentiate_part(
-            lanes, targets, most, query, unit_key, value, scale, bias, row, indptr, source, out, log_sum,
-            grad_out, grad_query, grad_key[thread], grad_value[thread], grad_scale[thread], grad_bias[thread],
+            lanes, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source,
+            out, log_sum, grad_out, grad_query, grad_key_value[thread], grad_scale[thread], grad_bias[thread],
         )  # fmt: skip
     for j in numba.prange(num_sources):
+        for thread in range(1, threads):
+            for part in (KEY, VALUE):
+                for c in range(dims):
+                    for h in range(heads):
+                        grad_key_value[0, j, part, c, h] += grad_key_value[thread, j, part, c, h]
         for h in range(heads):
-            for c in range(dims):
-                along_key, along_value = np.float32(0), np.float32(0)
-                for thread in range(threads):
-                    along_key += grad_key[thread, j, c, h]
-                    along_value += grad_value[thread, j, c, h]
-                grad_key_value[j, KEY, h, c] = along_key
-                grad_key_value[j, VALUE, h, c] = along_value
-            _through_norm(grad_key_value[j, KEY, h], key_value[j, KEY, h], inverse_key[j, h])
+            _through_norm(grad_key_value[0, j, KEY, :, h], key_value[j, KEY, :, h], inverse_key[j, h])

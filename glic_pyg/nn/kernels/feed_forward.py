@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-HIDDEN_AT_ONCE = 1_500_000  # hidden features of a band
+FEATURES_AT_ONCE = 1_500_000
 
 aten = torch.ops.aten
 
@@ -66,7 +66,7 @@ def _feed_forward(
     for picture, result in zip(x, out, strict=True):
         height, width, _ = picture.shape
         hidden = None
-        for top, bottom in _bands(height, width, len(project_in)):
+        for top, bottom in bands(height, width, len(project_in)):
             rows = bottom - top
             if depthwise is None:
                 hidden = x.new_empty(rows, width, len(project_in))
@@ -90,9 +90,9 @@ def _feed_forward(
     return out
 
 
-def _bands(height: int, width: int, hidden: int) -> Iterator[tuple[int, int]]:
-    """Yield first row and row after the last of every band."""
-    rows = max(1, HIDDEN_AT_ONCE // (width * hidden))
+def bands(height: int, width: int, channels: int) -> Iterator[tuple[int, int]]:
+    """Cut a map into bands whose features fit the caches: yield first row and row after the last of each."""
+    rows = max(1, FEATURES_AT_ONCE // (width * channels))
     for top in range(0, height, rows):
         yield top, min(top + rows, height)
 
@@ -130,7 +130,7 @@ def _feed_forward_backward(
     halo = 0 if depthwise is None else 1
     for picture, grad_picture, grad_result in zip(normed, grad_out, grad_normed, strict=True):
         height, width, _ = picture.shape
-        for top, bottom in _bands(height, width, len(project_in)):
+        for top, bottom in bands(height, width, len(project_in)):
             first, end = max(0, top - halo), min(height, bottom + halo)
             rows = picture[first:end].view(-1, x.size(3))
             hidden = x.new_zeros(bottom - top + 2 * halo, width, len(project_in))

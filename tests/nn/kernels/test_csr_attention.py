@@ -23,20 +23,21 @@ def random_graph(degrees, num_sources, generator):
 
 def random_features(num_nodes, num_sources, heads, head_dim, generator):
     query = torch.randn(num_nodes, heads, head_dim, generator=generator)
-    key_value = torch.randn(num_sources, 2, heads, head_dim, generator=generator)
+    key_value = torch.randn(num_sources + 1, 2, head_dim, heads, generator=generator)
+    key_value[-1] = 0  # the zero node
     scale = torch.rand(heads, generator=generator) * 20
     bias = torch.rand(ROWS, heads, generator=generator) * 16
     return query, key_value, scale, bias
 
 
 def dense(query, key_value, scale, bias, row, indptr, source, _):
-    """Softmax attention with a matrix of all targets and sources; zero node included as last source."""
+    """Softmax attention with a matrix of all targets and sources."""
     num_nodes, num_sources = len(query), len(key_value)
-    key, value = (F.pad(x, (0, 0, 0, 0, 0, 1)) for x in key_value.unbind(dim=1))
+    key, value = key_value.transpose(2, 3).unbind(dim=1)
     cosine = torch.einsum("ihc,jhc->ijh", F.normalize(query, dim=-1), F.normalize(key, dim=-1))
     target = torch.arange(num_nodes).repeat_interleave(indptr.diff())
     # Edges between the same two nodes differ in their bias: sum their exponentials.
-    weight = torch.zeros(num_nodes, num_sources + 1, len(scale), dtype=query.dtype)
+    weight = torch.zeros(num_nodes, num_sources, len(scale), dtype=query.dtype)
     weight = weight.index_put((target, source), bias[row.long()].exp(), accumulate=True)
     weight = weight * (scale * cosine).exp()
     total = weight.sum(dim=1, keepdim=True)
