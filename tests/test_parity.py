@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from glic_pyg import GLIC, ModelConfig
+from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.published import published_name
 
 
@@ -21,6 +22,12 @@ def published(published_shapes, seeded_state) -> GLIC:
     assert not seeded
     model.load_state_dict(state)
     return model
+
+
+def set_backend(model: GLIC, backend: str | None) -> None:
+    for module in model.modules():
+        if isinstance(module, GraphAttention):
+            module.backend = backend
 
 
 @torch.no_grad()
@@ -45,3 +52,18 @@ def test_every_golden_tensor(published, golden, size):
         # A tie between similarity and threshold may fall either way: it moves some values, in graphs only.
         assert error.median() < 1e-4
         assert above < (0.02 if name in ("y", "x_hat") else 1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backend", ["reference", "windows"])
+def test_transforms_on_the_other_backends(published, golden, backend):
+    data = golden("published_128x128.npz")
+    set_backend(published, backend)
+    try:
+        found = {"y": published.g_a(data["x"]), "x_hat": published.g_s(data["y_hat"])}
+    finally:
+        set_backend(published, None)
+    for name, tensor in found.items():
+        error = (tensor - data[name]).abs() / data[name].abs().max()
+        assert error.median() < 1e-4
+        assert (error > 1e-3).double().mean() < 0.02

@@ -16,4 +16,4 @@ def build_compressai(name: str) -> nn.Module:
     """Make a model with random weights, ready to compress."""
     model = image_models[name](quality=QUALITY) if name in image_models else MODELS[name]()
     model.update()
-    return model.eval()
+    return model.requires_grad_(False).eval()

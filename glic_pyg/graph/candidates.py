@@ -11,7 +11,7 @@ from glic_pyg.graph.grid import MapSize
 QUERIES = 8  # a group's queries form an 8 x 8 grid,
 CANDIDATES = 16  # its candidates a 16 x 16 grid
 
-# The tables depend on the map's size alone; they are kept, and never to be written to.
+# The tables depend on the map's size alone. They are kept, also for a later training; nobody may write to them.
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Candidates:
     @functools.cached_property
     def order(self) -> Tensor:
         """The nodes sorted by group, `N`."""
-        with torch.inference_mode(False):  # it is kept, also for a later training
+        with torch.inference_mode(False):
             return self.group.argsort(stable=True)
 
     @property
@@ -41,6 +41,7 @@ class Candidates:
 
 
 @functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def slot_offsets(device: torch.device | None = None) -> Tensor:
     """Return the offset (row, column) of each candidate from each query, in grid steps.
 
@@ -54,6 +55,7 @@ def slot_offsets(device: torch.device | None = None) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def local_windows(map_size: MapSize, device: torch.device | None = None) -> Candidates:
     """Group the nodes by 8 x 8 windows; candidates are the 16 x 16 window around each.
 
@@ -65,6 +67,7 @@ def local_windows(map_size: MapSize, device: torch.device | None = None) -> Cand
 
 
 @functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def global_mesh(map_size: MapSize, device: torch.device | None = None) -> Candidates:
     """Group the nodes by strided meshes that span the map; candidates are the mesh twice as dense.
 

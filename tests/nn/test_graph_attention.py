@@ -1,4 +1,4 @@
-"""Edge-conditioned attention against a dense matrix of all nodes, on both backends."""
+"""Edge-conditioned attention against a dense matrix of all nodes, on all backends."""
 
 import functools
 
@@ -10,9 +10,10 @@ from torch_geometric import EdgeIndex
 from glic_pyg.graph import GraphBuilder
 from glic_pyg.nn import graph_attention
 from glic_pyg.nn.graph_attention import GraphAttention
+from glic_pyg.nn.kernels import window_attention
 
 CHANNELS, HEADS = 8, 2
-BACKENDS = ["reference", "csr"]
+ANY_EDGES = ["reference", "csr"]  # the backends that take them
 
 
 def make(backend=None, *, seed=0):
@@ -35,7 +36,7 @@ def built(kind, selection="threshold"):
     x[..., 7:] *= 10
     x[0, :, 0, 0] = 0
     graph = getattr(GraphBuilder(degree=12, selection=selection)(x), kind)
-    return graph.edge_index, graph.offset
+    return graph.edge_index, graph.offset, graph.candidates
 
 
 def random_edges():
@@ -45,7 +46,7 @@ def random_edges():
     source = torch.randint(0, 20, target.shape, generator=generator)
     source[target == 2] = 19  # the zero node alone
     edge_index = EdgeIndex(torch.stack([source, target]), sparse_size=(20, 19), sort_order="col")
-    return edge_index, torch.randint(-7, 16, (len(target), 2), generator=generator).to(torch.int8)
+    return edge_index, torch.randint(-7, 16, (len(target), 2), generator=generator).to(torch.int8), None
 
 
 GRAPHS = {
@@ -84,14 +85,20 @@ def gradients(module, x, out):
     return dict(zip(inputs, torch.autograd.grad(out, inputs.values(), direction.to(out)), strict=True))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize(
+    ("graph", "backend"),
+    [
+        *((graph, backend) for graph in GRAPHS for backend in ANY_EDGES),
+        *((graph, "windows") for graph in GRAPHS if graph != "random"),
+    ],
+)
 def test_values_and_gradients_are_those_of_the_dense_definition(graph, backend):
-    edge_index, offset = GRAPHS[graph]()
+    edge_index, offset, candidates = GRAPHS[graph]()
     x = nodes(edge_index.sparse_size(1)).requires_grad_()
     attention, definition = make(backend), make().double()
     exact_x = x.detach().double().requires_grad_()
-    out, expected = attention(x, edge_index, offset), dense(definition, exact_x, edge_index, offset)
+    out = attention(x, edge_index, offset, candidates)
+    expected = dense(definition, exact_x, edge_index, offset)
     torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-5)
     found = gradients(attention, x, out)
     for name, gradient in gradients(definition, exact_x, expected).items():
@@ -103,7 +110,7 @@ def test_values_and_gradients_are_those_of_the_dense_definition(graph, backend):
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_reference_in_double_precision_is_exact(graph):
-    edge_index, offset = GRAPHS[graph]()
+    edge_index, offset, _ = GRAPHS[graph]()
     attention = make("reference").double()
     x = nodes(edge_index.sparse_size(1)).double().requires_grad_()
     out, expected = attention(x, edge_index, offset), dense(attention, x, edge_index, offset)
@@ -113,7 +120,7 @@ def test_reference_in_double_precision_is_exact(graph):
 
 @pytest.mark.parametrize("backend", ["reference", None])
 def test_edge_order_does_not_matter(backend):
-    edge_index, offset = GRAPHS["local"]()
+    edge_index, offset, _ = GRAPHS["local"]()
     attention, x = make(backend), nodes(edge_index.sparse_size(1))
     expected = attention(x, edge_index, offset)
     order = torch.randperm(len(offset))
@@ -122,7 +129,7 @@ def test_edge_order_does_not_matter(backend):
         torch.testing.assert_close(attention(x, edges, offset[order]), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ANY_EDGES)
 def test_zero_nodes_add_to_the_denominator_only(backend):
     """One neighbour and a zero node with equal logits: half the neighbour's value."""
     attention = make(backend)
@@ -139,28 +146,41 @@ def test_zero_nodes_add_to_the_denominator_only(backend):
 
 
 @pytest.fixture
-def fused(monkeypatch):
-    """Record the calls of the fused kernel."""
+def kernels(monkeypatch):
+    """Record which kernels are called."""
     calls = []
-    original = graph_attention.csr_attention
-    monkeypatch.setattr(graph_attention, "csr_attention", lambda *args: calls.append(1) or original(*args))
+
+    def recorded(name):
+        original = getattr(graph_attention, name)
+        return lambda *args: calls.append(name) or original(*args)
+
+    for name in ("csr_attention", "window_attention"):
+        monkeypatch.setattr(graph_attention, name, recorded(name))
     return calls
 
 
-@pytest.mark.parametrize(("backend", "count"), [("reference", 0), ("csr", 1), (None, 1)])
-def test_the_backend_asked_for_is_the_one_that_runs(backend, count, fused):
-    edge_index, offset = GRAPHS["local"]()
-    make(backend)(nodes(edge_index.sparse_size(1)), edge_index, offset)
-    assert len(fused) == count
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [
+        ("reference", []),
+        ("csr", ["csr_attention"]),
+        ("windows", ["window_attention"]),
+        (None, ["csr_attention"]),
+    ],
+)
+def test_the_backend_asked_for_is_the_one_that_runs(backend, expected, kernels):
+    edge_index, offset, candidates = GRAPHS["local"]()
+    make(backend)(nodes(edge_index.sparse_size(1)), edge_index, offset, candidates)
+    assert kernels == expected
 
 
-def test_by_default_the_reference_takes_what_the_kernel_cannot(fused):
-    edge_index, offset = GRAPHS["local"]()
+def test_by_default_the_reference_takes_what_the_kernel_cannot(kernels):
+    edge_index, offset, _ = GRAPHS["local"]()
     x = nodes(edge_index.sparse_size(1))
     out = make().double()(x.double(), edge_index, offset)
     torch.testing.assert_close(out, make("reference").double()(x.double(), edge_index, offset))
     make()(x, edge_index.as_tensor(), offset)
-    assert not fused
+    assert not kernels
 
 
 @pytest.mark.parametrize(
@@ -171,13 +191,45 @@ def test_by_default_the_reference_takes_what_the_kernel_cannot(fused):
     ],
 )
 def test_csr_refuses_what_it_cannot_take(dtype, is_sorted, message):
-    edge_index, offset = GRAPHS["local"]()
+    edge_index, offset, _ = GRAPHS["local"]()
     x = nodes(edge_index.sparse_size(1)).to(dtype)
     edges = edge_index if is_sorted else edge_index.as_tensor()
     with pytest.raises(
         ValueError, match="Expected float32 nodes on the CPU and an EdgeIndex sorted.*" + message
     ):
         make("csr").to(dtype)(x, edges, offset)
+
+
+def test_windows_refuses_edges_of_unknown_candidates():
+    edge_index, offset, _ = GRAPHS["random"]()
+    with pytest.raises(
+        ValueError, match=r"Expected the candidates of the edges for backend windows \(got none\)"
+    ):
+        make("windows")(nodes(edge_index.sparse_size(1)), edge_index, offset)
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(
+        ValueError, match=r"Expected backend to be one of reference, csr, windows \(got triton\)"
+    ):
+        make("triton")
+
+
+def test_windows_gives_zero_to_a_node_without_edges():
+    edge_index, offset, candidates = GRAPHS["local"]()
+    attention, x = make("windows"), nodes(edge_index.sparse_size(1))
+    kept = edge_index[1] != 5
+    out = attention(x, edge_index.as_tensor()[:, kept], offset[kept], candidates)
+    torch.testing.assert_close(out[5], attention.output.bias)
+    torch.testing.assert_close(out[6:], attention(x, edge_index, offset, candidates)[6:])
+
+
+def test_windows_in_parts_are_the_whole(monkeypatch):
+    edge_index, offset, candidates = GRAPHS["local"]()
+    attention, x = make("windows"), nodes(edge_index.sparse_size(1))
+    expected = attention(x, edge_index, offset, candidates)
+    monkeypatch.setattr(window_attention, "GROUPS_AT_ONCE", 3)
+    torch.testing.assert_close(attention(x, edge_index, offset, candidates), expected)
 
 
 def test_channels_must_divide_among_the_heads():

@@ -1,0 +1,89 @@
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from glic_pyg.evaluation import complexity
+from glic_pyg.evaluation.complexity import StageClock, flops, parameters, peak_memory
+from glic_pyg.nn.conv import GatedFeedForward
+from glic_pyg.nn.graph_attention import GraphAttention
+
+
+def test_stages_sum_to_the_whole_call(tiny_model, photo):
+    x = photo(64, 128)
+    tiny_model.compress(x)
+    start = time.perf_counter()
+    with StageClock(tiny_model) as clock:
+        coded = tiny_model.compress(x)
+    whole = time.perf_counter() - start
+    stages = {"convolutions", "graph", "feed-forward", "attention", "entropy model", "entropy coder"}
+    assert set(clock.seconds) == stages
+    assert all(seconds > 0 for seconds in clock.seconds.values())
+    assert sum(clock.seconds.values()) == pytest.approx(whole, rel=0.1)
+    with StageClock(tiny_model) as clock:
+        tiny_model.decompress(coded["strings"], coded["shape"])
+    assert set(clock.seconds) == stages
+
+
+def test_a_stage_has_its_own_time_only(monkeypatch):
+    now = iter([0.0, 1.0, 3.0, 7.0, 15.0, 31.0])
+    monkeypatch.setattr(complexity.time, "perf_counter", lambda: next(now))
+
+    class Inner(nn.Module):
+        def forward(self, x):
+            return x
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.g_a = nn.Sequential(Inner())
+            self.g_s = nn.Identity()
+
+        def forward(self, x):
+            return self.g_a(x)
+
+    model = Outer()
+    with StageClock(model, {Inner: "inner"}) as clock:
+        model(1)
+    assert clock.seconds == {"entropy model": 1 + 16, "convolutions": 2 + 8, "inner": 4}
+
+
+def test_the_clock_leaves_no_trace(tiny_model):
+    with StageClock(tiny_model):
+        pass
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny_model.modules())
+    assert "compress" not in vars(tiny_model.latent_codec.hyper.entropy_bottleneck)
+
+
+def test_parameters():
+    assert parameters(nn.Linear(3, 5)) == 20
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_flops_of_the_feed_forward_part(depthwise):
+    part = GatedFeedForward(4, ratio=3, depthwise=depthwise)
+    macs = 4 * 24 + 12 * 4 + (9 * 24 if depthwise else 0)
+    assert flops(part, torch.randn(2, 4, 5, 6)) == 2 * macs * 2 * 5 * 6
+
+
+def test_flops_of_attention_follow_the_edges():
+    from glic_pyg.graph import GraphBuilder
+
+    graph = GraphBuilder(degree=8)(torch.randn(1, 8, 16, 16)).local
+    attention = GraphAttention(channels=8, heads=2, position_hidden=4)
+
+    class Layer(nn.Module):
+        def forward(self, x):
+            return attention(x, graph.edge_index, graph.offset, graph.candidates)
+
+    projections = 4 * 8 * 8 * 256
+    position = 529 * (2 * 4 + 4 * 2)
+    edges = graph.edge_index.size(1) * 2 * 8
+    assert flops(Layer(), graph.x) == 2 * (projections + position + edges)
+
+
+def test_peak_memory_sees_what_was_freed_again():
+    with peak_memory() as memory:
+        torch.ones(50_000_000)
+    assert 190e6 < memory["bytes"] < 260e6

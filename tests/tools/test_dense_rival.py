@@ -1,0 +1,40 @@
+"""The benchmark's rival computes what our model computes."""
+
+import copy
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+PATH = Path(__file__).parents[2] / "tools" / "dense_rival.py"
+
+
+@pytest.fixture(scope="module")
+def rival():
+    spec = importlib.util.spec_from_file_location("dense_rival", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@torch.no_grad()
+def test_same_weights_give_the_same_numbers(rival, tiny_model):
+    dense = copy.deepcopy(tiny_model)
+    rival.make_dense(dense)
+    x = torch.rand(2, 3, 128, 192, generator=torch.Generator().manual_seed(0))
+    y = tiny_model.g_a(x)
+    assert y.abs().max() > 0.1
+    torch.testing.assert_close(dense.g_a(x), y, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(dense.g_s(y), tiny_model.g_s(y), rtol=1e-3, atol=1e-4)
+    hyper = tiny_model.latent_codec.hyper
+    torch.testing.assert_close(dense.latent_codec.hyper.h_a(y), hyper.h_a(y), rtol=1e-3, atol=1e-4)
+
+
+def test_nothing_fused_is_left(rival, tiny_model):
+    dense = copy.deepcopy(tiny_model)
+    rival.make_dense(dense)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.profiler.profile() as profile:
+        dense(x)
+    assert not [event.name for event in profile.events() if event.name.startswith("glic_pyg::")]
