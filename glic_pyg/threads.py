@@ -41,7 +41,8 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
     with one_thread_per_operator():
         if workers == 1:
             return [function(item) for item in items]
-        return list(_pool(workers).map(torch.no_grad()(function), items))
+        quiet = torch.inference_mode(torch.is_inference_mode_enabled())(torch.no_grad()(function))
+        return list(_pool(workers).map(quiet, items))
 
 
 @functools.lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ from glic_pyg.graph.grid import MapSize
 QUERIES = 8  # a group's queries form an 8 x 8 grid,
 CANDIDATES = 16  # its candidates a 16 x 16 grid
 
-# The tables depend on the map's size alone. They are kept, also for a later training; nobody may write to them.
+# The tables depend on the map's size alone. They are kept, also for a later training: never write to them.
 
 
 @dataclass(frozen=True)
