@@ -1,8 +1,10 @@
+import copy
 import zlib
 
 import pytest
 import torch
 
+from glic_pyg import checkpoint
 from glic_pyg.bitstream import MAX_PIXELS, Bitstream, BitstreamError, decode, encode, pack, unpack
 from glic_pyg.codec import GLIC
 
@@ -94,6 +96,17 @@ def test_another_model(tiny_model, other_tiny_model, photo):
         BitstreamError, match=r"Expected a file of this model, \w{16} \(got one of model \w{16}\)"
     ):
         decode(other_tiny_model, data)
+
+
+def test_weights_that_a_mask_covers_do_not_tell_models_apart(tiny_model, photo, tmp_path):
+    """As a training's last step leaves them: the first call of the masked convolution sets them to zero."""
+    model = copy.deepcopy(tiny_model)
+    for name, weight in model.named_parameters():
+        if name.endswith("context_prediction.weight"):
+            torch.nn.init.ones_(weight)
+    checkpoint.save(model, tmp_path / "model.safetensors")
+    data = encode(GLIC.from_pretrained(tmp_path / "model.safetensors"), photo(64, 64))
+    decode(GLIC.from_pretrained(tmp_path / "model.safetensors"), data)
 
 
 def test_other_latents(tiny_model, photo):

@@ -84,9 +84,11 @@ def group_codec(
         ratio: Expansion of the pointwise blocks' feed-forward nets.
         min_channels: Least inner width of the pointwise blocks.
     """
+    context_prediction = CheckerboardMaskedConv2d(group_channels, 2 * group_channels, 5, padding=2)
+    context_prediction.register_load_state_dict_post_hook(_mask_weight)
     return CheckerboardLatentCodec(
         latent_codec={"y": GaussianConditionalLatentCodec(quantizer="ste")},
-        context_prediction=CheckerboardMaskedConv2d(group_channels, 2 * group_channels, 5, padding=2),
+        context_prediction=context_prediction,
         entropy_parameters=PointwiseNet(
             *sequential_channel_ramp(
                 2 * group_channels + side_channels,
@@ -98,3 +100,9 @@ def group_codec(
             )
         ),
     )
+
+
+@torch.no_grad()
+def _mask_weight(module: CheckerboardMaskedConv2d, _: object) -> None:
+    """Do now what the first call would: a model's identity must not depend on whether it was called."""
+    module.weight.mul_(module.mask)
