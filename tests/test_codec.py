@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from glic_pyg import GLIC, checkpoint
+from glic_pyg.nn.graph_attention import GraphAttention
 
 SIZES = [(1, 1), (17, 33), (500, 333), (8, 3000), (64, 128)]
 
@@ -131,3 +132,11 @@ def test_from_pretrained_names_the_first_difference(tiny_model, tmp_path, monkey
     checkpoint.save(tiny_model, path)
     with pytest.raises(checkpoint.CheckpointError, match=r"Expected g_s\.up\.0\.0\.bias in .* \(got none\)"):
         GLIC.from_pretrained(path)
+
+
+def test_the_backend_reaches_every_graph_layer(tiny_config, tiny_model, tmp_path):
+    checkpoint.save(tiny_model, tmp_path / "tiny.safetensors")
+    loaded = GLIC.from_pretrained(tmp_path / "tiny.safetensors", backend="windows")
+    for model in (GLIC(tiny_config, backend="windows"), loaded):
+        backends = [m.backend for m in model.modules() if isinstance(m, GraphAttention)]
+        assert backends == ["windows"] * (2 * sum(tiny_config.depths[1:]))
