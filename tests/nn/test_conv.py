@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
-from glic_pyg.nn.kernels import feed_forward
+from glic_pyg.nn.kernels import feed_forward as kernel
 
 
 def layer_norm(x, weight, bias):
@@ -69,7 +69,7 @@ def test_conv_block(x, out_channels):
 @pytest.mark.parametrize("out_channels", [6, 8])
 @pytest.mark.parametrize("rows", [1, 2, 3, 100])
 def test_conv_block_in_bands_is_the_whole(x, out_channels, rows, monkeypatch):
-    monkeypatch.setattr(feed_forward, "FEATURES_AT_ONCE", rows * x.size(3) * 6)
+    monkeypatch.setattr(kernel, "FEATURES_AT_ONCE", rows * x.size(3) * 6)
     block = randomised(ConvBlock(6, out_channels, ratio=2))
     expected = block(x)
     assert expected.requires_grad
