@@ -240,23 +240,37 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     first = rows[0]
     height, width = first["size"]
     line = f"{first['model']}, {height} x {width}, {first['parameters'] / 1e6:.2f} M parameters"
-    print(f"\n{line}, {first['threads']} threads")
-    names = list(_figures(first))
+    print(f"{line}, {first['threads']} threads")
     rival = next((_figures(row) for row in rows if row["backend"] == RIVAL), None)
-    print(f"{'':12}" + "".join(f"{name:>20}" for name in names) + ("" if "step s" in names else "    TFLOPs"))
+    cells = [["", *_figures(first)]]
     for row in rows:
-        cells = []
-        for name, value in _figures(row).items():
-            ratio = f" ({value / rival[name]:.2f})" if rival else ""
-            cells.append(f"{f'{value:.2f}{ratio}':>20}")
-        operations = f"{row['flops'] / 1e12:10.3f}" if "flops" in row else ""
-        print(f"{row['backend'] or '':12}" + "".join(cells) + operations)
+        figures = _figures(row)
+        ratios = {name: f" ({figures[name] / rival[name]:.2f})" if rival else "" for name in figures}
+        cells.append(
+            [row["backend"] or "", *(f"{value:.2f}{ratios[name]}" for name, value in figures.items())]
+        )
+    if "flops" in first:
+        for line, text in zip(
+            cells, ["TFLOPs", *(f"{row['flops'] / 1e12:.3f}" for row in rows)], strict=True
+        ):
+            line.append(text)
+    _print_cells(cells)
     for side in ("encoding", "decoding"):
         if f"{side}_seconds" in first:
-            print(f"{side}:")
+            stages = sorted(first[f"{side}_seconds"])
+            cells = [[f"{side} s", *stages]]
             for row in rows:
-                stages = row[f"{side}_seconds"]
-                print(f"  {row['backend'] or '':12}" + ", ".join(f"{k} {v:.2f} s" for k, v in stages.items()))
+                seconds = row[f"{side}_seconds"]
+                cells.append([row["backend"] or "", *(f"{seconds[stage]:.2f}" for stage in stages)])
+            _print_cells(cells)
+
+
+def _print_cells(lines: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        first, *others = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join([first.strip().ljust(widths[0]), *others]))
+    print()
 
 
 def _size(text: str) -> tuple[int, int]:
