@@ -112,8 +112,13 @@ def flops(model: nn.Module, x: Tensor) -> int:
 
     Counted are matrix products, convolutions, and the products of attention along the edges there are.
     """
-    with FlopCounterMode(display=False) as counter:
-        model(x)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the counter sees its own thread only
+    try:
+        with FlopCounterMode(display=False) as counter:
+            model(x)
+    finally:
+        torch.set_num_threads(threads)
     return counter.get_total_flops()
 
 

@@ -83,6 +83,15 @@ def test_flops_of_attention_follow_the_edges():
     assert flops(Layer(), graph.x) == 2 * (projections + position + edges)
 
 
+def test_flops_do_not_depend_on_threads(tiny_model, photo):
+    counts = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        counts.append(flops(tiny_model, photo(64, 64)))
+    torch.set_num_threads(1)
+    assert counts[0] == counts[1] > 0
+
+
 def test_peak_memory_sees_what_was_freed_again():
     with peak_memory() as memory:
         torch.ones(50_000_000)
