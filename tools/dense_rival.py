@@ -48,11 +48,7 @@ class PlainFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W`."""
-        hidden = self.part.project_in(self.part.norm(x))
-        if self.part.depthwise is not None:
-            hidden = self.part.depthwise(hidden)
-        a, b = hidden.chunk(2, dim=1)
-        return x + self.part.project_out(F.gelu(a) * b)
+        return self.part.by_modules(x)
 
 
 class PlainConvBlock(nn.Module):
@@ -65,9 +61,7 @@ class PlainConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to `B x C' x H x W`."""
-        x, block = x.contiguous(), self.block
-        shortcut = x if block.adaptor is None else block.adaptor(x)
-        return self.ffn(shortcut + block.conv2(block.depthwise(F.leaky_relu(block.conv1(x), 0.01))))
+        return self.ffn(self.block.mix(x.contiguous()))
 
 
 class DenseAttention(nn.Module):
@@ -78,12 +72,12 @@ class DenseAttention(nn.Module):
         self.attention = attention
         self.register_buffer("row", table_row(slot_offsets().view(-1, 2)).long(), persistent=False)
 
-    def forward(self, x: Tensor, groups: Candidates, node: Tensor, mask: Tensor) -> Tensor:
-        """Aggregate node features `N x C`; `node` and the additive `mask` are `G x 64` and `G x 64 x 256`."""
+    def forward(self, x: Tensor, groups: Candidates, mask: Tensor) -> Tensor:
+        """Aggregate node features `N x C`; the additive `mask` is `G x 64 x 256`."""
         part = self.attention
         heads = part.heads
         padded = F.pad(part.query(x), (0, 0, 0, 1))
-        query = padded[node].unflatten(-1, (heads, -1)).transpose(1, 2)
+        query = padded[groups.node].unflatten(-1, (heads, -1)).transpose(1, 2)
         padded = F.pad(part.key_value(x), (0, 0, 0, 1))
         key, value = padded[groups.candidate].unflatten(-1, (2, heads, -1)).unbind(2)
         key, value = key.transpose(1, 2), value.transpose(1, 2)
@@ -104,10 +98,10 @@ class DenseLayer(nn.Module):
         self.attention = DenseAttention(layer.attention)
         self.ffn = PlainFeedForward(layer.ffn)
 
-    def forward(self, x: Tensor, groups: Candidates, node: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, groups: Candidates, mask: Tensor) -> Tensor:
         """Map `B x C x H x W`."""
         nodes = x.permute(0, 2, 3, 1).reshape(-1, x.size(1))
-        nodes = self.attention(self.norm(nodes), groups, node, mask)
+        nodes = self.attention(self.norm(nodes), groups, mask)
         batch_size, _, height, width = x.shape
         return self.ffn(x + to_map(nodes, (batch_size, height, width)).contiguous())
 
@@ -129,7 +123,7 @@ class DenseStage(nn.Module):
         return x
 
     @torch.no_grad()
-    def _graphs(self, x: Tensor) -> list[tuple[Candidates, Tensor, Tensor]]:
+    def _graphs(self, x: Tensor) -> list[tuple[Candidates, Tensor]]:
         batch_size, channels, height, width = x.shape
         score = damp(sobel_rms(x)).flatten()
         unit = F.normalize(x.permute(0, 2, 3, 1).reshape(-1, channels), dim=1)
@@ -137,11 +131,9 @@ class DenseStage(nn.Module):
         graphs = []
         for find in (candidates.local_windows, candidates.global_mesh):
             groups = find((batch_size, height, width), x.device)
-            node = groups.group.new_full((len(groups.candidate), 64), len(score))
-            node[groups.group, groups.slot] = torch.arange(len(score), device=x.device)
             similarity = batched_similarities(unit, groups)
-            quota = F.pad(group_quota(score, groups, degree=self.degree), (0, 1), value=1.0)[node]
+            quota = F.pad(group_quota(score, groups, degree=self.degree), (0, 1), value=1.0)[groups.node]
             keep = select(similarity.flatten(0, 1), quota.flatten(), method="threshold")
             mask = torch.where(keep, 0.0, MASKED).view_as(similarity)
-            graphs.append((groups, node, mask))
+            graphs.append((groups, mask))
         return graphs

@@ -1,7 +1,7 @@
 """Draw the graphs that a model builds for a photo: chosen nodes' neighbours, score, quota and degrees.
 
-python tools/visualize_graph.py photo.png
-python tools/visualize_graph.py photo.png --stage g_a.2 --node 10 20 --node 30 5 -o graph.png
+    python tools/visualize_graph.py photo.png
+    python tools/visualize_graph.py photo.png --stage g_a.2 --node 10 20 --node 30 5 -o graph.png
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Feature map -> two directed graphs, local and global.
 
-feature map --> nodes ---> similarity with candidates --+
-     |                                                   +--> selection --> edge_index
-     +--> score --> damped --> quota per group ----------+
+    feature map --> nodes ---> similarity with candidates --+
+         |                                                   +--> selection --> edge_index
+         +--> score --> damped --> quota per group ----------+
 """
 
 from typing import Literal, NamedTuple
@@ -14,7 +14,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
 from glic_pyg.graph import csr_selection
-from glic_pyg.graph.candidates import QUERIES, Candidates, global_mesh, local_windows
+from glic_pyg.graph.candidates import Candidates, global_mesh, local_windows
 from glic_pyg.graph.complexity import damp, sobel_rms
 from glic_pyg.graph.grid import MapSize, to_nodes
 from glic_pyg.graph.quota import group_quota
@@ -117,12 +117,8 @@ def batched_similarities(unit: Tensor, candidates: Candidates) -> Tensor:
     Returns:
         `G x 64 x 256`, zero for places without a node.
     """
-    num_groups, num_candidates = candidates.candidate.shape
-    num_nodes = len(unit) - 1
-    query = candidates.group.new_full((num_groups, QUERIES**2), num_nodes)
-    query[candidates.group, candidates.slot] = torch.arange(num_nodes, device=unit.device)
-    similarity = unit.new_empty(num_groups, QUERIES**2, num_candidates)
-    parts = (x.split(GROUPS_AT_ONCE) for x in (query, candidates.candidate, similarity))
+    similarity = unit.new_empty(*candidates.node.shape, candidates.candidate.size(1))
+    parts = (x.split(GROUPS_AT_ONCE) for x in (candidates.node, candidates.candidate, similarity))
     for queries, near, result in zip(*parts, strict=True):
         torch.bmm(unit[queries], unit[near].transpose(1, 2), out=result)
     return similarity

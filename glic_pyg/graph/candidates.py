@@ -35,6 +35,14 @@ class Candidates:
         with torch.inference_mode(False):
             return self.group.argsort(stable=True)
 
+    @functools.cached_property
+    def node(self) -> Tensor:
+        """The nodes of each group by their slot, `G x 64`; `N` where a group has none."""
+        with torch.inference_mode(False):
+            node = self.group.new_full((len(self.candidate), QUERIES**2), self.num_nodes)
+            node[self.group, self.slot] = torch.arange(self.num_nodes, device=self.group.device)
+            return node
+
     @property
     def num_nodes(self) -> int:
         return self.group.numel()

@@ -61,6 +61,10 @@ class GatedFeedForward(nn.Module):
         """Map `B x C x H x W` to the same shape."""
         if x.device.type == "cpu" and x.dtype == torch.float32:
             return self._in_bands(x)
+        return self.by_modules(x)
+
+    def by_modules(self, x: Tensor) -> Tensor:
+        """Compute the same by one module after the other, on any device and in any precision."""
         hidden = self.project_in(self.norm(x))
         if self.depthwise is not None:
             hidden = self.depthwise(hidden)
@@ -75,7 +79,7 @@ class GatedFeedForward(nn.Module):
             self.project_in.weight.flatten(1),
             None if self.depthwise is None else self.depthwise.weight,
             self.project_out.weight.flatten(1),
-            eps=self.norm.eps,
+            self.norm.eps,
         )
         return out.movedim(-1, 1)
 
@@ -110,7 +114,7 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to `B x C' x H x W`."""
         if torch.is_grad_enabled() or x.device.type != "cpu":
-            return self.ffn(self._mix(x))
+            return self.ffn(self.mix(x))
         batch_size, channels, height, width = x.shape
         out = torch.empty(
             (batch_size, self.conv2.out_channels, height, width),
@@ -119,10 +123,11 @@ class ConvBlock(nn.Module):
         )
         for top, bottom in bands(height, width, channels):
             first, end = max(0, top - HALO), min(height, bottom + HALO)
-            mixed = self._mix(x[..., first:end, :])[..., top - first : bottom - first, :]
+            mixed = self.mix(x[..., first:end, :])[..., top - first : bottom - first, :]
             out[..., top:bottom, :] = self.ffn(mixed)
         return out
 
-    def _mix(self, x: Tensor) -> Tensor:
+    def mix(self, x: Tensor) -> Tensor:
+        """Map `B x C x H x W` to `B x C' x H x W` by all but the feed-forward part."""
         shortcut = x if self.adaptor is None else self.adaptor(x)
         return shortcut + self.conv2(self.depthwise(F.leaky_relu(self.conv1(x), 0.01)))

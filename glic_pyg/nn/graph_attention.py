@@ -82,19 +82,20 @@ class GraphAttention(MessagePassing):
         key_value = self.key_value(x).view(num_nodes, 2, self.heads, -1)
         scale, bias = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp(), self.position_bias()
         backend = self._choose(key_value, edge_index, candidates)
-        if backend == "windows":
-            query = self.query(x).view(num_nodes, self.heads, -1)
-            out = window_attention(query, key_value, scale, bias, edge_index, offset, candidates)
-            return self.output(out.flatten(1))
         self.fuse = backend == "csr"
-        shared = {"size": (num_nodes + 1, num_nodes), "bias": bias, "row": table_row(offset)}
         if self.fuse:
             # The zero node at the end, and heads side by side, as the kernel wants them; the first copy goes.
             key_value = key_value.transpose(2, 3)
             key_value = torch.cat([key_value, key_value.new_zeros(1, *key_value.shape[1:])])
+        query = self.query(x).view(num_nodes, self.heads, -1)
+        if backend == "windows":
+            out = window_attention(query, key_value, scale, bias, edge_index, offset, candidates)
+            return self.output(out.flatten(1))
+        shared = {"size": (num_nodes + 1, num_nodes), "bias": bias, "row": table_row(offset)}
+        if self.fuse:
             out = self.propagate(
                 edge_index,
-                query=self.query(x).view(num_nodes, self.heads, -1),
+                query=query,
                 key_value=key_value,
                 scale=scale,
                 order=torch.arange(num_nodes) if candidates is None else candidates.order,
@@ -102,7 +103,6 @@ class GraphAttention(MessagePassing):
             )
         else:
             key, value = F.pad(key_value, (0, 0, 0, 0, 0, 0, 0, 1)).unbind(dim=1)
-            query = self.query(x).view(num_nodes, self.heads, -1)
             out = self.propagate(
                 edge_index,
                 query=(None, F.normalize(query, dim=-1) * scale[:, None]),

@@ -1,8 +1,8 @@
 """g_a: image -> latent y.
 
-x --> down --> conv blocks -(+)--> down --> GFA -(+)--> down --> GFA -(+)--> down -(+)--> y
-|                           |                    |                    |             |
-+--> wavelet 0 -------------+--> wavelet 1 ------+--> wavelet 2 ------+-> wavelet 3 +
+    x --> down --> conv blocks -(+)--> down --> GFA -(+)--> down --> GFA -(+)--> down -(+)--> y
+    |                           |                    |                    |             |
+    +--> wavelet 0 -------------+--> wavelet 1 ------+--> wavelet 2 ------+-> wavelet 3 +
 """
 
 from itertools import pairwise

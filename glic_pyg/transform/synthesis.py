@@ -1,8 +1,8 @@
 """g_s: latent y_hat -> image, the mirror of g_a.
 
-y_hat --> up --> GFA -(+)--> up --> GFA -(+)--> up --> conv blocks -(+)--> up -(+)--> x_hat
-|                     |                  |                          |           |
-+--> wavelet 0 -------+--> wavelet 1 ----+--> wavelet 2 ------------+-> wavelet 3
+    y_hat --> up --> GFA -(+)--> up --> GFA -(+)--> up --> conv blocks -(+)--> up -(+)--> x_hat
+    |                     |                  |                          |           |
+    +--> wavelet 0 -------+--> wavelet 1 ----+--> wavelet 2 ------------+-> wavelet 3
 """
 
 from itertools import pairwise

@@ -16,6 +16,7 @@ FEATURES_AT_ONCE = 1_500_000
 aten = torch.ops.aten
 
 
+@torch.library.custom_op("glic_pyg::normed_feed_forward", mutates_args=(), device_types="cpu")
 def normed_feed_forward(
     x: Tensor,
     norm_weight: Tensor,
@@ -23,7 +24,6 @@ def normed_feed_forward(
     project_in: Tensor,
     depthwise: Tensor | None,
     project_out: Tensor,
-    *,
     eps: float,
 ) -> Tensor:
     r"""Normalise each position, expand, gate and project, and add the input.
@@ -42,46 +42,25 @@ def normed_feed_forward(
     Returns:
         Of x's shape.
     """
-    return _feed_forward(x, norm_weight, norm_bias, project_in, depthwise, project_out, eps)
-
-
-@torch.library.custom_op("glic_pyg::normed_feed_forward", mutates_args=(), device_types="cpu")
-def _feed_forward(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    project_in: Tensor,
-    depthwise: Tensor | None,
-    project_out: Tensor,
-    eps: float,
-) -> Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
     channels = x.shape[3:]
 
-    def project(rows: Tensor, hidden: Tensor) -> None:
-        normed = F.layer_norm(rows, channels, norm_weight, norm_bias, eps)
-        torch.mm(normed.view(-1, x.size(3)), project_in.T, out=hidden.view(-1, len(project_in)))
-
+    halo = 0 if depthwise is None else 1
     for picture, result in zip(x, out, strict=True):
         height, width, _ = picture.shape
-        hidden = None
+        last = None
         for top, bottom in bands(height, width, len(project_in)):
-            rows = bottom - top
-            if depthwise is None:
-                hidden = x.new_empty(rows, width, len(project_in))
-                project(picture[top:bottom], hidden)
-            else:
-                # From the row above the band to the one below.
-                last = hidden
-                hidden = x.new_zeros(rows + 2, width, len(project_in))
-                if last is None:
-                    new = picture[: bottom + 1]
-                    project(new, hidden[1 : 1 + len(new)])
-                else:
-                    hidden[:2] = last[-2:]
-                    new = picture[top + 1 : bottom + 1]
-                    project(new, hidden[2 : 2 + len(new)])
+            hidden = x.new_zeros(bottom - top + 2 * halo, width, len(project_in))
+            first = top - halo
+            if last is not None:  # the band before has computed its last rows already
+                hidden[: 2 * halo] = last[len(last) - 2 * halo :]
+                first = top + halo
+            first = max(0, first)
+            rows = F.layer_norm(picture[first : bottom + halo], channels, norm_weight, norm_bias, eps)
+            inside = hidden[first - top + halo :][: len(rows)]
+            torch.mm(rows.view(-1, x.size(3)), project_in.T, out=inside.view(-1, len(project_in)))
+            last = hidden
             a, b = _mix(hidden, depthwise).view(-1, len(project_in)).chunk(2, dim=1)
             torch.addmm(
                 picture[top:bottom].view(-1, x.size(3)), F.gelu(a).mul_(b), project_out.T,
@@ -105,13 +84,13 @@ def _mix(hidden: Tensor, depthwise: Tensor | None) -> Tensor:
     return mixed.movedim(1, 3)[0]
 
 
-@_feed_forward.register_fake
+@normed_feed_forward.register_fake
 def _(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 @torch.library.custom_op("glic_pyg::normed_feed_forward_backward", mutates_args=(), device_types="cpu")
-def _feed_forward_backward(
+def _backward(
     grad_out: Tensor,
     x: Tensor,
     norm_weight: Tensor,
@@ -169,25 +148,9 @@ def _mix_backward(
     return grad_hidden.movedim(1, 3)[0]
 
 
-@_feed_forward_backward.register_fake
-def _(
-    grad_out: Tensor,
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    project_in: Tensor,
-    depthwise: Tensor | None,
-    project_out: Tensor,
-    eps: float,
-) -> tuple[Tensor, ...]:
-    grad_depthwise = x.new_empty(0) if depthwise is None else torch.empty_like(depthwise)
-    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-    return (
-        grad_x,
-        *map(torch.empty_like, (norm_weight, norm_bias, project_in)),
-        grad_depthwise,
-        torch.empty_like(project_out),
-    )
+@_backward.register_fake
+def _(grad_out: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(grad_out.new_empty(0 if x is None else x.shape) for x in inputs[:-1])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -197,8 +160,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     depthwise = ctx.saved_tensors[4]
-    *grads, grad_depthwise, grad_project_out = _feed_forward_backward(grad_out, *ctx.saved_tensors, ctx.eps)
+    *grads, grad_depthwise, grad_project_out = _backward(grad_out, *ctx.saved_tensors, ctx.eps)
     return *grads, None if depthwise is None else grad_depthwise, grad_project_out, None
 
 
-_feed_forward.register_autograd(_differentiate, setup_context=_save)
+normed_feed_forward.register_autograd(_differentiate, setup_context=_save)

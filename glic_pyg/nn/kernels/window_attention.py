@@ -37,7 +37,7 @@ def window_attention(
     Returns:
         `N x heads x D`; zero for a target without edges.
     """
-    num_nodes, heads, _ = query.shape
+    heads = query.size(1)
     num_groups = len(candidates.candidate)
     group, slot = candidates.group, candidates.slot
     slots = QUERIES**2
@@ -47,8 +47,6 @@ def window_attention(
     keep = torch.zeros(num_groups, slots, CANDIDATES**2, dtype=torch.bool, device=query.device)
     keep[group[target], slot[target], row * CANDIDATES + column] = True
     alone = ~keep.any(dim=-1)
-    node = group.new_full((num_groups, slots), num_nodes)
-    node[group, slot] = torch.arange(num_nodes, device=query.device)
 
     query = F.pad(F.normalize(query, dim=-1) * scale[:, None], (0, 0, 0, 0, 0, 1)).transpose(0, 1)
     key, value = F.pad(key_value, (0, 0, 0, 0, 0, 0, 0, 1)).unbind(dim=1)
@@ -63,7 +61,7 @@ def window_attention(
         unwanted = ~(keep[some] | alone[some][..., None])
         parts.append(
             F.scaled_dot_product_attention(
-                query[:, node[some]].transpose(0, 1),
+                query[:, candidates.node[some]].transpose(0, 1),
                 key[:, near].transpose(0, 1),
                 value[:, near].transpose(0, 1),
                 attn_mask=bias.masked_fill(unwanted[:, None], -torch.inf),
