@@ -3,8 +3,9 @@
 .. code-block:: none
 
     magic     4 bytes   "GLIC"
-    version   1 byte    1
+    version   1 byte    2
     identity  8 bytes   of the model, see `checkpoint.model_identity`
+    quality   varint    in 256ths; 0 for a model of one quality; not in version 1, which is of such models
     height    varint    of the picture in pixels
     width     varint
     latents   4 bytes   CRC-32 of the encoder's y_hat, float32, little-endian
@@ -27,9 +28,11 @@ from glic_pyg.checkpoint import model_identity
 from glic_pyg.codec import GLIC
 
 MAGIC = b"GLIC"
-VERSION = 1
+VERSION = 2
 MAX_PIXELS = 2**27
 """More than Pillow opens; a larger size is damage or malice."""
+QUALITY_STEPS = 256
+"""Qualities told apart between two whole ones."""
 
 
 class BitstreamError(ValueError):
@@ -42,6 +45,7 @@ class Bitstream:
 
     Args:
         identity: Of the model, 8 bytes.
+        quality: In 256ths; 0 for a model of one quality.
         height: Of the picture in pixels.
         width: Of the picture in pixels.
         latent_checksum: CRC-32 of y_hat.
@@ -49,27 +53,32 @@ class Bitstream:
     """
 
     identity: bytes
+    quality: int
     height: int
     width: int
     latent_checksum: int
     strings: tuple[bytes, ...]
 
 
-def encode(model: GLIC, x: Tensor) -> bytes:
+def encode(model: GLIC, x: Tensor, quality: float | None = None) -> bytes:
     """Compress a picture into the bytes of a .glic file.
 
     Args:
         model: The model.
         x: A picture in [0, 1], `1 x 3 x H x W`.
+        quality: Only for a model of several qualities; rounded to 256ths.
 
     Raises:
         BitstreamError: the picture is too large.
+        ValueError: the model has no such quality.
     """
     height, width = x.shape[-2:]
     _check_size(height, width)
-    out = model.compress(x)
+    steps = 0 if quality is None else round(quality * QUALITY_STEPS)
+    out = model.compress(x, _quality(steps))
     strings = tuple(string for (string,) in out["strings"])
-    return pack(Bitstream(model_identity(model), height, width, _latent_checksum(out["y_hat"]), strings))
+    checksum = _latent_checksum(out["y_hat"])
+    return pack(Bitstream(model_identity(model), steps, height, width, checksum, strings))
 
 
 def decode(model: GLIC, data: bytes) -> Tensor:
@@ -90,7 +99,8 @@ def decode(model: GLIC, data: bytes) -> Tensor:
             f"Expected a file of this model, {identity.hex()} (got one of model {stream.identity.hex()})"
         )
     try:
-        out = model.decompress([[string] for string in stream.strings], (stream.height, stream.width))
+        strings = [[string] for string in stream.strings]
+        out = model.decompress(strings, (stream.height, stream.width), _quality(stream.quality))
     except ValueError as error:
         raise BitstreamError(str(error)) from error
     checksum = _latent_checksum(out["y_hat"])
@@ -107,6 +117,7 @@ def pack(stream: Bitstream) -> bytes:
     data = bytearray(MAGIC)
     data.append(VERSION)
     data += stream.identity
+    data += _varint(stream.quality)
     data += _varint(stream.height) + _varint(stream.width)
     data += stream.latent_checksum.to_bytes(4, "little")
     for string in stream.strings:
@@ -124,20 +135,21 @@ def unpack(data: bytes) -> Bitstream:
         raise BitstreamError(f"Expected a .glic file (got one that starts with {data[: len(MAGIC)]!r})")
     reader = _Reader(data[len(MAGIC) : -4])
     version = reader.take(1)[0]
-    if version != VERSION:
+    if not 1 <= version <= VERSION:
         newer = ": a newer glic_pyg made it" if version > VERSION else ""
-        raise BitstreamError(f"Expected format version {VERSION} (got {version}{newer})")
+        raise BitstreamError(f"Expected format version 1..{VERSION} (got {version}{newer})")
     checksum, computed = int.from_bytes(data[-4:], "little"), zlib.crc32(data[:-4])
     if checksum != computed:
         raise BitstreamError(f"Expected checksum {computed:08x} (got {checksum:08x}): damaged or cut short")
     identity = reader.take(8)
+    quality = reader.number() if version > 1 else 0
     height, width = reader.number(), reader.number()
     _check_size(height, width)
     latent_checksum = int.from_bytes(reader.take(4), "little")
     strings = []
     while not reader.at_end():
         strings.append(reader.take(reader.number()))
-    return Bitstream(identity, height, width, latent_checksum, tuple(strings))
+    return Bitstream(identity, quality, height, width, latent_checksum, tuple(strings))
 
 
 class _Reader:
@@ -175,6 +187,10 @@ def _varint(value: int) -> bytes:
         value >>= 7
     data.append(value)
     return bytes(data)
+
+
+def _quality(steps: int) -> float | None:
+    return steps / QUALITY_STEPS if steps else None
 
 
 def _check_size(height: int, width: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from glic_pyg import checkpoint
 from glic_pyg.config import ModelConfig
-from glic_pyg.entropy import accept_tables_of_any_size, build_entropy_model, update_tables
+from glic_pyg.entropy import GainUnits, accept_tables_of_any_size, build_entropy_model, update_tables
 from glic_pyg.image import crop, pad
 from glic_pyg.nn.graph_attention import Backend
 from glic_pyg.threads import one_thread_per_operator
@@ -27,9 +27,12 @@ class GLIC(nn.Module):
 
     .. code-block:: none
 
-        x -> g_a -> y -> latent_codec -> y_hat -> g_s -> x_hat
-                              |
-                              +-> strings (or likelihoods)
+        x -> g_a -> y -> gain -> latent_codec -> gain -> y_hat -> g_s -> x_hat
+                                      |
+                                      +-> strings (or likelihoods)
+
+    A model of one quality has no gains. In one of several, qualities run from 1 (small files) to
+    `config.qualities`, with any number between.
 
     Pictures of any size: they are padded right and bottom by replication, and cropped after decoding.
     From "Adaptive Learned Image Compression with Graph Neural Networks", CVPR 2026.
@@ -46,6 +49,12 @@ class GLIC(nn.Module):
         self.g_a = build_analysis(config, backend)
         self.latent_codec = build_entropy_model(config)
         self.g_s = build_synthesis(config, backend)
+        if config.qualities > 1:
+            self.gain = GainUnits(
+                qualities=config.qualities,
+                latent_channels=config.latent_channels,
+                hyper_channels=config.hyper_channels,
+            )
         accept_tables_of_any_size(self.latent_codec)
 
     @classmethod
@@ -66,26 +75,29 @@ class GLIC(nn.Module):
         model.load_state_dict(stored.state)
         return model.eval()
 
-    def forward(self, x: Tensor) -> dict[str, Any]:
+    def forward(self, x: Tensor, quality: Tensor | None = None) -> dict[str, Any]:
         """Code a batch of pictures without a file: noise or rounding in place of the coder.
 
         Args:
             x: Pictures in [0, 1], `B x 3 x H x W`.
+            quality: Per picture, `B`; only for a model of several qualities.
 
         Returns:
             `x_hat`, of x's shape and not clamped; `y_hat`, `B x M x H'/16 x W'/16` (H', W' the padded
             sides); `likelihoods`, those of `y` and `z`, whose bits are `-log2`.
         """
-        out = self.latent_codec(self.g_a(pad(x, MULTIPLE)))
+        gain, gains = self._gains(quality)
+        out = self.latent_codec(gain * self.g_a(pad(x, MULTIPLE)), **gains)
         x_hat = crop(self.g_s(out["y_hat"]), *x.shape[-2:])
         return {"x_hat": x_hat, "y_hat": out["y_hat"], "likelihoods": out["likelihoods"]}
 
     @torch.no_grad()
-    def compress(self, x: Tensor) -> dict[str, Any]:
+    def compress(self, x: Tensor, quality: float | None = None) -> dict[str, Any]:
         """Code one picture.
 
         Args:
             x: A picture in [0, 1], `1 x 3 x H x W`.
+            quality: Only for a model of several qualities.
 
         Returns:
             `strings`, the coded bytes, as CompressAI nests them (per string a list over the batch of one);
@@ -93,30 +105,36 @@ class GLIC(nn.Module):
             and its threads, on the same kind of device.
 
         Raises:
-            ValueError: `x` is not one RGB picture, or the model has no tables (see `update`).
+            ValueError: `x` is not one RGB picture, the model has no such quality, or it has no tables
+                (see `update`).
         """
         if x.ndim != 4 or x.shape[:2] != (1, 3) or 0 in x.shape:
             raise ValueError(f"Expected a picture of shape 1 x 3 x H x W (got {tuple(x.shape)})")
         self._require_tables()
         # In one memory layout: the coder's networks take other paths, and round otherwise, in another.
-        y = self.g_a(pad(x, MULTIPLE)).contiguous()
+        gain, gains = self._gains(quality)
+        y = (gain * self.g_a(pad(x, MULTIPLE))).contiguous()
         with one_thread_per_operator():
-            out = self.latent_codec.compress(y)
+            out = self.latent_codec.compress(y, **gains)
         return {"strings": out["strings"], "shape": tuple(x.shape[-2:]), "y_hat": out["y_hat"]}
 
     @torch.no_grad()
-    def decompress(self, strings: Sequence[Sequence[bytes]], shape: tuple[int, int]) -> dict[str, Any]:
+    def decompress(
+        self, strings: Sequence[Sequence[bytes]], shape: tuple[int, int], quality: float | None = None
+    ) -> dict[str, Any]:
         """Decode one picture.
 
         Args:
             strings: As `compress` returned them.
             shape: (H, W) of the picture.
+            quality: As `compress` was given.
 
         Returns:
             `x_hat`, `1 x 3 x H x W` in [0, 1], and `y_hat`.
 
         Raises:
-            ValueError: not this model's number of strings, or the model has no tables (see `update`).
+            ValueError: not this model's number of strings, the model has no such quality, or it has no
+                tables (see `update`).
         """
         num_strings = 2 * len(self.config.groups) + 1
         if [len(s) for s in strings] != [1] * num_strings:
@@ -130,8 +148,10 @@ class GLIC(nn.Module):
         counts = [c * h * w // 2 for c, h, w in chain.from_iterable((y, y) for y in y_shapes)]
         counts.append(self.config.hyper_channels * z_shape[0] * z_shape[1])
         padded = [[_padded(s[0], n)] for s, n in zip(strings, counts, strict=True)]
+        shapes = {"y": y_shapes, "hyper": z_shape}
+        inverse = {name: gain for name, gain in self._gains(quality)[1].items() if name.endswith("_inv")}
         with one_thread_per_operator():
-            y_hat = self.latent_codec.decompress(padded, {"y": y_shapes, "hyper": z_shape})["y_hat"]
+            y_hat = self.latent_codec.decompress(padded, shapes, **inverse)["y_hat"]
         return {"x_hat": crop(self.g_s(y_hat), *shape).clamp(0, 1), "y_hat": y_hat}
 
     def orthogonality_loss(self) -> Tensor:
@@ -152,6 +172,28 @@ class GLIC(nn.Module):
             Whether any table was computed.
         """
         return update_tables(self.latent_codec, force=force)
+
+    def _gains(self, quality: Tensor | float | None) -> tuple[Tensor | float, dict[str, Tensor | float]]:
+        """Return the gain of y, and what the entropy model takes with it."""
+        qualities = self.config.qualities
+        if qualities == 1:
+            if quality is not None:
+                raise ValueError(f"Expected no quality for a model of one (got {quality})")
+            return 1.0, {}
+        if quality is None:
+            raise ValueError(f"Expected a quality in 1..{qualities} (got none)")
+        of_pictures = torch.as_tensor(quality, device=self.gain.y.device).reshape(-1)
+        if not ((of_pictures >= 1) & (of_pictures <= qualities)).all():
+            raise ValueError(f"Expected a quality in 1..{qualities} (got {quality})")
+        gains = self.gain(of_pictures)
+        # CompressAI's h_a reads y without its gain, and its parameters would have to guess the quality: here
+        # y has its gain before.
+        return gains["y"], {
+            "y_gain": 1.0,
+            "z_gain": gains["z"],
+            "y_gain_inv": gains["y_inverse"],
+            "z_gain_inv": gains["z_inverse"],
+        }
 
     def _require_tables(self) -> None:
         if self.latent_codec.hyper.entropy_bottleneck.quantized_cdf.numel() == 0:

@@ -158,6 +158,7 @@ class ModelConfig(Config):
         context_ffn_ratio: Expansion in channel context and parameter aggregation.
         context_min_channels: Least inner width of the channel context.
         parameters_min_channels: Least inner width of the parameter aggregation.
+        qualities: Number of qualities with gain units of their own; 1 is a model of one quality, without.
         graph: How feature maps become graphs.
     """
 
@@ -175,6 +176,7 @@ class ModelConfig(Config):
     context_ffn_ratio: int = 4
     context_min_channels: int = 192
     parameters_min_channels: int = 384
+    qualities: int = 1
     graph: GraphConfig = field(default_factory=GraphConfig)
 
     def __post_init__(self) -> None:

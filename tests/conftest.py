@@ -1,5 +1,6 @@
 """Shared by all tests: golden data, seeded weights, a tiny model."""
 
+import dataclasses
 import json
 import zlib
 from collections.abc import Callable, Mapping
@@ -110,6 +111,12 @@ def tiny_model(tiny_config: ModelConfig) -> GLIC:
 def other_tiny_model(tiny_config: ModelConfig) -> GLIC:
     """The same with other weights."""
     return make_model(tiny_config, seed=1)
+
+
+@pytest.fixture(scope="session")
+def variable_model(tiny_config: ModelConfig) -> GLIC:
+    """A tiny model of four qualities."""
+    return make_model(dataclasses.replace(tiny_config, qualities=4), seed=0)
 
 
 def make_model(config: ModelConfig, *, seed: int) -> GLIC:

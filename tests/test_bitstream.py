@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import zlib
 
 import pytest
@@ -8,9 +9,9 @@ from glic_pyg import checkpoint
 from glic_pyg.bitstream import MAX_PIXELS, Bitstream, BitstreamError, decode, encode, pack, unpack
 from glic_pyg.codec import GLIC
 
-STREAM = Bitstream(bytes(range(8)), 17, 300, 0x01020304, (b"abc", b"", b"x" * 200))
+STREAM = Bitstream(bytes(range(8)), 640, 17, 300, 0x01020304, (b"abc", b"", b"x" * 200))
 PINNED = (
-    b"GLIC\x01\x00\x01\x02\x03\x04\x05\x06\x07\x11\xac\x02\x04\x03\x02\x01\x03abc\x00\xc8\x01" + b"x" * 200
+    b"GLIC\x02\x00\x01\x02\x03\x04\x05\x06\x07\x80\x05\x11\xac\x02\x04\x03\x02\x01\x03abc\x00\xc8\x01" + b"x" * 200
 )
 
 
@@ -21,11 +22,13 @@ def with_checksum(data: bytes) -> bytes:
 def test_bytes_are_pinned():
     assert pack(STREAM) == with_checksum(PINNED)
     assert unpack(with_checksum(PINNED)) == STREAM
+    version1 = b"GLIC\x01" + PINNED[5:13] + PINNED[15:]
+    assert unpack(with_checksum(version1)) == dataclasses.replace(STREAM, quality=0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (127, 128), (16383, 16384 // 2), (1, 2**27)])
 def test_sizes_round_trip(size):
-    stream = Bitstream(bytes(8), *size, 0, ())
+    stream = Bitstream(bytes(8), 0, *size, 0, ())
     assert unpack(pack(stream)) == stream
 
 
@@ -37,10 +40,30 @@ def test_picture_round_trip(tiny_model, photo, size):
     assert torch.equal(restored, tiny_model.decompress(coded["strings"], coded["shape"])["x_hat"])
 
 
+@pytest.mark.parametrize(("quality", "stored"), [(1, 1), (2.7, 691 / 256), (4, 4)])
+def test_quality_is_kept_in_256ths(variable_model, photo, quality, stored):
+    x = photo(64, 64)
+    data = encode(variable_model, x, quality)
+    coded = variable_model.compress(x, stored)
+    restored = variable_model.decompress(coded["strings"], coded["shape"], stored)["x_hat"]
+    assert torch.equal(decode(variable_model, data), restored)
+
+
+def test_impossible_qualities(tiny_model, variable_model, photo):
+    stream = unpack(encode(variable_model, photo(8, 8), 1))
+    with pytest.raises(BitstreamError, match=r"Expected a quality in 1\.\.4 \(got 4\.5"):
+        decode(variable_model, pack(dataclasses.replace(stream, quality=1152)))
+    with pytest.raises(BitstreamError, match=r"Expected a quality in 1\.\.4 \(got none"):
+        decode(variable_model, pack(dataclasses.replace(stream, quality=0)))
+    stream = unpack(encode(tiny_model, photo(8, 8)))
+    with pytest.raises(BitstreamError, match=r"Expected no quality for a model of one \(got 1\.0\)"):
+        decode(tiny_model, pack(dataclasses.replace(stream, quality=256)))
+
+
 def test_header_is_small(tiny_model, photo):
     strings = [string for (string,) in tiny_model.compress(photo(64, 64))["strings"]]
     lengths = sum(1 if len(string) < 128 else 2 for string in strings)
-    assert len(encode(tiny_model, photo(64, 64))) == 5 + 8 + 2 + 4 + lengths + len(b"".join(strings)) + 4
+    assert len(encode(tiny_model, photo(64, 64))) == 5 + 8 + 1 + 2 + 4 + lengths + len(b"".join(strings)) + 4
 
 
 def test_every_changed_byte_is_noticed():
@@ -66,17 +89,17 @@ def test_every_cut_is_noticed():
         (b"", r"Expected a \.glic file \(got one that starts with b''\)"),
         (b"\x89PNG\r\n\x1a\n" * 9, r"Expected a \.glic file \(got one that starts with b'\\x89PNG'\)"),
         (b"GLIC", r"Expected 1 bytes and a checksum \(got 0\): cut short"),
-        (b"GLIC\x02" + bytes(40), r"Expected format version 1 \(got 2: a newer glic_pyg made it\)"),
-        (b"GLIC\x00" + bytes(40), r"Expected format version 1 \(got 0\)"),
+        (b"GLIC\x03" + bytes(40), r"Expected format version 1..2 \(got 3: a newer glic_pyg made it\)"),
+        (b"GLIC\x00" + bytes(40), r"Expected format version 1..2 \(got 0\)"),
         (PINNED + bytes(4), r"Expected checksum [0-9a-f]{8} \(got 00000000\): damaged or cut short"),
         # From here on made on purpose: the checksum is right.
-        (with_checksum(PINNED[:30]), r"Expected 223 bytes and a checksum \(got 26\): cut short"),
+        (with_checksum(PINNED[:30]), r"Expected 225 bytes and a checksum \(got 26\): cut short"),
         (
-            with_checksum(PINNED[:13] + b"\x00\x05" + bytes(4)),
+            with_checksum(PINNED[:15] + b"\x00\x05" + bytes(4)),
             r"Expected a picture of 1 to \d+ pixels \(got 5 x 0\)",
         ),
         (
-            with_checksum(PINNED[:13] + b"\xff\xff\xff\xff\x0f\x01"),
+            with_checksum(PINNED[:15] + b"\xff\xff\xff\xff\x0f\x01"),
             r"Expected a picture .* \(got 1 x 4294967295\)",
         ),
         (

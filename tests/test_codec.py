@@ -35,6 +35,48 @@ def test_forward_agrees_with_the_file(tiny_model, photo, size):
     torch.testing.assert_close(out["x_hat"].clamp(0, 1), decoded["x_hat"])
 
 
+@pytest.mark.parametrize("quality", [1, 2.6, 4])
+def test_every_quality_decodes_to_the_encoders_latents(variable_model, photo, quality):
+    x = photo(100, 90)
+    coded = variable_model.compress(x, quality)
+    decoded = variable_model.decompress(coded["strings"], coded["shape"], quality)
+    assert torch.equal(decoded["y_hat"], coded["y_hat"])
+    with torch.no_grad():
+        out = variable_model(x, torch.tensor([quality]))
+    torch.testing.assert_close(out["y_hat"], coded["y_hat"])
+
+
+def test_higher_quality_is_nearer_to_the_latents_and_larger(variable_model, photo):
+    x = photo(128, 128)
+    with torch.no_grad():
+        y = variable_model.g_a(x)
+    coded = [variable_model.compress(x, quality) for quality in (1, 2, 3, 4)]
+    errors = [(c["y_hat"] - y).square().mean().item() for c in coded]
+    sizes = [sum(len(string) for (string,) in c["strings"]) for c in coded]
+    assert errors == sorted(errors, reverse=True)
+    assert sizes == sorted(sizes)
+
+
+def test_impossible_qualities_are_refused(tiny_model, variable_model, photo):
+    with pytest.raises(ValueError, match=r"Expected a quality in 1\.\.4 \(got none\)"):
+        variable_model.compress(photo(8, 8))
+    with pytest.raises(ValueError, match=r"Expected a quality in 1\.\.4 \(got nan\)"):
+        variable_model.compress(photo(8, 8), float("nan"))
+    with pytest.raises(ValueError, match=r"Expected a quality in 1\.\.4 \(got tensor\(\[1.0000, 0.5000\]\)\)"):
+        variable_model(photo(8, 8).repeat(2, 1, 1, 1), torch.tensor([1.0, 0.5]))
+    with pytest.raises(ValueError, match=r"Expected no quality for a model of one \(got 2\)"):
+        tiny_model.compress(photo(8, 8), 2)
+
+
+def test_a_batch_may_mix_qualities(variable_model, photo):
+    x = photo(64, 128)
+    with torch.no_grad():
+        batch = variable_model(x.repeat(2, 1, 1, 1), torch.tensor([1.0, 3.5]))
+        for i, quality in enumerate([1.0, 3.5]):
+            alone = variable_model(x, torch.tensor([quality]))
+            torch.testing.assert_close(batch["y_hat"][i : i + 1], alone["y_hat"])
+
+
 def test_forward_takes_batches_and_gives_gradients(tiny_config):
     model = GLIC(tiny_config)
     out = model(torch.rand(2, 3, 64, 128))

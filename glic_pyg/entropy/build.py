@@ -6,13 +6,14 @@ from itertools import accumulate
 
 from compressai.entropy_models import EntropyBottleneck
 from compressai.latent_codecs import ChannelGroupsLatentCodec, HyperLatentCodec, HyperpriorLatentCodec
+from compressai.latent_codecs.gain import GainHyperLatentCodec, GainHyperpriorLatentCodec
 
 from glic_pyg.config import ModelConfig
 from glic_pyg.entropy.context import channel_context, group_codec
 from glic_pyg.entropy.hyper import hyper_analysis, hyper_synthesis
 
 
-def build_entropy_model(config: ModelConfig) -> HyperpriorLatentCodec:
+def build_entropy_model(config: ModelConfig) -> HyperpriorLatentCodec | GainHyperpriorLatentCodec:
     """Unpack the configuration into the latent codec of y.
 
     .. code-block:: none
@@ -24,9 +25,14 @@ def build_entropy_model(config: ModelConfig) -> HyperpriorLatentCodec:
                +-> ...
 
     After He et al., "ELIC: Efficient Learned Image Compression with Unevenly Grouped Space-Channel
-    Contextual Adaptive Coding", CVPR 2022.
+    Contextual Adaptive Coding", CVPR 2022. A model of several qualities takes gains with y.
     """
-    hyper = HyperLatentCodec(
+    hyper_codec, hyperprior_codec = (
+        (HyperLatentCodec, HyperpriorLatentCodec)
+        if config.qualities == 1
+        else (GainHyperLatentCodec, GainHyperpriorLatentCodec)
+    )
+    hyper = hyper_codec(
         entropy_bottleneck=EntropyBottleneck(config.hyper_channels),
         h_a=hyper_analysis(
             latent_channels=config.latent_channels,
@@ -59,4 +65,4 @@ def build_entropy_model(config: ModelConfig) -> HyperpriorLatentCodec:
     y = ChannelGroupsLatentCodec(
         latent_codec=group_codecs, channel_context=channel_contexts, groups=list(groups)
     )
-    return HyperpriorLatentCodec(latent_codec={"y": y, "hyper": hyper})
+    return hyperprior_codec(latent_codec={"y": y, "hyper": hyper})
