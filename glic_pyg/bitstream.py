@@ -66,16 +66,17 @@ def encode(model: GLIC, x: Tensor, quality: float | None = None) -> bytes:
     Args:
         model: The model.
         x: A picture in [0, 1], `1 x 3 x H x W`.
-        quality: Only for a model of several qualities; rounded to 256ths.
+        quality: Only for a model of several qualities, by default the middle one; rounded to 256ths.
 
     Raises:
         BitstreamError: the picture is too large.
-        ValueError: the model has no such quality.
+        QualityError: the model has no such quality.
     """
     height, width = x.shape[-2:]
     _check_size(height, width)
+    quality = model.config.default_quality if quality is None else quality
     steps = 0 if quality is None else round(quality * QUALITY_STEPS)
-    out = model.compress(x, _quality(steps))
+    out = model.compress(x, steps / QUALITY_STEPS if steps else None)
     strings = tuple(string for (string,) in out["strings"])
     checksum = _latent_checksum(out["y_hat"])
     return pack(Bitstream(model_identity(model), steps, height, width, checksum, strings))
@@ -100,7 +101,9 @@ def decode(model: GLIC, data: bytes) -> Tensor:
         )
     try:
         strings = [[string] for string in stream.strings]
-        out = model.decompress(strings, (stream.height, stream.width), _quality(stream.quality))
+        of_one = stream.quality == 0 and model.config.qualities == 1
+        quality = None if of_one else stream.quality / QUALITY_STEPS
+        out = model.decompress(strings, (stream.height, stream.width), quality)
     except ValueError as error:
         raise BitstreamError(str(error)) from error
     checksum = _latent_checksum(out["y_hat"])
@@ -187,10 +190,6 @@ def _varint(value: int) -> bytes:
         value >>= 7
     data.append(value)
     return bytes(data)
-
-
-def _quality(steps: int) -> float | None:
-    return steps / QUALITY_STEPS if steps else None
 
 
 def _check_size(height: int, width: int) -> None:

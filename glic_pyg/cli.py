@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from glic_pyg.bitstream import BitstreamError
 from glic_pyg.checkpoint import CheckpointError
+from glic_pyg.codec import QualityError
 from glic_pyg.config import ConfigError
 from glic_pyg.files import files_below
 from glic_pyg.image import ImageError
 
-USER_ERRORS = (BitstreamError, CheckpointError, ConfigError, ImageError, OSError)
+USER_ERRORS = (BitstreamError, CheckpointError, ConfigError, ImageError, QualityError, OSError)
 """What bad input raises; anything else is a bug and keeps its traceback."""
 
 

@@ -22,6 +22,10 @@ MULTIPLE = 64
 """Sides that the model takes are multiples of this: z has a 64th of the picture's."""
 
 
+class QualityError(ValueError):
+    """A quality that a model does not have; the message is one line for the user."""
+
+
 class GLIC(nn.Module):
     """Learned image codec whose transforms aggregate features along content-adaptive graphs.
 
@@ -32,7 +36,7 @@ class GLIC(nn.Module):
                                       +-> strings (or likelihoods)
 
     A model of one quality has no gains. In one of several, qualities run from 1 (small files) to
-    `config.qualities`, with any number between.
+    `config.qualities`, with any number between; what is not asked for is the middle one.
 
     Pictures of any size: they are padded right and bottom by replication, and cropped after decoding.
     From "Adaptive Learned Image Compression with Graph Neural Networks", CVPR 2026.
@@ -75,19 +79,21 @@ class GLIC(nn.Module):
         model.load_state_dict(stored.state)
         return model.eval()
 
-    def forward(self, x: Tensor, quality: Tensor | None = None) -> dict[str, Any]:
+    def forward(self, x: Tensor, quality: Tensor | float | None = None) -> dict[str, Any]:
         """Code a batch of pictures without a file: noise or rounding in place of the coder.
 
         Args:
             x: Pictures in [0, 1], `B x 3 x H x W`.
-            quality: Per picture, `B`; only for a model of several qualities.
+            quality: Per picture, `B`, or one for all; only for a model of several qualities.
 
         Returns:
             `x_hat`, of x's shape and not clamped; `y_hat`, `B x M x H'/16 x W'/16` (H', W' the padded
             sides); `likelihoods`, those of `y` and `z`, whose bits are `-log2`.
         """
         gain, gains = self._gains(quality)
-        out = self.latent_codec(gain * self.g_a(pad(x, MULTIPLE)), **gains)
+        y = gain * self.g_a(pad(x, MULTIPLE))
+        with torch.autocast(x.device.type, enabled=False):  # probabilities need float32
+            out = self.latent_codec(y.float(), **gains)
         x_hat = crop(self.g_s(out["y_hat"]), *x.shape[-2:])
         return {"x_hat": x_hat, "y_hat": out["y_hat"], "likelihoods": out["likelihoods"]}
 
@@ -105,8 +111,8 @@ class GLIC(nn.Module):
             and its threads, on the same kind of device.
 
         Raises:
-            ValueError: `x` is not one RGB picture, the model has no such quality, or it has no tables
-                (see `update`).
+            QualityError: the model has no such quality.
+            ValueError: `x` is not one RGB picture, or the model has no tables (see `update`).
         """
         if x.ndim != 4 or x.shape[:2] != (1, 3) or 0 in x.shape:
             raise ValueError(f"Expected a picture of shape 1 x 3 x H x W (got {tuple(x.shape)})")
@@ -133,8 +139,8 @@ class GLIC(nn.Module):
             `x_hat`, `1 x 3 x H x W` in [0, 1], and `y_hat`.
 
         Raises:
-            ValueError: not this model's number of strings, the model has no such quality, or it has no
-                tables (see `update`).
+            QualityError: the model has no such quality.
+            ValueError: not this model's number of strings, or the model has no tables (see `update`).
         """
         num_strings = 2 * len(self.config.groups) + 1
         if [len(s) for s in strings] != [1] * num_strings:
@@ -178,13 +184,13 @@ class GLIC(nn.Module):
         qualities = self.config.qualities
         if qualities == 1:
             if quality is not None:
-                raise ValueError(f"Expected no quality for a model of one (got {quality})")
+                raise QualityError(f"Expected no quality for a model of one (got {quality})")
             return 1.0, {}
         if quality is None:
-            raise ValueError(f"Expected a quality in 1..{qualities} (got none)")
+            quality = self.config.default_quality
         of_pictures = torch.as_tensor(quality, device=self.gain.y.device).reshape(-1)
         if not ((of_pictures >= 1) & (of_pictures <= qualities)).all():
-            raise ValueError(f"Expected a quality in 1..{qualities} (got {quality})")
+            raise QualityError(f"Expected a quality in 1..{qualities} (got {quality})")
         gains = self.gain(of_pictures)
         # CompressAI's h_a reads y without its gain, and its parameters would have to guess the quality: here
         # y has its gain before.

@@ -192,3 +192,8 @@ class ModelConfig(Config):
         for width in self.channels[1:]:
             whole = width % self.heads == 0
             _require(whole, f"Expected channels divisible by {self.heads} heads (got {width})")
+
+    @property
+    def default_quality(self) -> int | None:
+        """The middle quality; None for a model of one."""
+        return None if self.qualities == 1 else (self.qualities + 1) // 2

@@ -16,7 +16,6 @@ import json
 import multiprocessing
 import re
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from glic_pyg.files import replacing
 from glic_pyg.image import pad
 from glic_pyg.nn.graph_attention import BACKENDS
 from glic_pyg.training.config import TrainConfig
-from glic_pyg.training.trainer import Trainer
+from glic_pyg.training.cost import step_cost
 
 RIVAL = "dense"
 ALL_STAGES = {**STAGES, DenseStage: "graph", DenseLayer: "feed-forward", DenseAttention: "attention"}
@@ -56,6 +55,7 @@ class Job:
         seed: Of random weights.
         repeats: The fastest of that many calls counts.
         threads: None leaves the number to torch.
+        checkpointing: Training steps compute activations twice.
     """
 
     model: str
@@ -65,6 +65,7 @@ class Job:
     seed: int
     repeats: int
     threads: int | None
+    checkpointing: bool
 
 
 def main() -> int:
@@ -80,6 +81,7 @@ def main() -> int:
     add("--backends", nargs="+", choices=subjects, default=subjects, help="of GLIC models (default: all)")
     add("--training", action="store_true", help="measure training steps instead of compression")
     add("--batch-size", type=int, default=2, help="pictures per training step (default: %(default)s)")
+    add("--activation-checkpointing", action="store_true", help="training steps compute activations twice")
     add("--seed", type=int, default=0, help="of random weights (default: %(default)s)")
     add("--repeats", type=int, default=3, help="the fastest counts (default: %(default)s)")
     add("--threads", type=int, help="default: torch's")
@@ -104,6 +106,7 @@ def main() -> int:
                     seed=args.seed,
                     repeats=args.repeats,
                     threads=args.threads,
+                    checkpointing=args.activation_checkpointing,
                 )
                 row = _in_own_process(job)
                 if row is None:
@@ -202,18 +205,19 @@ def _code(model: nn.Module, x: Tensor) -> dict[str, dict[str, float]]:
 
 
 def _training_cost(model: GLIC, job: Job) -> dict[str, Any]:
-    trainer = Trainer(model, TrainConfig(model=model.config), device=torch.device("cpu"))
     x = photo(*job.size)
     x = torch.cat([x.roll(17 * i, dims=-1) for i in range(job.batch_size)])
-    trainer.training_step(x)  # compiles, and makes what the optimisers keep
-    with peak_memory() as memory:
-        trainer.training_step(x)
-    seconds = []
-    for _ in range(job.repeats):
-        start = time.perf_counter()
-        trainer.training_step(x)
-        seconds.append(time.perf_counter() - start)
-    return {"batch_size": job.batch_size, "step_seconds": min(seconds), "peak_memory": memory["bytes"]}
+    config = TrainConfig(
+        model=model.config,
+        lmbda=(0.013,) * model.config.qualities,
+        steps=1 + job.repeats,
+        activation_checkpointing=job.checkpointing,
+    )
+    return {
+        "batch_size": job.batch_size,
+        "activation_checkpointing": job.checkpointing,
+        **step_cost(model, config, x),
+    }
 
 
 def _figures(row: dict[str, Any]) -> dict[str, float]:

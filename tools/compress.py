@@ -1,7 +1,9 @@
 """Compress a picture, or a folder of pictures, to .glic.
 
 python tools/compress.py photo.jpg -o photo.glic
-python tools/compress.py photos/ -o coded/
+python tools/compress.py photo.jpg -o photo.glic --quality 6.5
+python tools/compress.py photo.jpg -o photo.glic --target-bpp 0.25
+python tools/compress.py photos/ -o coded/ --target-psnr 32
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 from glic_pyg import GLIC, bitstream, cli
 from glic_pyg.files import replacing
 from glic_pyg.image import picture_suffixes, read_image
+from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
 
 
 def main() -> int:
@@ -25,13 +28,24 @@ def main() -> int:
     parser.add_argument(
         "--model", default="glic_nano", help="name or .safetensors file (default: %(default)s)"
     )
+    aim = parser.add_mutually_exclusive_group()
+    aim.add_argument(
+        "--quality", type=float, help="1 (small file) to as many as the model has (default: the middle one)"
+    )
+    aim.add_argument("--target-bpp", type=float, metavar="B", help="wanted bits per pixel of the file")
+    aim.add_argument("--target-psnr", type=float, metavar="P", help="wanted PSNR in dB, of 8-bit pictures")
     args = parser.parse_args()
     model = GLIC.from_pretrained(args.model)
 
     def compress(source: Path, target: Path) -> str:
         start = time.perf_counter()
         x = read_image(source)
-        data = bitstream.encode(model, x)
+        if args.target_bpp is not None:
+            data = encode_to_bpp(model, x, args.target_bpp)
+        elif args.target_psnr is not None:
+            data = encode_to_psnr(model, x, args.target_psnr)
+        else:
+            data = bitstream.encode(model, x, args.quality)
         with replacing(target) as aside:
             aside.write_bytes(data)
         height, width = x.shape[-2:]

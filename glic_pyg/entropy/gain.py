@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 LOG_STEP = 0.29
-"""Between the first gains of neighbouring qualities: half the step between the logarithms of their lambdas."""
+"""Between the first gains of neighbouring qualities: half of that between the logarithms of lambdas."""
 
 
 class GainUnits(nn.Module):

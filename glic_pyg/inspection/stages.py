@@ -41,9 +41,10 @@ def stage_graphs(model: GLIC, image: Tensor, stage: str) -> Graphs:
     inputs: list[Tensor] = []
     hook = module.register_forward_pre_hook(lambda _, args: inputs.extend(args))
     try:
-        y = model.g_a(pad(image, MULTIPLE))
-        if transform == "g_s":
-            model.g_s(model.latent_codec(y)["y_hat"])
+        if transform == "g_a":
+            model.g_a(pad(image, MULTIPLE))
+        else:
+            model(image)
     finally:
         hook.remove()
     return module.graph_builder(inputs[0])

@@ -3,29 +3,53 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
 
 from glic_pyg.config import Config, ConfigError, ModelConfig
 
 
 @dataclass(frozen=True)
+class Milestone(Config):
+    """What changes at a point of a run; what is None stays.
+
+    Args:
+        at: Epochs or steps, in the unit of the run's length, after which this holds.
+        learning_rate: As in `TrainConfig`.
+        batch_size: As in `TrainConfig`.
+        patch_size: As in `TrainConfig`.
+    """
+
+    at: int
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    patch_size: int | None = None
+
+
+@dataclass(frozen=True)
 class TrainConfig(Config):
-    """How one model is trained for one point of the rate-distortion curve.
+    """How one model is trained. Either `epochs` or `steps` says how long.
 
     Args:
         model: The model to train.
-        lmbda: Weight of the distortion, lambda in the loss (see `RateDistortionLoss`).
-        steps: Length of the run in optimiser steps.
-        batch_size: Pictures per step.
+        distortion: What lambda weighs, see `RateDistortionLoss`.
+        lmbda: Weight of the distortion, lambda in the loss, for each of the model's qualities, 1 first.
+        epochs: Times that every picture is seen.
+        steps: Optimiser steps.
+        batch_size: Pictures per step, over all devices.
         patch_size: Side of the random training crops in pixels, a multiple of 64.
-        learning_rate: Peak learning rate of the network's Adam.
-        final_learning_rate: Learning rate at the end of the cosine decay.
+        learning_rate: Of the network's Adam after the warm-up.
+        final_learning_rate: At the end of a cosine over the whole run; None keeps the rate.
         warmup_steps: Steps of linear warm-up from 0 to `learning_rate`.
-        aux_learning_rate: Constant learning rate of the Adam for the entropy bottleneck's quantiles.
+        aux_learning_rate: Of the entropy bottleneck's quantiles, constant.
+        milestones: Changes of rate, batch and crops on the way, in order.
         clip_max_norm: Largest norm of the network's gradient; beyond it the gradient is scaled down.
         ema_decay: Decay per step of the exponential moving average of the weights, which is what is
             evaluated and exported; over the first steps it grows up to this.
-        seed: Seed of initial weights, quantisation noise and data order.
-        num_workers: Processes that decode pictures; 0 decodes in the training process.
+        precision: float32, or bfloat16 where autocast allows it.
+        activation_checkpointing: Compute activations twice instead of keeping them: less memory, more time.
+        seed: Seed of initial weights, quantisation noise, qualities and data order.
+        num_workers: Processes per device that decode pictures; 0 decodes in the training process.
         eval_share: Share of the folder's pictures held out for evaluation.
         eval_size: Side of the evaluation's centre crops in pixels, a multiple of 64.
         eval_every: Steps between evaluations.
@@ -33,16 +57,21 @@ class TrainConfig(Config):
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    lmbda: float = 0.013
-    steps: int = 1_000_000
+    distortion: Literal["mse", "ms-ssim"] = "mse"
+    lmbda: tuple[float, ...] = (0.013,)
+    epochs: int | None = None
+    steps: int | None = None
     batch_size: int = 8
     patch_size: int = 256
     learning_rate: float = 1e-4
-    final_learning_rate: float = 1e-5
+    final_learning_rate: float | None = None
     warmup_steps: int = 0
     aux_learning_rate: float = 1e-3
+    milestones: tuple[Milestone, ...] = ()
     clip_max_norm: float = 1.0
     ema_decay: float = 0.999
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    activation_checkpointing: bool = False
     seed: int = 0
     num_workers: int = 1
     eval_share: float = 0.05
@@ -51,18 +80,43 @@ class TrainConfig(Config):
     save_every: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "eval_every", "save_every"):
+        if (self.epochs is None) == (self.steps is None):
+            raise ConfigError(f"Expected epochs or steps (got epochs {self.epochs} and steps {self.steps})")
+        length = "steps" if self.epochs is None else "epochs"
+        for name in (length, "batch_size", "eval_every", "save_every"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("warmup_steps", "num_workers", "seed"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("lmbda", "learning_rate", "final_learning_rate", "aux_learning_rate", "clip_max_norm"):
+        qualities = self.model.qualities
+        self._require(
+            "lmbda",
+            len(self.lmbda) == qualities and min(self.lmbda) > 0,
+            f"{qualities} positive values, one per quality of the model",
+        )
+        for name in ("learning_rate", "aux_learning_rate", "clip_max_norm"):
             self._require(name, getattr(self, name) > 0, "positive")
         for name in ("patch_size", "eval_size"):
             size = getattr(self, name)
             self._require(name, size > 0 and size % 64 == 0, "a positive multiple of 64")
-        self._require("warmup_steps", self.warmup_steps < self.steps, f"less than steps {self.steps}")
+        for name in ("patch_size", "eval_size"):
+            least = 192 if self.distortion == "ms-ssim" else 64
+            self._require(name, getattr(self, name) >= least, f"at least {least} for {self.distortion}")
         self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
         self._require("eval_share", 0 < self.eval_share < 1, "in (0, 1)")
+        points = [0, *(milestone.at for milestone in self.milestones), getattr(self, length)]
+        if any(a >= b for a, b in pairwise(points)):
+            raise ConfigError(
+                f"Expected milestones in order within {points[-1]} {length} (got {points[1:-1]})"
+            )
+        if self.final_learning_rate is not None:
+            self._require("final_learning_rate", self.final_learning_rate > 0, "positive")
+            if any(milestone.learning_rate is not None for milestone in self.milestones):
+                raise ConfigError("Expected final_learning_rate or rates at milestones (got both)")
+        for milestone in self.milestones:
+            if milestone.patch_size is not None and (milestone.patch_size < 64 or milestone.patch_size % 64):
+                raise ConfigError(
+                    f"Expected patch_size to be a positive multiple of 64 (got {milestone.patch_size})"
+                )
 
     def _require(self, name: str, condition: bool, what: str) -> None:
         if not condition:

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 
 import glic_pyg
-from glic_pyg.config import ConfigError
 from glic_pyg.files import replacing
 from glic_pyg.training.config import TrainConfig
 
 PACKAGES = (
     "glic_pyg",
     "torch",
+    "lightning",
     "torch-geometric",
     "torch-cluster",
     "torch-scatter",
@@ -38,8 +38,13 @@ class RunFolder:
 
     - `config.yaml`: all settings, as last started
     - `sessions.json`: for every start of the run its time, step, command, settings, versions and git state
-    - `log.csv`: one line per step; `eval.csv`: one line per evaluation
-    - `latest.pt`: all that is needed to go on; `model.safetensors`: the averaged model, ready to use
+    - `manifest.csv`: the pictures, see `manifest`
+    - `log.csv`: one line per step; `eval.csv`: one line per evaluation and quality
+    - `tensorboard/`: the same curves
+    - `samples/`: at every evaluation held-out pictures, each beside what the lowest, middle and highest
+      quality restored
+    - `latest.ckpt`: all that is needed to go on; `best.ckpt`: the same of the lowest held-out loss
+    - `latest.safetensors`, `best.safetensors`: the averaged models of the two, ready to use
 
     Args:
         path: The folder; it is made when the run starts.
@@ -51,8 +56,10 @@ class RunFolder:
         self.sessions = self.path / "sessions.json"
         self.log = self.path / "log.csv"
         self.eval = self.path / "eval.csv"
-        self.checkpoint = self.path / "latest.pt"
-        self.model = self.path / "model.safetensors"
+        self.manifest = self.path / "manifest.csv"
+        self.samples = self.path / "samples"
+        self.latest = self.path / "latest.ckpt"
+        self.best = self.path / "best.ckpt"
 
     def start(self, config: TrainConfig, *, step: int) -> None:
         """Record a start of the run at `step`, and drop what was logged after it.
@@ -80,23 +87,6 @@ class RunFolder:
             if file.tell() == 0:
                 writer.writeheader()
             writer.writerow({key: f"{value:.8g}" for key, value in row.items()})
-
-    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint, whole or not at all."""
-        with replacing(self.checkpoint) as path:
-            torch.save(state, path)
-
-    def load_checkpoint(self) -> dict[str, Any]:
-        """Read the checkpoint; runs no code from it.
-
-        Raises:
-            ConfigError: it cannot be read.
-        """
-        try:
-            return torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load has no common error for a broken file
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"Expected a training checkpoint (got {self.checkpoint}: {reason})") from error
 
 
 def describe_session() -> dict[str, Any]:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
-
-from glic_pyg.training.run_folder import RunFolder
 
 TOOL = Path(__file__).parents[2] / "tools" / "train.py"
 SETTINGS = {
@@ -57,11 +56,16 @@ def test_trains_and_goes_on(setting, tool, caplog):
         "sessions.json",
         "log.csv",
         "eval.csv",
-        "latest.pt",
-        "model.safetensors",
+        "manifest.csv",
+        "samples",
+        "tensorboard",
+        "latest.ckpt",
+        "latest.safetensors",
+        "best.ckpt",
+        "best.safetensors",
     }
     settings = yaml.safe_load((output / "config.yaml").read_text())
-    assert (settings["lmbda"], settings["steps"], settings["model"]["name"]) == (0.02, 3, "tiny")
+    assert (settings["lmbda"], settings["steps"], settings["model"]["name"]) == ([0.02], 3, "tiny")
 
     assert tool("train", *arguments, "--steps", "5", "--resume")[0] == 0
     with (output / "log.csv").open() as file:
@@ -78,7 +82,7 @@ def test_a_signal_to_all_its_processes_saves_and_ends(setting, number):
         start_new_session=True,
     )
     try:
-        while process.poll() is None and not (setting / "run" / "latest.pt").exists():
+        while process.poll() is None and not (setting / "run" / "latest.ckpt").exists():
             time.sleep(0.1)
         os.killpg(process.pid, number)
         _, messages = process.communicate(timeout=60)
@@ -88,14 +92,42 @@ def test_a_signal_to_all_its_processes_saves_and_ends(setting, number):
     assert "Traceback" not in messages
     assert "Stopped; the same command with --resume goes on from run" in messages
     steps = len((setting / "run" / "log.csv").read_text().splitlines()) - 1
-    assert RunFolder(setting / "run").load_checkpoint()["step"] == steps
+    latest = torch.load(setting / "run" / "latest.ckpt", weights_only=True)
+    assert latest["glic_pyg"]["step"] == steps
+
+
+def test_killed_run_continues_as_if_never_stopped(setting):
+    """Killed with SIGKILL in the middle of a step, at a moment that nobody chose."""
+    command = [sys.executable, TOOL, "--config", "tiny.yaml", "-d", "photos", "--steps", "12"]
+    subprocess.run([*command, "-o", "whole"], check=True, capture_output=True)
+    process = subprocess.Popen([*command, "-o", "parts"], stderr=subprocess.DEVNULL)
+    log = setting / "parts" / "log.csv"
+    while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 5):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    killed_at = len(log.read_text().splitlines()) - 1
+    assert 5 <= killed_at < 12
+    subprocess.run([*command, "-o", "parts", "--resume"], check=True, capture_output=True)
+
+    def curve(run):
+        with (setting / run / "log.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
+
+    assert len(curve("whole")) == 12
+    assert curve("parts") == curve("whole")
+    for name in ("eval.csv", "latest.safetensors", "best.safetensors"):
+        assert (setting / "parts" / name).read_bytes() == (setting / "whole" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
     ("settings", "arguments", "message"),
     [
-        ({"batch": 3}, [], "error: bad.yaml: Unknown key 'batch'; did you mean 'batch_size'?"),
-        ({"model": "tiny.yml"}, [], "error: Expected a YAML file (got tiny.yml: "),
+        ({"batch": 3}, [], "error: Unknown key 'batch'; did you mean 'batch_size'?"),
+        ({"model": "tiny.yml"}, [], "error: Expected model to be a YAML file or a mapping (got tiny.yml)"),
+        ({"batch_size": "x"}, [], 'error: Parser key "batch_size": Expected a <class \'int\'>. Got value: x'),
+        ({}, ["--batchsize", "3"], "error: Unknown flag '--batchsize'; did you mean '--batch-size'?"),
         ({}, ["--steps", "0"], "error: Expected steps to be at least 1 (got 0)"),
         ({}, ["-d", "elsewhere"], "error: Expected a folder of pictures (got elsewhere)"),
         ({"eval_size": 128}, [], "error: Expected at least 2 usable pictures in photos (got 0)"),

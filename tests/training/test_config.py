@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from glic_pyg.config import ConfigError, ModelConfig
-from glic_pyg.training.config import TrainConfig
+from glic_pyg.training.config import Milestone, TrainConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -43,8 +43,12 @@ def test_unknown_key_names_the_nearest(key, near):
     [
         ("steps", 0, r"Expected steps to be at least 1 \(got 0\)"),
         ("warmup_steps", -1, r"Expected warmup_steps to be at least 0 \(got -1\)"),
-        ("warmup_steps", 10**9, r"Expected warmup_steps to be less than steps"),
-        ("lmbda", 0.0, r"Expected lmbda to be positive \(got 0\.0\)"),
+        ("lmbda", (0.0,), r"Expected lmbda to be 1 positive values, .* \(got \(0\.0,\)\)"),
+        ("lmbda", (0.1, 0.2), r"Expected lmbda to be 1 positive values, one per quality of the model"),
+        ("epochs", 3, r"Expected epochs or steps \(got epochs 3 and steps 9\)"),
+        ("distortion", "ms-ssim", r"Expected eval_size to be at least 192 for ms-ssim \(got 128\)"),
+        ("milestones", (Milestone(at=9),), r"Expected milestones in order within 9 steps \(got \[9\]\)"),
+        ("milestones", (Milestone(at=2, patch_size=100),), r"Expected patch_size .* \(got 100\)"),
         ("patch_size", 100, r"Expected patch_size to be a positive multiple of 64 \(got 100\)"),
         ("ema_decay", 1.0, r"Expected ema_decay to be in \[0, 1\) \(got 1\.0\)"),
         ("eval_share", 0.0, r"Expected eval_share to be in \(0, 1\) \(got 0\.0\)"),
@@ -52,4 +56,10 @@ def test_unknown_key_names_the_nearest(key, near):
 )
 def test_impossible_values_are_refused(name, value, message):
     with pytest.raises(ConfigError, match=message):
-        dataclasses.replace(TrainConfig(), **{name: value})
+        dataclasses.replace(TrainConfig(steps=9, eval_size=128), **{name: value})
+
+
+def test_rates_are_given_by_a_cosine_or_by_milestones():
+    with pytest.raises(ConfigError, match=r"final_learning_rate or rates at milestones \(got both\)"):
+        TrainConfig(steps=9, final_learning_rate=1e-5, milestones=(Milestone(at=2, learning_rate=1e-5),))
+

@@ -78,37 +78,57 @@ def test_random_crops_are_windows_everywhere_and_mirrored_half_the_time(photos):
             window = x[0, :, row : row + 64, column : column + 64]
             windows[window.numpy().tobytes()] = (row, column, False)
             windows[window.flip(-1).contiguous().numpy().tobytes()] = (row, column, True)
-    samples = RandomCrops([photos / "p0.png"], size=64, length=400, seed=0)
-    seen = [windows[samples[i].contiguous().numpy().tobytes()] for i in range(len(samples))]
+    samples = RandomCrops([photos / "p0.png"], qualities=3, seed=0)
+    drawn = [samples[i, 64] for i in range(400)]
+    seen = [windows[x.contiguous().numpy().tobytes()] for x, _ in drawn]
     assert {row for row, _, _ in seen} == set(range(7))
     assert {column for _, column, _ in seen} == set(range(27))
     assert 150 < sum(mirrored for _, _, mirrored in seen) < 250
+    assert all(100 < sum(quality == q for _, quality in drawn) < 170 for q in (1, 2, 3))
+
+
+def test_every_picture_comes_once_an_epoch_in_changing_order(photos):
+    pictures = find_pictures(photos, least_size=64)
+    crops = RandomCrops(pictures, qualities=1, seed=0)
+    origins = {}
+    for path in pictures:
+        x = read_image(path)[0]
+        for row in range(7):
+            for column in range(27):
+                window = x[:, row : row + 64, column : column + 64]
+                for w in (window, window.flip(-1)):
+                    origins[w.contiguous().numpy().tobytes()] = path.name
+    epochs = [
+        [origins[crops[6 * e + i, 64][0].contiguous().numpy().tobytes()] for i in range(6)] for e in range(3)
+    ]
+    assert all(sorted(epoch) == sorted(path.name for path in pictures) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
 
 
 def test_sample_depends_on_seed_and_index_alone(photos):
     pictures = find_pictures(photos, least_size=64)
-    first, second = (RandomCrops(pictures, size=64, length=8, seed=1) for _ in range(2))
-    forwards = [first[i] for i in range(8)]
-    backwards = [second[i] for i in reversed(range(8))]
+    first, second = (RandomCrops(pictures, qualities=1, seed=1) for _ in range(2))
+    forwards = [first[i, 64][0] for i in range(8)]
+    backwards = [second[i, 64][0] for i in reversed(range(8))]
     assert all(torch.equal(a, b) for a, b in zip(forwards, reversed(backwards), strict=True))
-    other = RandomCrops(pictures, size=64, length=8, seed=2)
-    assert not any(torch.equal(a, other[i]) for i, a in enumerate(forwards))
+    other = RandomCrops(pictures, qualities=1, seed=2)
+    assert not any(torch.equal(a, other[i, 64][0]) for i, a in enumerate(forwards))
 
 
 def test_another_picture_is_drawn_for_a_broken_one_and_it_is_reported_once(photos, caplog):
     caplog.set_level(logging.WARNING)
     cut_short(photos / "p1.png")
-    samples = RandomCrops([photos / "p0.png", photos / "p1.png"], size=64, length=20, seed=0)
-    crops = [samples[i] for i in range(20)]
+    samples = RandomCrops([photos / "p0.png", photos / "p1.png"], qualities=1, seed=0)
+    crops = [samples[i, 64][0] for i in range(20)]
     assert all(crop.shape == (3, 64, 64) for crop in crops)
     assert len(caplog.messages) == 1
     # The same samples come from a data set that does not know yet which picture is broken.
-    fresh = RandomCrops(samples.pictures, size=64, length=20, seed=0)
-    assert torch.equal(fresh[19], crops[19])
+    fresh = RandomCrops(samples.pictures, qualities=1, seed=0)
+    assert torch.equal(fresh[19, 64][0], crops[19])
 
 
 def test_nothing_but_broken_pictures_is_refused(photos):
     cut_short(photos / "p1.png")
-    samples = RandomCrops([photos / "p1.png"], size=64, length=1, seed=0)
+    samples = RandomCrops([photos / "p1.png"], qualities=1, seed=0)
     with pytest.raises(ConfigError, match=r"Expected pictures to train on \(got 1 that cannot be decoded\)"):
-        samples[0]
+        samples[0, 64]

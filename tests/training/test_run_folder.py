@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import glic_pyg.training.run_folder as run_folder
-from glic_pyg.config import ConfigError
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.run_folder import RunFolder
 
@@ -42,33 +41,3 @@ def test_a_later_start_drops_lines_after_its_step(tmp_path, config):
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
     assert [float(row["loss"]) for row in rows] == pytest.approx([1 / 3, 2 / 3, 1, 0.5])
     assert len(json.loads(run.sessions.read_text())) == 2
-
-
-def test_checkpoint_is_written_whole_or_not_at_all(tmp_path):
-    run = RunFolder(tmp_path)
-    run.save_checkpoint({"step": 1})
-    with pytest.raises(Exception, match="pickle"):
-        run.save_checkpoint({"step": 2, "unsavable": lambda: None})
-    assert run.load_checkpoint() == {"step": 1}
-    assert list(tmp_path.iterdir()) == [run.checkpoint]
-
-
-def test_damaged_checkpoint_is_refused(tmp_path):
-    run = RunFolder(tmp_path)
-    run.save_checkpoint({"step": 1})
-    run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:100])
-    with pytest.raises(ConfigError, match=r"Expected a training checkpoint \(got .*latest\.pt: "):
-        run.load_checkpoint()
-
-
-class Exploit:
-    def __reduce__(self):
-        return print, ("ran",)
-
-
-def test_checkpoint_with_code_is_refused(tmp_path, capsys):
-    run = RunFolder(tmp_path)
-    run.save_checkpoint({"step": Exploit()})
-    with pytest.raises(ConfigError, match="Expected a training checkpoint"):
-        run.load_checkpoint()
-    assert capsys.readouterr().out == ""

@@ -159,9 +159,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    depthwise = ctx.saved_tensors[4]
-    *grads, grad_depthwise, grad_project_out = _backward(grad_out, *ctx.saved_tensors, ctx.eps)
-    return *grads, None if depthwise is None else grad_depthwise, grad_project_out, None
+    tensors = ctx.saved_tensors  # asked for once: checkpointing computes them anew
+    *grads, grad_depthwise, grad_project_out = _backward(grad_out, *tensors, ctx.eps)
+    return *grads, None if tensors[4] is None else grad_depthwise, grad_project_out, None
 
 
 normed_feed_forward.register_autograd(_differentiate, setup_context=_save)

@@ -1,0 +1,69 @@
+"""The quality that gives a file a wanted size, or a picture a wanted PSNR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from glic_pyg import bitstream
+from glic_pyg.bitstream import QUALITY_STEPS
+from glic_pyg.codec import GLIC, QualityError
+from glic_pyg.evaluation.metrics import bpp, psnr
+
+TOLERANCE = 0.005
+
+
+def encode_to_bpp(model: GLIC, x: Tensor, target: float) -> bytes:
+    """Compress a picture to about `target` bits per pixel, all bytes of the file counted.
+
+    Args:
+        model: A model of several qualities.
+        x: A picture in [0, 1], `1 x 3 x H x W`.
+        target: In bits per pixel.
+
+    Raises:
+        QualityError: none of the model's qualities gives that.
+    """
+    return _search(model, x, target, lambda data: bpp(data, x), "bpp")
+
+
+def encode_to_psnr(model: GLIC, x: Tensor, target: float) -> bytes:
+    """Compress a picture so that the restored 8-bit picture has about `target` dB.
+
+    Args:
+        model: A model of several qualities.
+        x: A picture in [0, 1], `1 x 3 x H x W`.
+        target: In dB.
+
+    Raises:
+        QualityError: none of the model's qualities gives that.
+    """
+    return _search(model, x, target, lambda data: psnr(x, bitstream.decode(model, data)), "dB")
+
+
+def _search(model: GLIC, x: Tensor, target: float, measure: Callable[[bytes], float], unit: str) -> bytes:
+    """Halve the range of qualities until what is measured, which grows with quality, is near the target."""
+    if model.config.qualities == 1:
+        raise QualityError(f"Expected a model of several qualities for {target:g} {unit} (got one)")
+
+    def attempt(steps: int) -> tuple[float, bytes]:
+        data = bitstream.encode(model, x, steps / QUALITY_STEPS)
+        return measure(data), data
+
+    low, high = QUALITY_STEPS, model.config.qualities * QUALITY_STEPS
+    tried = [attempt(low), attempt(high)]
+    least, most = tried[0][0], tried[1][0]
+    if not least * (1 - TOLERANCE) <= target <= most * (1 + TOLERANCE):
+        raise QualityError(
+            f"Expected a target in {least:.4g}..{most:.4g} {unit} for this picture (got {target:g})"
+        )
+
+    def nearest() -> tuple[float, bytes]:
+        return min(tried, key=lambda result: abs(result[0] - target))
+
+    while high - low > 1 and abs(nearest()[0] - target) > TOLERANCE * target:
+        middle = (low + high) // 2
+        tried.append(attempt(middle))
+        low, high = (middle, high) if tried[-1][0] < target else (low, middle)
+    return nearest()[1]

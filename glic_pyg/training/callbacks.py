@@ -1,0 +1,202 @@
+"""What a run shows and leaves on disk while it goes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from glic_pyg import checkpoint
+from glic_pyg.codec import GLIC
+from glic_pyg.files import replacing
+from glic_pyg.image import write_png
+from glic_pyg.training.config import TrainConfig
+from glic_pyg.training.module import CodecModule
+from glic_pyg.training.run_folder import RunFolder
+
+
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of the weights, evaluated and exported in their place.
+
+    Args:
+        decay: Per step; over the first steps it grows up to this, to forget them.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+            present = min(decay, (1 + int(count)) / (10 + int(count)))
+            get_ema_multi_avg_fn(present)(averaged, current, count)
+
+        super().__init__(use_buffers=False, multi_avg_fn=update)
+
+
+class RunStopped(Exception):
+    """The user asked the run to end; its checkpoint is written."""
+
+
+class Recorder(Callback):
+    """Fills a run folder, and ends the run after the present step on SIGINT (Ctrl-C) or SIGTERM.
+
+    Args:
+        run: The folder.
+        config: The settings of the run.
+    """
+
+    def __init__(self, run: RunFolder, config: TrainConfig) -> None:
+        self.run = run
+        self.config = config
+        self.seconds = 0.0
+        self.best = float("inf")
+        self.stopped = False
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, module: CodecModule) -> None:
+        """Record the start, and take the signals over from Lightning, which would end the run at once."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._stop)
+        if trainer.is_global_zero:
+            self.run.start(self.config, step=module.step)
+        self._start = self._last = time.monotonic() - self.seconds
+
+    def on_train_batch_start(self, trainer: Trainer, module: CodecModule, batch: Any, batch_idx: int) -> None:
+        """Note how long the batch was waited for."""
+        self._waited = time.monotonic() - self._last
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: CodecModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the line of the step, and a checkpoint where it is due."""
+        self._last = time.monotonic()
+        self.seconds = self._last - self._start
+        row = module.row | {"wait_seconds": self._waited, "seconds": self.seconds}
+        if trainer.is_global_zero:
+            self.run.append(self.run.log, row)
+            trainer.logger.log_metrics({f"train/{key}": value for key, value in row.items()}, module.step)
+        self._stopping = trainer.strategy.reduce_boolean_decision(self.stopped, all=False)
+        if module.step == module.schedule.steps:
+            trainer.should_stop = True  # whereupon Lightning evaluates, whatever the step
+        elif module.step % self.config.eval_every:  # else it is saved after the evaluation
+            if self._stopping or module.step % self.config.save_every == 0:
+                self._save(trainer, self.run.latest)
+            if self._stopping:
+                raise RunStopped
+
+    def on_validation_end(self, trainer: Trainer, module: CodecModule) -> None:
+        """Write the lines of the evaluation, sample pictures and checkpoints."""
+        loss = sum(row["loss"] for row in module.scores) / len(module.scores)
+        better = loss < self.best
+        self.best = min(loss, self.best)
+        if trainer.is_global_zero:
+            for row in module.scores:
+                self.run.append(self.run.eval, row)
+                figures = {f"held_out/{key}_{row['quality']}": row[key] for key in ("loss", "bpp", "psnr")}
+                trainer.logger.log_metrics(figures, module.step)
+                tqdm.write(
+                    f"step {row['step']}, quality {row['quality']}: held-out loss {row['loss']:.4f}, "
+                    f"bpp {row['bpp']:.4f}, PSNR {row['psnr']:.2f} dB",
+                    file=sys.stderr,
+                )
+            with replacing(self.run.samples / f"{module.step:08}.png") as aside:
+                write_png(torch.cat(module.samples, dim=2).cpu(), aside)
+        self._save(trainer, self.run.latest)
+        if better:
+            self._save(trainer, self.run.best)
+        if self._stopping and module.step < module.schedule.steps:
+            raise RunStopped
+        self._last = time.monotonic()
+
+    def teardown(self, trainer: Trainer, module: CodecModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def on_save_checkpoint(self, trainer: Trainer, module: CodecModule, checkpoint: dict[str, Any]) -> None:
+        """Let a finished run go on when it is given more steps."""
+        checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+
+    def state_dict(self) -> dict[str, float]:
+        """Return what a later start of the run needs."""
+        return {"seconds": self.seconds, "best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Go on from there."""
+        self.seconds, self.best = state_dict["seconds"], state_dict["best"]
+
+    def _save(self, trainer: Trainer, path: Path) -> None:
+        aside = path.with_name(f".{path.name}.partial")
+        trainer.save_checkpoint(aside)
+        if trainer.is_global_zero:
+            aside.replace(path)
+            export(path, path.with_suffix(".safetensors"), self.config)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+
+
+class Progress(Callback):
+    """A bar with loss, bits per pixel, PSNR, pictures per second, time left; in a log a line a minute."""
+
+    def __init__(self) -> None:
+        self._bar = tqdm(disable=True)
+
+    def on_train_start(self, trainer: Trainer, module: CodecModule) -> None:
+        """Show the bar, which stands where the run goes on."""
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=module.schedule.steps,
+            initial=module.step,
+            unit="step",
+            mininterval=0.5 if terminal else 60,
+            dynamic_ncols=terminal,
+            disable=not trainer.is_global_zero,
+        )
+        self._pictures, self._start = 0, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: CodecModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar."""
+        row = module.row
+        self._pictures += module.schedule.phase(module.step - 1).batch_size
+        self._bar.set_postfix_str(
+            f"loss {row['loss']:.3f}, bpp {row['bpp']:.3f}, PSNR {row['psnr']:.2f}, "
+            f"{self._pictures / (time.monotonic() - self._start):.1f} pictures/s",
+            refresh=False,
+        )
+        self._bar.update()
+
+    def teardown(self, trainer: Trainer, module: CodecModule, stage: str) -> None:
+        """End the bar."""
+        self._bar.close()
+
+
+def export(source: Path, target: Path, config: TrainConfig) -> None:
+    """Write the averaged model of a run's checkpoint, with its tables, in float16.
+
+    Args:
+        source: The checkpoint.
+        target: The `.safetensors` file.
+        config: The settings of the run.
+    """
+    content = torch.load(source, map_location="cpu", weights_only=True)
+    model = GLIC(config.model)
+    state = content["state_dict"]
+    model.load_state_dict(
+        {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+    )
+    model.update(force=True)
+    info = {"lambda": list(config.lmbda), "steps": content["glic_pyg"]["step"]}
+    checkpoint.save(model, target, dtype=torch.float16, info=info)

@@ -1,0 +1,88 @@
+"""The pictures of a run as a table, so that another run can have the same."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from glic_pyg.config import ConfigError
+from glic_pyg.files import replacing
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file as it was when a run began.
+
+    Args:
+        name: Path relative to the data set's folder, with forward slashes.
+        width: In pixels.
+        height: In pixels.
+        bytes: Of the file.
+        sha256: Of the file, hexadecimal.
+    """
+
+    name: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+
+
+COLUMNS = [field.name for field in fields(Picture)]
+
+
+def describe(pictures: Sequence[Path], *, folder: Path) -> list[Picture]:
+    """Return the table of some files in a folder and below; reads all their bytes."""
+    rows = []
+    for path in tqdm(pictures, desc="hashes", leave=False, disable=None):
+        with Image.open(path) as image:
+            width, height = image.size
+        data = path.read_bytes()
+        name = path.relative_to(folder).as_posix()
+        rows.append(Picture(name, width, height, len(data), hashlib.sha256(data).hexdigest()))
+    return rows
+
+
+def write(pictures: Sequence[Picture], path: Path) -> None:
+    """Write a table as CSV."""
+    with replacing(path) as aside, aside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(picture) for picture in pictures)
+
+
+def check(path: Path, *, folder: Path) -> list[Path]:
+    """Return the files that a table lists; further ones in the folder do not matter.
+
+    Raises:
+        ConfigError: the table cannot be read, or a file is missing or another than it was.
+    """
+    try:
+        with path.open(newline="") as file:
+            header, *rows = csv.reader(file)
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"Expected a manifest (got {path}: {error})") from error
+    if header != COLUMNS:
+        raise ConfigError(f"Expected a manifest of {', '.join(COLUMNS)} (got {path} of {', '.join(header)})")
+    wanted = [tuple(row) for row in rows]
+    paths = [folder / row[0] for row in wanted]
+    wrong = [path for path in paths if not path.is_file()]
+    if not wrong:
+        found = describe(paths, folder=folder)
+        wrong = [
+            path
+            for path, row, picture in zip(paths, wanted, found, strict=True)
+            if row != tuple(map(str, astuple(picture)))
+        ]
+    if wrong:
+        raise ConfigError(
+            f"Expected the pictures of {path} in {folder} (got {len(wrong)} missing or changed, "
+            f"the first {wrong[0]})"
+        )
+    return paths

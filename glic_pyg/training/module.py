@@ -1,0 +1,169 @@
+"""One training step, and one evaluation, as Lightning runs them on any number of devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn, optim
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+from torch.nn.utils import clip_grad_norm_
+
+from glic_pyg.codec import GLIC
+from glic_pyg.image import to_8bit
+from glic_pyg.nn.conv import ConvBlock
+from glic_pyg.nn.gfa import GFALayer
+from glic_pyg.training.config import TrainConfig
+from glic_pyg.training.loss import RateDistortion, RateDistortionLoss
+from glic_pyg.training.schedule import Schedule
+
+MOST_SKIPPED_STEPS = 20
+NUM_SAMPLES = 4
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message is one line for the user."""
+
+
+class CodecModule(LightningModule):
+    """A model in training: loss, optimiser, learning rate, and the number of steps taken.
+
+    Two Adams, of the network and of the entropy bottleneck's quantiles, as the two groups of one optimiser:
+    Adam works parameter by parameter, and Lightning counts one step. One backward pass serves both, since the
+    rate-distortion loss has no gradient on the quantiles, nor the quantiles' loss on anything else.
+
+    Args:
+        model: The model to train.
+        config: The settings of the run.
+        schedule: The run, step by step.
+    """
+
+    automatic_optimization = False
+
+    def __init__(self, model: GLIC, config: TrainConfig, schedule: Schedule) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.schedule = schedule
+        self.criterion = RateDistortionLoss(config.lmbda, distortion=config.distortion)
+        self.step = 0
+        self.skipped = 0
+        self.skipped_in_a_row = 0
+        if config.activation_checkpointing:
+            apply_activation_checkpointing(
+                model, check_fn=lambda module: isinstance(module, GFALayer | ConvBlock)
+            )
+
+    def configure_optimizers(self) -> optim.Optimizer:
+        """Return the optimiser, the network in its first group, the quantiles in its second."""
+        quantiles = [p for name, p in self.model.named_parameters() if name.endswith(".quantiles")]
+        return optim.Adam([{"params": self._network()}, {"params": quantiles}], fused=True)
+
+    def losses(self, x: Tensor, quality: Tensor) -> tuple[RateDistortion, Tensor]:
+        """Return the loss of the network and the one of the quantiles.
+
+        Args:
+            x: Pictures in [0, 1], `B x 3 x H x W`.
+            quality: Integers from 1 on, `B`.
+        """
+        output = self.model(x, self._of_several(quality))
+        output["x_hat"] = output["x_hat"].float()
+        result = self.criterion(output, x, self.model.orthogonality_loss(), quality)
+        return result, self.model.aux_loss()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Take one step and keep the line for the log as `row`.
+
+        A step whose loss or gradient is not finite leaves the weights alone, on all devices.
+
+        Raises:
+            TrainingError: too many steps in a row were not finite.
+        """
+        # From the step alone, so that a run that goes on draws what it would have drawn.
+        torch.manual_seed(hash((self.config.seed, self.step, self.global_rank)))
+        optimizer = self.optimizers()
+        rate = self.schedule.learning_rate(self.step)
+        for group, group_rate in zip(
+            optimizer.param_groups, (rate, self.config.aux_learning_rate), strict=True
+        ):
+            group["lr"] = group_rate
+        result, aux_loss = self.losses(*batch)
+        self.manual_backward(result.loss + aux_loss)
+        norm = clip_grad_norm_(self._network(), self.config.clip_max_norm)
+        broken = ~(result.loss.isfinite() & norm.isfinite() & aux_loss.isfinite())
+        if self.trainer.strategy.reduce_boolean_decision(bool(broken), all=False):
+            self.skipped += 1
+            self.skipped_in_a_row += 1
+        else:
+            optimizer.step()
+            self.skipped_in_a_row = 0
+        optimizer.zero_grad()
+        self.step += 1
+        if self.skipped_in_a_row >= MOST_SKIPPED_STEPS:
+            raise TrainingError(
+                f"Expected finite losses and gradients (got {self.skipped_in_a_row} steps in a row without, "
+                f"up to step {self.step}); try a lower learning rate or a longer warm-up"
+            )
+        figures = {
+            "loss": result.loss,
+            "bpp": result.bpp,
+            "psnr": result.psnr,
+            "orthogonality": result.orthogonality,
+            "aux_loss": aux_loss,
+        }
+        # Means over the devices, like the gradient.
+        means = self.trainer.strategy.reduce(torch.stack(list(figures.values())).detach(), reduce_op="mean")
+        self.row = {
+            "step": self.step,
+            "learning_rate": rate,
+            **dict(zip(figures, means.tolist(), strict=True)),
+            "gradient_norm": norm.item(),
+            "skipped": self.skipped,
+        }
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the sums over the pictures: per quality of loss, bpp and PSNR, and the number of pictures."""
+        self._sums = torch.zeros(len(self.config.lmbda), 4, device=self.device)
+        self.samples: list[Tensor] = []
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Add one picture, `1 x 3 x H x W`; of the first ones the restored pictures are kept."""
+        restored = []
+        for quality in torch.arange(1, 1 + len(self.config.lmbda), device=self.device).split(1):
+            output = self.model(batch, self._of_several(quality))
+            output["x_hat"] = to_8bit(output["x_hat"]) / 255
+            result = self.criterion(output, batch, batch.new_zeros(()), quality)
+            self._sums[quality - 1] += torch.stack([result.loss, result.bpp, result.psnr, batch.new_ones(())])
+            restored.append(output["x_hat"])
+        if batch_idx < NUM_SAMPLES:
+            shown = sorted({0, len(restored) // 2, len(restored) - 1})
+            self.samples.append(torch.cat([batch, *(restored[i] for i in shown)], dim=3))
+
+    def on_validation_epoch_end(self) -> None:
+        """Keep the means per quality as `scores`; log the mean loss, which tells checkpoints apart."""
+        sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        self.scores = [
+            {"step": self.step, "quality": quality, "loss": loss / n, "bpp": bpp / n, "psnr": psnr / n}
+            for quality, (loss, bpp, psnr, n) in enumerate(sums, 1)
+        ]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what Lightning does not know of."""
+        checkpoint["glic_pyg"] = {
+            "config": self.config.to_dict(),
+            "step": self.step,
+            "skipped": self.skipped,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from there; where settings differ, the present ones hold."""
+        state = checkpoint["glic_pyg"]
+        self.step, self.skipped = state["step"], state["skipped"]
+
+    def _network(self) -> list[nn.Parameter]:
+        return [p for name, p in self.model.named_parameters() if not name.endswith(".quantiles")]
+
+    def _of_several(self, quality: Tensor) -> Tensor | None:
+        """Return the qualities as the model takes them: a model of one takes none."""
+        return quality if len(self.config.lmbda) > 1 else None
