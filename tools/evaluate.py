@@ -1,90 +1,122 @@
-"""Compress and restore a folder of pictures; print sizes of the files, PSNR and times, beside JPEG.
+"""Compress and restore folders of pictures with several codecs, and compare.
 
-    python tools/evaluate.py -d kodak/ --save-json results.json
+    python tools/evaluate.py -d kodak/ -o results/
+    python tools/evaluate.py -d kodak/ -o results/ --model glic_nano my.safetensors --rival jpeg webp avif
 
-All figures are of real files and of 8-bit pictures. JPEG is Pillow's (4:2:0, optimised), each picture at the
-quality nearest in size to its .glic file.
+All figures are of real files, every byte counted, and of 8-bit pictures unless they say otherwise. The
+output folder holds `pictures.csv` with a row per file, and per codec a JSON of means as CompressAI writes it.
+An interrupted evaluation goes on where it was: rows that are there are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
-from glic_pyg import GLIC, bitstream, cli
-from glic_pyg.evaluation.jpeg import nearest_jpeg
-from glic_pyg.evaluation.metrics import bpp, psnr
+from glic_pyg import cli
+from glic_pyg.config import ConfigError
+from glic_pyg.evaluation.bd import METHODS, Curve, delta
+from glic_pyg.evaluation.codecs import RIVALS, Codec, load_codec
+from glic_pyg.evaluation.measure import Job, Row, Table, measure, results
 from glic_pyg.files import files_below, replacing
-from glic_pyg.image import ImageError, picture_suffixes, read_image
+from glic_pyg.image import ImageError, picture_suffixes
 
 
 def main() -> int:
-    """Parse the command line, measure, print a table and the means."""
+    """Parse the command line, measure what is missing, print and write the means."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("-d", "--dataset", type=Path, required=True, help="folder of pictures, searched recursively")
-    add("--model", default="glic_nano", help="name or .safetensors file (default: %(default)s)")
-    add("--save-json", type=Path, metavar="FILE", help="write the means as CompressAI does")
+    add("-d", "--dataset", type=Path, nargs="+", required=True, help="folders of pictures")
+    add("-o", "--output", type=Path, required=True, help="folder for tables")
+    add("--model", nargs="+", default=["glic_nano"], metavar="NAME|PATH", help="GLIC's or CompressAI's")
+    add("--quality", type=float, nargs="+", help="of models of several (default: all whole ones)")
+    add("--rival", nargs="+", choices=list(RIVALS), default=[], help="codecs of libraries, at many qualities")
+    add("--bpp", type=float, nargs=2, default=(0.1, 0.9), help="range for BD-rates (default: 0.1 0.9)")
+    add("--method", choices=METHODS, default="cubic", help="of BD-rates (default: %(default)s)")
+    add("--workers", type=int, default=1, help="processes; several disturb the times (default: 1)")
     args = parser.parse_args()
-    pictures = files_below(args.dataset, picture_suffixes())
+    pictures = [path for folder in args.dataset for path in files_below(folder, picture_suffixes())]
     if not pictures:
-        raise ImageError(f"Expected a folder with pictures (got {args.dataset})")
-    model = GLIC.from_pretrained(args.model)
-    bitstream.encode(model, read_image(pictures[0])[..., :64, :64])  # the first call compiles the kernels
+        raise ImageError(f"Expected folders with pictures (got {', '.join(map(str, args.dataset))})")
 
-    rows = []
-    print(f"{'picture':24} {'bytes':>8} {'bpp':>7} {'PSNR':>6} {'encode':>7} {'decode':>7}  JPEG bpp   PSNR")
-    for path in tqdm(pictures, unit="picture", disable=None):
-        row = measure(model, path)
-        rows.append(row)
-        tqdm.write(f"{path.name:24} {_line(row)}")
-    mean = {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
-    print(f"{'mean':24} {_line(mean)}")
+    codecs = {name: load_codec(name) for name in [*args.model, *args.rival]}
+    table = Table(args.output / "pictures.csv")
+    jobs = [
+        Job(name, quality, picture)
+        for name, codec in codecs.items()
+        for quality in _qualities(codec, None if name in RIVALS else args.quality)
+        for picture in pictures
+    ]
+    missing = [job for job in jobs if job.key(codecs[job.codec]) not in table.rows]
+    for row in tqdm(_measure(missing, args.workers), total=len(missing), unit="file", disable=None):
+        table.add(row)
 
-    if args.save_json:
-        results = {key: [mean[key]] for key in ("bpp", "psnr-rgb", "encoding_time", "decoding_time")}
-        about = {
-            "name": model.config.name,
-            "description": f"{args.model}, real files, {len(pictures)} pictures",
-            "results": results,
-        }
-        with replacing(args.save_json) as aside:
-            aside.write_text(json.dumps(about, indent=2) + "\n")
+    curves = {}
+    for name, codec in codecs.items():
+        rows = [table.rows[job.key(codec)] for job in jobs if job.codec == name]
+        about = f"{name}, real files, {len(pictures)} pictures, workers {args.workers}"
+        means = results(codec, rows, description=about)
+        with replacing(args.output / f"{codec.name}.json") as aside:
+            aside.write_text(json.dumps(means, indent=1) + "\n")
+        _print_means(means)
+        values = means["results"]
+        curves[name] = Curve(codec.name, tuple(values["bpp"]), tuple(values["psnr-rgb"]))
+    if args.rival:
+        least, most = args.bpp
+        print(f"BD-rate ({args.method}), {least:g} to {most:g} bpp, PSNR of the mean curves:")
+    for name in args.model:
+        for rival in args.rival:
+            anchor, test = (curves[key].within(*args.bpp) for key in (rival, name))
+            try:
+                result = delta(anchor, test, method=args.method)
+            except ConfigError as error:
+                print(f"  {test.name} against {rival}: {error}")
+                continue
+            print(
+                f"  {test.name} against {rival}: {result.rate:+.2f} %, {result.score:+.2f} dB "
+                f"(overlap {result.overlap:.0%})"
+            )
     return 0
 
 
-def measure(model: GLIC, path: Path) -> dict[str, float]:
-    """Return the figures of one picture: of its .glic file, and of the JPEG file nearest in size."""
-    x = read_image(path)
-    start = time.perf_counter()
-    data = bitstream.encode(model, x)
-    encoded = time.perf_counter()
-    x_hat = bitstream.decode(model, data)
-    decoded = time.perf_counter()
-    jpeg = nearest_jpeg(x, len(data))
-    return {
-        "bytes": len(data),
-        "bpp": bpp(data, x),
-        "psnr-rgb": psnr(x, x_hat),
-        "encoding_time": encoded - start,
-        "decoding_time": decoded - encoded,
-        "jpeg-bpp": bpp(jpeg.data, x),
-        "jpeg-psnr-rgb": psnr(x, jpeg.x_hat),
-    }
+def _qualities(codec: Codec, wanted: list[float] | None) -> tuple[float | None, ...]:
+    return codec.qualities if wanted is None or codec.qualities == (None,) else tuple(wanted)
 
 
-def _line(row: dict[str, float]) -> str:
-    return (
-        f"{row['bytes']:8.0f} {row['bpp']:7.4f} {row['psnr-rgb']:6.2f} {row['encoding_time']:6.2f}s "
-        f"{row['decoding_time']:6.2f}s {row['jpeg-bpp']:9.4f} {row['jpeg-psnr-rgb']:6.2f}"
-    )
+def _measure(jobs: list[Job], workers: int) -> Iterator[Row]:
+    if workers == 1:
+        yield from map(measure, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for future in as_completed([pool.submit(measure, job) for job in jobs]):
+            yield future.result()
+
+
+def _print_means(means: dict) -> None:
+    columns = {
+        "quality": "7.3g", "bpp": "7.4f", "payload-bpp": "11.4f", "estimated-bpp": "13.4f",
+        "psnr-rgb": "8.2f", "psnr-rgb-unrounded": "18.2f", "ms-ssim-rgb": "11.4f",
+        "encoding_time": "13.2f", "decoding_time": "13.2f",
+    }  # fmt: skip
+    print(means["name"])
+    print("  ".join(name.rjust(int(form.split(".")[0])) for name, form in columns.items()))
+    for values in zip(*(means["results"][name] for name in columns), strict=True):
+        texts = [
+            "-".rjust(int(form.split(".")[0])) if value is None else format(value, form)
+            for value, form in zip(values, columns.values(), strict=True)
+        ]
+        print("  ".join(texts))
+    print()
 
 
 if __name__ == "__main__":

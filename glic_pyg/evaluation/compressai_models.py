@@ -1,8 +1,12 @@
-"""CompressAI's own models by name, with random weights, to lay beside ours."""
+"""CompressAI's own models by name, to lay beside ours."""
+
+from functools import lru_cache
 
 from compressai.registry import MODELS
 from compressai.zoo import image_models
 from torch import nn
+
+from glic_pyg.checkpoint import CheckpointError
 
 QUALITY = 4  # of the models that come in several widths: as wide as most papers have them
 
@@ -15,5 +19,23 @@ def is_compressai(name: str) -> bool:
 def build_compressai(name: str) -> nn.Module:
     """Make a model with random weights, ready to compress."""
     model = image_models[name](quality=QUALITY) if name in image_models else MODELS[name]()
+    model.update()
+    return model.requires_grad_(False).eval()
+
+
+@lru_cache(maxsize=1)
+def load_compressai(name: str, *, quality: int) -> nn.Module:
+    """Load a model with CompressAI's published weights for MSE, which are downloaded where they are not yet.
+
+    Raises:
+        CheckpointError: there are none, or they cannot be had.
+    """
+    try:
+        model = image_models[name](quality=quality, pretrained=True)
+    except Exception as error:  # whatever a download raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(
+            f"Expected published weights of {name}, quality {quality} (got none: {reason})"
+        ) from error
     model.update()
     return model.requires_grad_(False).eval()

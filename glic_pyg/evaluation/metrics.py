@@ -2,9 +2,13 @@
 
 import math
 
+from pytorch_msssim import ms_ssim as _ms_ssim
 from torch import Tensor
 
 from glic_pyg.image import to_8bit
+
+LEAST_SIDE = 161
+"""Of pictures that MS-SSIM takes: five scales of 11 x 11 windows."""
 
 
 def bpp(data: bytes, x: Tensor) -> float:
@@ -16,3 +20,21 @@ def psnr(x: Tensor, x_hat: Tensor) -> float:
     """Return the PSNR of two pictures in [0, 1], rounded to 8 bits, over all three channels in dB."""
     mse = (to_8bit(x).double() - to_8bit(x_hat).double()).square().mean().item()
     return 10 * math.log10(255**2 / mse) if mse else math.inf
+
+
+def psnr_unrounded(x: Tensor, x_hat: Tensor) -> float:
+    """Return the PSNR of two pictures in [0, 1] as they are, over all three channels in dB."""
+    mse = (x.double() - x_hat.double()).square().mean().item()
+    return -10 * math.log10(mse) if mse else math.inf
+
+
+def ms_ssim(x: Tensor, x_hat: Tensor) -> float:
+    """Return the MS-SSIM of two pictures in [0, 1], rounded to 8 bits; NaN for sides below `LEAST_SIDE`."""
+    if min(x.shape[-2:]) < LEAST_SIDE:
+        return math.nan
+    return _ms_ssim(to_8bit(x).float(), to_8bit(x_hat).float(), data_range=255).item()
+
+
+def decibels(similarity: float) -> float:
+    """Return an MS-SSIM in dB, as papers plot it."""
+    return -10 * math.log10(1 - similarity) if similarity < 1 else math.inf

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.training.callbacks import MovingAverage
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.module import CodecModule
+from glic_pyg.training.quiet import quiet_lightning
 from glic_pyg.training.schedule import Schedule
 
 
@@ -29,36 +29,34 @@ def step_cost(model: GLIC, config: TrainConfig, x: Tensor) -> dict[str, float]:
 
     Returns:
         `step_seconds`, of the fastest step but the first, which compiles and makes what the optimiser keeps;
-        `peak_memory`, in bytes, by which the process grew in the last step.
+        `peak_memory`, in bytes, by which the process grew, with what the optimiser and the averaged weights
+        take.
     """
     quality = torch.arange(len(x)) % model.config.qualities + 1
-    cost = _Cost()
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        callbacks=[MovingAverage(config.ema_decay), cost],
-    )
-    module = CodecModule(model, config, Schedule(config, num_pictures=1))
-    trainer.fit(module, DataLoader([(x, quality)] * config.steps, batch_size=None))
-    return {"step_seconds": min(cost.seconds[1:]), "peak_memory": cost.memory["bytes"]}
+    clock = _Clock()
+    module = CodecModule(model.train(), config, Schedule(config, num_pictures=1))
+    with quiet_lightning(), peak_memory() as memory:
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[MovingAverage(config.ema_decay), clock],
+        )
+        trainer.fit(module, DataLoader([(x, quality)] * config.steps, batch_size=None))
+    return {"step_seconds": min(clock.seconds[1:]), "peak_memory": memory["bytes"]}
 
 
-class _Cost(Callback):
+class _Clock(Callback):
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     def on_train_batch_start(self, trainer: Trainer, module: CodecModule, batch: Any, batch_idx: int) -> None:
-        self._step = ExitStack()
-        self.memory = self._step.enter_context(peak_memory())
         self._start = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: CodecModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.seconds.append(time.perf_counter() - self._start)
-        self._step.close()

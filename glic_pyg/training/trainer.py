@@ -8,8 +8,6 @@ folder -> manifest -> random crops -> CodecModule.training_step -> log.csv
 
 from __future__ import annotations
 
-import logging
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from glic_pyg.training.callbacks import MovingAverage, Progress, Recorder, RunSt
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.data import PictureData, center_crops, find_pictures, split_pictures
 from glic_pyg.training.module import CodecModule
+from glic_pyg.training.quiet import quiet_lightning
 from glic_pyg.training.run_folder import RunFolder
 from glic_pyg.training.schedule import Schedule
 
@@ -100,12 +99,7 @@ def train(
     module = CodecModule(model, config, schedule)
     data = PictureData(training, crops, config=config, schedule=schedule)
     recorder = Recorder(run, config)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # Lightning's, with torch 2.13
-        warnings.filterwarnings("ignore", ".*Grad strides.*")  # of 1 x 5 x 5, where they mean nothing
-        warnings.filterwarnings("ignore", ".*ended before the epoch ended.*")  # ours goes on
+    with quiet_lightning():
         trainer = Trainer(
             accelerator=accelerator,
             devices=devices,

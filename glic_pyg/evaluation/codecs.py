@@ -1,0 +1,182 @@
+"""Codecs to compare, all with the same face: ours, CompressAI's, and those of well-kept libraries."""
+
+from __future__ import annotations
+
+import io
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import metadata
+from typing import Any
+
+import torch
+from PIL import Image, features
+from torch import Tensor
+
+from glic_pyg import bitstream
+from glic_pyg.checkpoint import model_identity
+from glic_pyg.codec import GLIC
+from glic_pyg.config import ConfigError
+from glic_pyg.evaluation.compressai_models import is_compressai, load_compressai
+from glic_pyg.image import crop, pad, read_image, to_8bit
+
+
+class Codec(ABC):
+    """Something that makes files of pictures.
+
+    Args:
+        name: What it is called in tables.
+        settings: Whatever else changes its files: versions, options, the model's identity.
+        qualities: From small to large files; a codec of one quality has None.
+    """
+
+    def __init__(self, name: str, settings: Mapping[str, Any], qualities: Sequence[float | None]) -> None:
+        self.name = name
+        self.settings = dict(settings)
+        self.qualities = tuple(qualities)
+
+    @abstractmethod
+    def encode(self, x: Tensor, quality: float | None) -> bytes:
+        """Return the file of a picture in [0, 1], `1 x 3 x H x W`."""
+
+    @abstractmethod
+    def decode(self, data: bytes) -> Tensor:
+        """Return the picture of a file, `1 x 3 x H x W` in [0, 1]."""
+
+    def payload(self, data: bytes) -> float:
+        """Return the bytes of a file without container and checksums; NaN where that is not told."""
+        return math.nan
+
+    def estimate(self, x: Tensor, quality: float | None) -> float:
+        """Return the bits that the entropy model expects; NaN where there is none."""
+        return math.nan
+
+
+class GlicCodec(Codec):
+    """A GLIC model and its `.glic` files.
+
+    Args:
+        name: A model that comes with the package, or the path of a checkpoint.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.model = GLIC.from_pretrained(name)
+        count = self.model.config.qualities
+        qualities = [None] if count == 1 else range(1, count + 1)
+        super().__init__(self.model.config.name, {"identity": model_identity(self.model).hex()}, qualities)
+
+    def encode(self, x: Tensor, quality: float | None) -> bytes:
+        return bitstream.encode(self.model, x, quality)
+
+    def decode(self, data: bytes) -> Tensor:
+        return bitstream.decode(self.model, data)
+
+    def payload(self, data: bytes) -> float:
+        return float(sum(map(len, bitstream.unpack(data).strings)))
+
+    @torch.no_grad()
+    def estimate(self, x: Tensor, quality: float | None) -> float:
+        return -sum(p.log2().sum().item() for p in self.model(x, quality)["likelihoods"].values())
+
+
+class CompressaiCodec(Codec):
+    """One of CompressAI's models with its published weights; its strings end to end, without a container.
+
+    Args:
+        name: As in CompressAI's model zoo.
+    """
+
+    def __init__(self, name: str) -> None:
+        version = {"compressai": metadata.version("compressai"), "metric": "mse"}
+        super().__init__(name, version, range(1, 9 if "cheng2020" not in name else 7))
+        self.load = partial(load_compressai, name)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, quality: float | None) -> bytes:
+        self._coded = self.load(quality=int(quality)).compress(pad(x, 64))
+        self._quality, self._size = int(quality), x.shape[-2:]
+        return b"".join(string for (string,) in self._coded["strings"])
+
+    @torch.no_grad()
+    def decode(self, data: bytes) -> Tensor:
+        """Restore what `encode` made last: without a container, the file alone does not suffice."""
+        model = self.load(quality=self._quality)
+        x_hat = model.decompress(self._coded["strings"], self._coded["shape"])["x_hat"]
+        return crop(x_hat, *self._size).clamp(0, 1)
+
+    def payload(self, data: bytes) -> float:
+        return float(len(data))
+
+    @torch.no_grad()
+    def estimate(self, x: Tensor, quality: float | None) -> float:
+        likelihoods = self.load(quality=int(quality))(pad(x, 64))["likelihoods"]
+        return -sum(p.log2().sum().item() for p in likelihoods.values())
+
+
+class PillowCodec(Codec):
+    """A codec that Pillow writes.
+
+    Args:
+        name: One of `RIVALS`.
+
+    Raises:
+        ConfigError: this installation of Pillow lacks it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.format, library, self.options, self.parameter, qualities = RIVALS[name]
+        if name == "jpegxl":
+            version = _jpegxl_version()
+        elif not features.check(library):
+            raise ConfigError(f"Expected a Pillow with {name} (got {metadata.version('pillow')} without)")
+        else:
+            version = features.version(library)
+        about = {"pillow": metadata.version("pillow"), library: version, "parameter": self.parameter}
+        super().__init__(name, about | self.options, qualities)
+
+    def encode(self, x: Tensor, quality: float | None) -> bytes:
+        image = Image.fromarray(to_8bit(x)[0].permute(1, 2, 0).numpy())
+        file = io.BytesIO()
+        value = [quality] if self.parameter == "quality_layers" else quality
+        image.save(file, format=self.format, **self.options, **{self.parameter: value})
+        return file.getvalue()
+
+    def decode(self, data: bytes) -> Tensor:
+        return read_image(io.BytesIO(data))
+
+
+RIVALS: dict[str, tuple[str, str, dict[str, Any], str, Sequence[int]]] = {
+    "jpeg": (
+        "JPEG", "jpg", {"subsampling": "4:2:0", "optimize": True}, "quality",
+        (5, 8, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 95),
+    ),
+    "jpeg2000": (
+        "JPEG2000", "jpg_2000", {"irreversible": True, "quality_mode": "dB"}, "quality_layers",
+        tuple(range(24, 45, 2)),
+    ),
+    "webp": ("WEBP", "webp", {"method": 6}, "quality", (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95)),
+    "avif": ("AVIF", "avif", {"speed": 4, "subsampling": "4:2:0"}, "quality", tuple(range(10, 91, 10))),
+    "jpegxl": ("JXL", "jpegxl", {"effort": 7}, "quality", (5, 10, 20, 30, 40, 50, 60, 70, 80, 90)),
+}  # fmt: skip
+"""Format, library, options, name of the quality and its values, of what Pillow writes."""
+
+
+def load_codec(name: str) -> Codec:
+    """Return a rival by its name, a model of CompressAI's by its name, or else a GLIC model by name or path.
+
+    Raises:
+        CheckpointError: none of them.
+        ConfigError: a rival that this installation lacks.
+    """
+    if name in RIVALS:
+        return PillowCodec(name)
+    return CompressaiCodec(name) if is_compressai(name) else GlicCodec(name)
+
+
+def _jpegxl_version() -> str:
+    try:
+        import pillow_jxl  # noqa: F401 - optional; it registers itself with Pillow
+    except ImportError as error:
+        raise ConfigError("Expected package pillow-jxl-plugin for jpegxl (got none)") from error
+    return metadata.version("pillow-jxl-plugin")

@@ -1,0 +1,209 @@
+"""Codecs over pictures: a row of figures for each file, and their means in CompressAI's layout."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glic_pyg.config import ConfigError
+from glic_pyg.evaluation.codecs import Codec, load_codec
+from glic_pyg.evaluation.complexity import peak_memory
+from glic_pyg.evaluation.metrics import bpp, decibels, ms_ssim, psnr, psnr_unrounded
+from glic_pyg.files import replacing
+from glic_pyg.image import read_image
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of one file.
+
+    Args:
+        codec: Name of the codec.
+        settings: Hash of its settings.
+        quality: As the codec counts it; NaN for a codec of one quality.
+        picture: Path of the picture.
+        picture_bytes: Size of the picture's file.
+        bpp: Bits per pixel of the file, every byte counted.
+        payload_bpp: Without container and checksums.
+        estimated_bpp: What the entropy model expected.
+        psnr: Of 8-bit pictures over all channels, in dB.
+        psnr_unrounded: Of the restored picture before rounding, in dB.
+        ms_ssim: Of 8-bit pictures.
+        encoding_seconds: From the decoded picture to the file's bytes.
+        decoding_seconds: From the bytes to the picture.
+        encoding_bytes: By which the process grew at most.
+        decoding_bytes: By which the process grew at most.
+    """
+
+    codec: str
+    settings: str
+    quality: float
+    picture: str
+    picture_bytes: int
+    bpp: float
+    payload_bpp: float
+    estimated_bpp: float
+    psnr: float
+    psnr_unrounded: float
+    ms_ssim: float
+    encoding_seconds: float
+    decoding_seconds: float
+    encoding_bytes: int
+    decoding_bytes: int
+
+    @property
+    def key(self) -> tuple[str, str, str, str, int]:
+        """What tells rows apart; a row with the same key need not be measured again."""
+        return self.codec, self.settings, repr(self.quality), self.picture, self.picture_bytes
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file to make.
+
+    Args:
+        codec: As `load_codec` takes it.
+        quality: One of the codec's, or one between; None for a codec of one quality.
+        picture: To compress.
+    """
+
+    codec: str
+    quality: float | None
+    picture: Path
+
+    def key(self, codec: Codec) -> tuple[str, str, str, str, int]:
+        """Return the key that its row will have."""
+        quality = math.nan if self.quality is None else float(self.quality)
+        size = self.picture.stat().st_size
+        return codec.name, settings_hash(codec), repr(quality), self.picture.as_posix(), size
+
+
+def settings_hash(codec: Codec) -> str:
+    """Return a short hash of whatever changes a codec's files."""
+    return hashlib.sha256(json.dumps(codec.settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=4)
+def warm_codec(name: str) -> Codec:
+    """Load a codec once per process, and let it compile what it compiles."""
+    codec = load_codec(name)
+    codec.decode(codec.encode(torch.zeros(1, 3, 64, 64), codec.qualities[0]))
+    return codec
+
+
+def measure(job: Job) -> Row:
+    """Compress a picture, restore it, and compare."""
+    codec, x = warm_codec(job.codec), read_image(job.picture)
+    with peak_memory() as encoding:
+        start = time.perf_counter()
+        data = codec.encode(x, job.quality)
+        encoding_seconds = time.perf_counter() - start
+    with peak_memory() as decoding:
+        start = time.perf_counter()
+        x_hat = codec.decode(data)
+        decoding_seconds = time.perf_counter() - start
+    pixels = x[0, 0].numel()
+    name, settings, _, picture, size = job.key(codec)
+    return Row(
+        codec=name,
+        settings=settings,
+        quality=math.nan if job.quality is None else float(job.quality),
+        picture=picture,
+        picture_bytes=size,
+        bpp=bpp(data, x),
+        payload_bpp=8 * codec.payload(data) / pixels,
+        estimated_bpp=codec.estimate(x, job.quality) / pixels,
+        psnr=psnr(x, x_hat),
+        psnr_unrounded=psnr_unrounded(x, x_hat),
+        ms_ssim=ms_ssim(x, x_hat),
+        encoding_seconds=encoding_seconds,
+        decoding_seconds=decoding_seconds,
+        encoding_bytes=encoding["bytes"],
+        decoding_bytes=decoding["bytes"],
+    )
+
+
+class Table:
+    """Rows in a CSV file that grows one by one, so that an interrupted evaluation goes on where it was.
+
+    Args:
+        path: The file; it need not be there.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[tuple[str, str, str, str, int], Row] = {}
+        kinds = {field.name: {"str": str, "int": int, "float": float}[field.type] for field in fields(Row)}
+        if path.exists():
+            try:
+                with path.open(newline="") as file:
+                    for line in csv.DictReader(file):
+                        if None not in line.values():  # the last one, where a run was killed
+                            row = Row(**{name: kind(line[name]) for name, kind in kinds.items()})
+                            self.rows[row.key] = row
+            except (OSError, ValueError, KeyError, csv.Error) as error:
+                raise ConfigError(f"Expected a table of this tool (got {path}: {error!r})") from error
+        with replacing(path) as aside, aside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(kinds), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in self.rows.values())
+
+    def add(self, row: Row) -> None:
+        """Append a row to the file."""
+        self.rows[row.key] = row
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, list(asdict(row)), lineterminator="\n").writerow(asdict(row))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    mean = statistics.fmean(values)
+    return mean if math.isfinite(mean) else None
+
+
+def results(codec: Codec, rows: Sequence[Row], *, description: str) -> dict[str, Any]:
+    """Return the means over the pictures, a value per quality, as CompressAI lays out its results.
+
+    Args:
+        codec: The codec.
+        rows: Its rows, of the same pictures at every quality.
+        description: What was measured.
+    """
+    qualities = sorted({row.quality for row in rows}, key=lambda q: (math.isnan(q), q))
+    of_quality = [[row for row in rows if repr(row.quality) == repr(q)] for q in map(float, qualities)]
+
+    def means(name: str) -> list[float | None]:
+        return [_mean([getattr(row, name) for row in some]) for some in of_quality]
+
+    return {
+        "name": codec.name,
+        "description": description,
+        "settings": codec.settings,
+        "results": {
+            "quality": [None if math.isnan(q) else q for q in qualities],
+            "bpp": means("bpp"),
+            "psnr-rgb": means("psnr"),
+            "ms-ssim-rgb": means("ms_ssim"),
+            "ms-ssim-db-rgb": [_mean([decibels(row.ms_ssim) for row in some]) for some in of_quality],
+            "payload-bpp": means("payload_bpp"),
+            "estimated-bpp": means("estimated_bpp"),
+            "psnr-rgb-unrounded": means("psnr_unrounded"),
+            "encoding_time": means("encoding_seconds"),
+            "decoding_time": means("decoding_seconds"),
+            "encoding_memory": means("encoding_bytes"),
+            "decoding_memory": means("decoding_bytes"),
+        },
+    }

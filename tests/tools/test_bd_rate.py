@@ -1,0 +1,90 @@
+import json
+
+import pytest
+
+from glic_pyg.evaluation.anchors import anchor_names, load_anchor
+
+
+def results(path, *, scale=1.0, gain=0.0):
+    scores = [gain + score for score in (28, 30, 32, 34)]
+    values = {"bpp": [scale * rate for rate in (0.1, 0.2, 0.4, 0.8)], "psnr-rgb": scores}
+    path.write_text(json.dumps({"name": path.stem, "results": values}))
+    return path
+
+
+def test_two_files(tool, tmp_path):
+    anchor, test = results(tmp_path / "a.json"), results(tmp_path / "b.json", scale=0.7)
+    status, out, _ = tool("bd_rate", "--anchor", anchor, "--compare", test, "--method", "pchip")
+    assert status == 0
+    first, second = out.splitlines()
+    assert first == f"psnr-rgb against {anchor}, pchip"
+    assert second.startswith(f"{test}  BD-rate -30.00 %, BD-score +1.029 dB, overlap 100%")
+
+
+def test_thin_overlap_is_told(tool, tmp_path):
+    anchor, test = results(tmp_path / "a.json"), results(tmp_path / "b.json", gain=4)
+    _, out, _ = tool("bd_rate", "--anchor", anchor, "--compare", test)
+    assert "overlap 20% (thin!)" in out
+
+
+def test_the_mean_over_pictures_is_told_where_there_is_a_table(tool, tmp_path):
+    """Two pictures, for which one codec takes a half and four fifths of the other's bits."""
+    header = (
+        "codec,settings,quality,picture,picture_bytes,bpp,payload_bpp,estimated_bpp,psnr,psnr_unrounded,"
+        "ms_ssim,encoding_seconds,decoding_seconds,encoding_bytes,decoding_bytes"
+    )
+    lines = [header]
+    for codec, shares in {"a": (1, 1), "b": (0.5, 0.8)}.items():
+        for picture, share in enumerate(shares):
+            for quality in range(4):
+                rate, score = share * 0.1 * 2**quality, 28 + 2 * quality
+                lines.append(f"{codec},s,{quality},p{picture},9,{rate},1,1,{score},{score},0.9,1,1,1,1")
+    (tmp_path / "pictures.csv").write_text("\n".join(lines) + "\n")
+    anchor, test = results(tmp_path / "a.json"), results(tmp_path / "b.json", scale=0.65)
+    _, out, _ = tool("bd_rate", "--anchor", anchor, "--compare", test)
+    assert "BD-rate -35.00 %" in out
+    assert out.rstrip().endswith("; mean over 2 pictures -35.00 %")
+
+
+def test_the_papers_table(tool):
+    """The 20 cells that others have rebuilt from the same points."""
+    status, out, _ = tool("bd_rate", "--paper")
+    assert status == 0
+    assert out.splitlines()[-1] == "20 of 33 cells reproduced"
+    rows = {line.split()[0]: line for line in out.splitlines() if line}
+    for name in ("MLIC++", "FTIC", "CCA", "HPCM", "DCAE", "LALIC"):
+        assert rows[name].count("reproduced") == 3
+    assert rows["MambaIC"].count("no data") == 3
+    assert rows["HPCM-Large"].count("not in the paper") == 3
+
+
+def test_every_published_curve_has_a_source_and_rises(tool):
+    for name in anchor_names():
+        anchor = load_anchor(name)
+        assert anchor["source"]
+        assert anchor["results"]["bpp"] == sorted(anchor["results"]["bpp"])
+        assert all(len(values) == len(anchor["results"]["bpp"]) for values in anchor["results"].values())
+    _, out, _ = tool("bd_rate", "--list")
+    assert out.split() == anchor_names()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: Expected --anchor and --compare, or --paper, or --list (got neither)"),
+        (
+            ["--anchor", "kodak/dcea", "--compare", "kodak/glic"],
+            "error: Expected a .json file or published points such as kodak/dcae (got kodak/dcea); did",
+        ),
+        (["--anchor", "no.json", "--compare", "kodak/glic"], "error: Expected a results file with psnr"),
+        (
+            ["--anchor", "kodak/dcae-msssim", "--compare", "kodak/glic"],
+            "error: Expected psnr-rgb of kodak/dcae-msssim (got",
+        ),
+    ],
+)
+def test_bad_input_gives_one_line(tool, arguments, message):
+    status, _, err = tool("bd_rate", *arguments)
+    (line,) = err.splitlines()
+    assert status == 2
+    assert line.startswith(message)

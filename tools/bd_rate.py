@@ -1,0 +1,138 @@
+"""Compare rate-distortion curves: BD-rate and BD-PSNR, by package bjontegaard.
+
+    python tools/bd_rate.py --anchor results/jpeg.json --compare results/glic_nano.json results/webp.json
+    python tools/bd_rate.py --anchor kodak/vtm-compressai --compare kodak/glic results/glic_nano.json
+    python tools/bd_rate.py --paper
+
+A curve is a results file in CompressAI's layout (tools/evaluate.py writes them), or published points by name
+(--list). Where a table of pictures lies beside two files, the mean of the pictures' BD-rates is told too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from pathlib import Path
+
+from glic_pyg import cli
+from glic_pyg.config import ConfigError
+from glic_pyg.evaluation.anchors import DATASETS, anchor_names, load_paper_table
+from glic_pyg.evaluation.bd import METHODS, Curve, Delta, delta
+from glic_pyg.evaluation.measure import Table
+from glic_pyg.evaluation.metrics import decibels
+from glic_pyg.evaluation.paper import VTM, curve, rebuild_table
+
+THIN = 0.75
+METRICS = {"psnr-rgb": lambda row: row.psnr, "ms-ssim-db-rgb": lambda row: decibels(row.ms_ssim)}
+
+
+def main() -> int:
+    """Parse the command line and print the deltas."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--anchor", metavar="FILE|NAME", help="what the others are compared with")
+    add("--compare", nargs="+", default=[], metavar="FILE|NAME", help="the others")
+    add("--metric", choices=list(METRICS), default="psnr-rgb", help="default: %(default)s")
+    add("--method", choices=METHODS, default="cubic", help="of interpolation (default: %(default)s)")
+    add("--bpp", type=float, nargs=2, metavar=("LEAST", "MOST"), help="leave out points beyond these rates")
+    add("--paper", action="store_true", help="rebuild the paper's table from published points")
+    add("--list", action="store_true", help="list the published points")
+    args = parser.parse_args()
+    if args.list:
+        print("\n".join(anchor_names()))
+    elif args.paper:
+        _print_paper(args.method)
+    elif args.anchor is None or not args.compare:
+        raise ConfigError("Expected --anchor and --compare, or --paper, or --list (got neither)")
+    else:
+        _compare(args)
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> None:
+    least, most = args.bpp or (0, math.inf)
+    limits = f", {least:g} to {most:g} bpp" if args.bpp else ""
+    print(f"{args.metric} against {args.anchor}, {args.method}{limits}")
+    anchor = _load(args.anchor, args.metric).within(least, most)
+    width = max(map(len, args.compare))
+    for name in args.compare:
+        result = delta(anchor, _load(name, args.metric).within(least, most), method=args.method)
+        line = f"{name:{width}}  {_text(result)}"
+        pictures = _per_picture(args.anchor, name, args)
+        if pictures:
+            mean = statistics.fmean(result.rate for result in pictures)
+            line += f"; mean over {len(pictures)} pictures {mean:+.2f} %"
+        print(line)
+
+
+def _text(result: Delta) -> str:
+    thin = " (thin!)" if result.overlap < THIN else ""
+    shares = f"overlap {result.overlap:.0%}{thin}"
+    return f"BD-rate {result.rate:+.2f} %, BD-score {result.score:+.3f} dB, {shares}"
+
+
+def _load(name: str, metric: str) -> Curve:
+    if not name.endswith(".json"):
+        return curve(name, metric=metric)
+    try:
+        content = json.loads(Path(name).read_text())["results"]
+        return Curve(name, tuple(map(float, content["bpp"])), tuple(map(float, content[metric])))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"Expected a results file with {metric} (got {name}: {error!r})") from error
+
+
+def _per_picture(anchor: str, test: str, args: argparse.Namespace) -> list[Delta]:
+    """Return a delta per picture that both have in the tables beside them; none without tables."""
+    least, most = args.bpp or (0, math.inf)
+    curves: list[dict[str, Curve]] = []
+    for name in (anchor, test):
+        path = Path(name)
+        if path.suffix != ".json" or not (path.parent / "pictures.csv").exists():
+            return []
+        codec = json.loads(path.read_text())["name"]
+        rows = [row for row in Table(path.parent / "pictures.csv").rows.values() if row.codec == codec]
+        curves.append(
+            {
+                picture: Curve(
+                    f"{codec}, {picture}",
+                    tuple(row.bpp for row in rows if row.picture == picture),
+                    tuple(METRICS[args.metric](row) for row in rows if row.picture == picture),
+                ).within(least, most)
+                for picture in {row.picture for row in rows}
+            }
+        )
+    deltas = []
+    for picture in sorted(curves[0].keys() & curves[1].keys()):
+        try:
+            deltas.append(delta(curves[0][picture], curves[1][picture], method=args.method))
+        except ConfigError:  # too few points of this picture within the range
+            continue
+    return deltas
+
+
+def _print_paper(method: str) -> None:
+    print(load_paper_table()["source"]["paper"])
+    print(f"BD-rate in % of PSNR (RGB), {method}, against {', '.join(VTM.values())}")
+    print("Published, then computed from published points:\n")
+    cells = rebuild_table(method=method)
+    print(f"{'':12}" + "".join(f"{dataset:36}" for dataset in DATASETS))
+    for name in dict.fromkeys(cell.method for cell in cells):
+        texts = []
+        for cell in cells:
+            if cell.method == name:
+                numbers = [
+                    "     -" if math.isnan(value) else f"{value:6.2f}"
+                    for value in (cell.published, cell.computed)
+                ]
+                texts.append(f"{' '.join(numbers)}  {cell.verdict}")
+        print(f"{name:12}" + "".join(f"{text:36}" for text in texts).rstrip())
+    told = [cell for cell in cells if not math.isnan(cell.published)]
+    print(f"\n{sum(cell.verdict == 'reproduced' for cell in told)} of {len(told)} cells reproduced")
+
+
+if __name__ == "__main__":
+    cli.run(main)
