@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import shlex
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -63,8 +65,9 @@ def main() -> int:
     curves = {}
     for name, codec in codecs.items():
         rows = [table.rows[job.key(codec)] for job in jobs if job.codec == name]
-        about = f"{name}, real files, {len(pictures)} pictures, workers {args.workers}"
-        means = results(codec, rows, description=about)
+        about = f"real files of {len(pictures)} pictures, workers {args.workers}"
+        command = shlex.join(["python", *sys.argv])
+        means = results(str(name), codec, rows, description=about, command=command)
         with replacing(args.output / f"{codec.name}.json") as aside:
             aside.write_text(json.dumps(means, indent=1) + "\n")
         _print_means(means)

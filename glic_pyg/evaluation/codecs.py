@@ -138,7 +138,7 @@ class PillowCodec(Codec):
     def encode(self, x: Tensor, quality: float | None) -> bytes:
         image = Image.fromarray(to_8bit(x)[0].permute(1, 2, 0).numpy())
         file = io.BytesIO()
-        value = [quality] if self.parameter == "quality_layers" else quality
+        value = [quality] if self.parameter == "quality_layers" else int(quality)
         image.save(file, format=self.format, **self.options, **{self.parameter: value})
         return file.getvalue()
 

@@ -174,16 +174,21 @@ def _mean(values: Sequence[float]) -> float | None:
     return mean if math.isfinite(mean) else None
 
 
-def results(codec: Codec, rows: Sequence[Row], *, description: str) -> dict[str, Any]:
+def results(
+    name: str, codec: Codec, rows: Sequence[Row], *, description: str, command: str
+) -> dict[str, Any]:
     """Return the means over the pictures, a value per quality, as CompressAI lays out its results.
 
     Args:
+        name: As `load_codec` takes it.
         codec: The codec.
         rows: Its rows, of the same pictures at every quality.
         description: What was measured.
+        command: That measured it.
     """
-    qualities = sorted({row.quality for row in rows}, key=lambda q: (math.isnan(q), q))
-    of_quality = [[row for row in rows if repr(row.quality) == repr(q)] for q in map(float, qualities)]
+    # By their texts: NaN does not equal itself.
+    qualities = sorted({repr(row.quality) for row in rows}, key=float)
+    of_quality = [[row for row in rows if repr(row.quality) == quality] for quality in qualities]
 
     def means(name: str) -> list[float | None]:
         return [_mean([getattr(row, name) for row in some]) for some in of_quality]
@@ -191,9 +196,11 @@ def results(codec: Codec, rows: Sequence[Row], *, description: str) -> dict[str,
     return {
         "name": codec.name,
         "description": description,
+        "command": command,
+        "codec": name,
         "settings": codec.settings,
         "results": {
-            "quality": [None if math.isnan(q) else q for q in qualities],
+            "quality": [None if math.isnan(q) else q for q in map(float, qualities)],
             "bpp": means("bpp"),
             "psnr-rgb": means("psnr"),
             "ms-ssim-rgb": means("ms_ssim"),

@@ -39,6 +39,8 @@ def test_means_are_of_real_files(tool, pictures, tiny_model, model_file, tmp_pat
     assert 0 < written["payload-bpp"][0] < written["bpp"][0]
     assert written["ms-ssim-rgb"] == [None]  # too small for five scales
     assert all(written[key][0] > 0 for key in ("encoding_time", "decoding_time"))
+    tool("evaluate", "-d", *folders, "--model", model_file, "-o", tmp_path / "out")  # reads what it wrote
+    assert json.loads((tmp_path / "out" / "tiny.json").read_text())["results"] == written
 
 
 def test_rivals_qualities_and_bd_rates(tool, pictures, variable_model, tmp_path):

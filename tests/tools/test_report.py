@@ -1,0 +1,72 @@
+import json
+import shutil
+
+import pytest
+
+from glic_pyg import checkpoint
+from glic_pyg.image import write_png
+
+
+@pytest.fixture
+def results(tool, photo, variable_model, tmp_path):
+    """Two pictures by two codecs."""
+    (tmp_path / "photos").mkdir()
+    for i, size in enumerate([(176, 192), (200, 180)]):
+        write_png(photo(*size), tmp_path / "photos" / f"{i}.png")
+    checkpoint.save(variable_model, tmp_path / "model.safetensors")
+    status, _, err = tool(
+        "evaluate", "-d", tmp_path / "photos", "-o", tmp_path / "results",
+        "--model", tmp_path / "model.safetensors", "--rival", "jpeg",
+    )  # fmt: skip
+    assert status == 0, err
+    return tmp_path / "results"
+
+
+def test_curves_and_tables(tool, results, tmp_path):
+    status, out, err = tool(
+        "report", results, "-o", tmp_path / "report", "--compare", "kodak/vtm-compressai", "--pictures", "1"
+    )
+    assert (status, out) == (0, f"{tmp_path / 'report' / 'report.html'}\n"), err
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "kodak/vtm-compressai" in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    for row in json.loads((results / "jpeg.json").read_text())["results"]["bpp"]:
+        assert f"<td>{row:.4g}</td>" in page
+    assert {path.suffix for path in (tmp_path / "report").iterdir()} == {".html", ".png", ".svg"}
+
+
+def test_two_codecs_side_by_side_in_a_browser(tool, results, tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium")
+    tool("report", results, "-o", tmp_path / "report", "--pictures", "2")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = chromium.new_page()
+        errors = []
+        page.on("pageerror", lambda error: errors.append(error))
+        page.goto((tmp_path / "report" / "report.html").as_uri())
+        assert page.locator("#picture option").all_inner_texts() == ["0.png", "1.png"]
+        labels = page.locator("#left option").all_inner_texts()
+        assert [label.split(":")[0] for label in labels] == ["original", "tiny", "jpeg"]
+        page.locator("#left").select_option(index=2)
+        shown = page.locator("#over").get_attribute("src")
+        assert shown != page.locator("#under").get_attribute("src")
+        assert page.evaluate("document.getElementById('over').naturalWidth") == 192
+        page.locator("#picture").select_option("1.png")
+        assert page.locator("#over").get_attribute("src") != shown
+        page.locator("#compare").click(position={"x": 45, "y": 50})
+        assert page.locator("#split").input_value() == "25"
+        page.locator("#difference").check()
+        assert "difference" in page.locator("#compare").get_attribute("class")
+        assert not errors
+        chromium.close()
+
+
+def test_no_results(tool, tmp_path):
+    status, _, err = tool("report", tmp_path, "-o", tmp_path / "report")
+    assert (status, err) == (2, f"error: Expected results of tools/evaluate.py in {tmp_path} (got none)\n")

@@ -1,0 +1,155 @@
+"""Make a report of what tools/evaluate.py measured: curves, tables, pictures side by side.
+
+    python tools/report.py results/ -o report/
+    python tools/report.py results/ -o report/ --compare kodak/vtm-compressai --benchmark costs.json
+
+The folder gets `report.html`, one file that needs no network, and the curves as PNG and SVG.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from glic_pyg import cli
+from glic_pyg.config import ConfigError
+from glic_pyg.evaluation.bd import METHODS, Curve, delta
+from glic_pyg.evaluation.codecs import load_codec
+from glic_pyg.evaluation.curves import draw_curves
+from glic_pyg.evaluation.measure import Row, Table
+from glic_pyg.evaluation.metrics import bpp, psnr
+from glic_pyg.evaluation.paper import curve
+from glic_pyg.evaluation.report import Restored, build_report
+from glic_pyg.files import replacing
+from glic_pyg.image import read_image
+
+SCORES = {"psnr-rgb": "PSNR (RGB) in dB", "ms-ssim-db-rgb": "MS-SSIM in dB"}
+
+
+def main() -> int:
+    """Parse the command line, read the results, write the report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("results", type=Path, help="output folder of tools/evaluate.py")
+    add("-o", "--output", type=Path, required=True, help="folder")
+    add("--compare", nargs="+", default=[], metavar="NAME", help="published points (tools/bd_rate.py --list)")
+    add("--benchmark", type=Path, metavar="FILE", help="JSON of tools/benchmark.py")
+    add("--method", choices=METHODS, default="cubic", help="of BD-rates (default: %(default)s)")
+    add("--bpp", type=float, nargs=2, default=(0.1, 0.9), help="range of rates (default: 0.1 0.9)")
+    add("--pictures", type=int, default=3, help="how many to show (default: %(default)s)")
+    add("--picture-bpp", type=float, default=0.25, help="rate to show them at (default: %(default)s)")
+    args = parser.parse_args()
+    results = _read_results(args.results)
+    table = Table(args.results / "pictures.csv")
+
+    figures, deltas = {}, {}
+    for metric, label in SCORES.items():
+        curves = _curves(results, args.compare, metric)
+        if not curves:
+            continue
+        figure = draw_curves(curves, score=label, most_bpp=args.bpp[1])
+        figures[f"{label} against bits per pixel, means over the pictures"] = figure
+        for kind in ("png", "svg"):
+            with replacing(args.output / f"{metric}.{kind}") as aside:
+                figure.savefig(aside, format=kind, dpi=160)
+        caption = f"BD-rate in % of the row against the column, {label}, {args.method}, "
+        caption += "{:g} to {:g} bpp (overlap of the scores)".format(*args.bpp)
+        deltas[caption] = _delta_table(curves, args)
+
+    page = build_report(
+        title=f"Codecs compared on {_number(table)} pictures",
+        command=shlex.join(["python", *sys.argv]),
+        results=results,
+        deltas=deltas,
+        figures=figures,
+        complexity=json.loads(args.benchmark.read_text()) if args.benchmark else [],
+        pictures=_pictures(table, results, args),
+    )
+    with replacing(args.output / "report.html") as aside:
+        aside.write_text(page, encoding="utf-8")
+    print(args.output / "report.html")
+    return 0
+
+
+def _read_results(folder: Path) -> list[dict[str, Any]]:
+    """Return the codecs' results, those of GLIC first."""
+    try:
+        results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+        results.sort(key=lambda result: "identity" not in result["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"Expected results of tools/evaluate.py in {folder} (got {error!r})") from error
+    if not results:
+        raise ConfigError(f"Expected results of tools/evaluate.py in {folder} (got none)")
+    return results
+
+
+def _curves(results: Sequence[dict[str, Any]], names: Sequence[str], metric: str) -> list[Curve]:
+    curves = []
+    for result in results:
+        values = result["results"]
+        if None not in values[metric]:
+            curves.append(Curve(result["name"], tuple(values["bpp"]), tuple(values[metric])))
+    for name in names:
+        try:
+            curves.append(curve(name, metric=metric))
+        except ConfigError:
+            if metric == "psnr-rgb":  # few have points of MS-SSIM
+                raise
+    return curves
+
+
+def _delta_table(curves: Sequence[Curve], args: argparse.Namespace) -> list[list[str]]:
+    rows = [["", *(anchor.name for anchor in curves)]]
+    limited = [curve.within(*args.bpp) for curve in curves]
+    for test in limited:
+        cells = []
+        for anchor in limited:
+            try:
+                result = delta(anchor, test, method=args.method)
+                cells.append("" if anchor is test else f"{result.rate:+.2f} ({result.overlap:.0%})")
+            except ConfigError:  # too few points, or nothing in common
+                cells.append("-")
+        rows.append([test.name, *cells])
+    return rows
+
+
+def _number(table: Table) -> int:
+    return len({row.picture for row in table.rows.values()})
+
+
+def _pictures(table: Table, results: Sequence[dict[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
+    """Restore some pictures, spread over all of them, with every codec at the quality nearest in rate."""
+    names = sorted({row.picture for row in table.rows.values()})
+    chosen = names[:: max(1, len(names) // max(1, args.pictures))][: args.pictures]
+    shown: dict[str, Any] = {}
+    for name in tqdm(chosen, desc="pictures", disable=None):
+        x, restored = read_image(name), []
+        for result in results:
+            rows = [
+                row for row in table.rows.values() if row.picture == name and row.codec == result["name"]
+            ]
+            if rows:
+                nearest = min(rows, key=lambda row: abs(row.bpp - args.picture_bpp))
+                restored.append(_restore(nearest, result, x))
+        shown[Path(name).name] = (x, restored)
+    return shown
+
+
+def _restore(row: Row, result: dict[str, Any], x: Any) -> Restored:
+    codec = load_codec(result["codec"])
+    data = codec.encode(x, None if row.quality != row.quality else row.quality)
+    x_hat = codec.decode(data)
+    return Restored(row.codec, bpp(data, x), psnr(x, x_hat), x_hat)
+
+
+if __name__ == "__main__":
+    cli.run(main)
