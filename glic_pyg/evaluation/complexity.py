@@ -150,14 +150,3 @@ def _status(name: str) -> int:
 def _(query: Any, key_value: Any, scale: Any, bias: Any, row: Any, *_: Any, **__: Any) -> int:
     edges, (_, heads, dims) = row[0], query
     return 4 * edges * heads * dims
-
-
-@register_flop_formula(torch.ops.glic_pyg.normed_feed_forward)
-def _(
-    x: Any, weight: Any, bias: Any, project_in: Any, depthwise: Any, project_out: Any, *_: Any, **__: Any
-) -> int:
-    positions = x[0] * x[1] * x[2]
-    weights = project_in[0] * project_in[1] + project_out[0] * project_out[1]
-    if depthwise is not None:
-        weights += 9 * depthwise[0]
-    return 2 * positions * weights

@@ -37,8 +37,8 @@ class GatedFeedForward(nn.Module):
 
     .. math:: x + W_{out}(\mathrm{GELU}(a) \odot b), \quad [a, b] = D(W_{in} \mathrm{LN}(x))
 
-    On the CPU in float32 one operator does it all without holding the hidden features (see
-    `glic_pyg.nn.kernels.feed_forward`); elsewhere the modules are called one after the other.
+    On the CPU in float32, where no gradient is wanted, one function does it all without holding the hidden
+    features (see `glic_pyg.nn.kernels.feed_forward`); elsewhere the modules are called one after the other.
 
     Args:
         channels: Channels C in and out.
@@ -59,9 +59,9 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to the same shape."""
-        if x.device.type == "cpu" and x.dtype == torch.float32:
-            return self._in_bands(x)
-        return self.by_modules(x)
+        if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
+            return self.by_modules(x)
+        return self._in_bands(x)
 
     def by_modules(self, x: Tensor) -> Tensor:
         """Compute the same by one module after the other, on any device and in any precision."""
