@@ -26,11 +26,10 @@ from torch import Tensor
 
 from glic_pyg.checkpoint import model_identity
 from glic_pyg.codec import GLIC
+from glic_pyg.image import MAX_PIXELS
 
 MAGIC = b"GLIC"
 VERSION = 2
-MAX_PIXELS = 2**27
-"""More than Pillow opens; a larger size is damage or malice."""
 QUALITY_STEPS = 256
 """Qualities told apart between two whole ones."""
 
@@ -69,31 +68,36 @@ def encode(model: GLIC, x: Tensor, quality: float | None = None) -> bytes:
         quality: Only for a model of several qualities, by default the middle one; rounded to 256ths.
 
     Raises:
-        BitstreamError: the picture is too large.
         QualityError: the model has no such quality.
     """
     height, width = x.shape[-2:]
-    _check_size(height, width)
-    quality = model.config.default_quality if quality is None else quality
-    steps = 0 if quality is None else round(quality * QUALITY_STEPS)
+    steps = quality_steps(model, quality)
     out = model.compress(x, steps / QUALITY_STEPS if steps else None)
     strings = tuple(string for (string,) in out["strings"])
     checksum = _latent_checksum(out["y_hat"])
     return pack(Bitstream(model_identity(model), steps, height, width, checksum, strings))
 
 
-def decode(model: GLIC, data: bytes) -> Tensor:
+def quality_steps(model: GLIC, quality: float | None) -> int:
+    """Return a quality as files say it, in 256ths: for None the middle one, 0 of a model of one quality."""
+    quality = model.config.default_quality if quality is None else quality
+    return 0 if quality is None else round(quality * QUALITY_STEPS)
+
+
+def decode(model: GLIC, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Restore the picture of a .glic file, `1 x 3 x H x W` in [0, 1].
 
     Args:
         model: The model that the file was made with.
         data: The file's bytes.
+        max_pixels: A larger picture is refused before anything is decoded.
 
     Raises:
-        BitstreamError: not a .glic file, damaged, of another version or another model, or this
+        BitstreamError: not a .glic file, damaged, too large, of another version or another model, or this
             machine does not compute the latents that the encoder had.
     """
     stream = unpack(data)
+    _check_size(stream.height, stream.width, max_pixels)
     identity = model_identity(model)
     if stream.identity != identity:
         raise BitstreamError(
@@ -147,7 +151,6 @@ def unpack(data: bytes) -> Bitstream:
     identity = reader.take(8)
     quality = reader.number() if version > 1 else 0
     height, width = reader.number(), reader.number()
-    _check_size(height, width)
     latent_checksum = int.from_bytes(reader.take(4), "little")
     strings = []
     while not reader.at_end():
@@ -192,9 +195,9 @@ def _varint(value: int) -> bytes:
     return bytes(data)
 
 
-def _check_size(height: int, width: int) -> None:
-    if not 1 <= height * width <= MAX_PIXELS:
-        raise BitstreamError(f"Expected a picture of 1 to {MAX_PIXELS} pixels (got {width} x {height})")
+def _check_size(height: int, width: int, max_pixels: int) -> None:
+    if not 1 <= height * width <= max_pixels:
+        raise BitstreamError(f"Expected a picture of 1 to {max_pixels} pixels (got {width} x {height})")
 
 
 def _latent_checksum(y_hat: Tensor) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -16,7 +17,7 @@ from glic_pyg.checkpoint import CheckpointError
 from glic_pyg.codec import QualityError
 from glic_pyg.config import ConfigError
 from glic_pyg.files import files_below
-from glic_pyg.image import ImageError
+from glic_pyg.image import MAX_PIXELS, ImageError
 
 USER_ERRORS = (BitstreamError, CheckpointError, ConfigError, ImageError, QualityError, OSError)
 """What bad input raises; anything else is a bug and keeps its traceback."""
@@ -36,6 +37,13 @@ def run(main: Callable[[], int]) -> NoReturn:
     sys.exit(status)
 
 
+def add_max_pixels(parser: ArgumentParser) -> None:
+    """Add the flag that bounds the size of pictures."""
+    parser.add_argument(
+        "--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures (default: %(default)s)"
+    )
+
+
 def convert_files(
     source: Path,
     target: Path,
@@ -43,10 +51,12 @@ def convert_files(
     *,
     suffixes: Collection[str],
     new_suffix: str,
+    is_done: Callable[[Path, Path], bool],
 ) -> int:
     """Convert a file, or every file with one of the suffixes in a folder and below, keeping relative names.
 
-    In a folder a file that cannot be converted is reported and the others go on.
+    In a folder a file that cannot be converted is reported and the others go on; what an earlier call has
+    converted already is left alone.
 
     Args:
         source: File or folder.
@@ -54,6 +64,8 @@ def convert_files(
         work: Converts one file to another and returns a line to print.
         suffixes: Of the files to convert in a folder, lower case.
         new_suffix: Of the converted files in a folder.
+        is_done: Whether a file of the folder is what converting another would give; asked only if it is there
+            and not older.
 
     Returns:
         The exit status: 1 if any file of the folder could not be converted.
@@ -69,9 +81,12 @@ def convert_files(
     found = files_below(source, suffixes)
     if not found:
         raise OSError(f"Expected files to convert in {source} (got none)")
-    failed = 0
+    failed = done = 0
     names = output_names([path.relative_to(source) for path in found], new_suffix)
     for path, name in zip(tqdm(found, unit="file", disable=None), names, strict=True):
+        if _is_newer(target / name, path) and is_done(path, target / name):
+            done += 1
+            continue
         try:
             line = work(path, target / name)
         except USER_ERRORS as error:
@@ -80,9 +95,15 @@ def convert_files(
         else:
             with tqdm.external_write_mode():
                 print(line)
+    if done:
+        print(f"{done} of {len(found)} files were done already")
     if failed:
         _print_line("error", f"{failed} of {len(found)} files could not be converted")
     return int(failed > 0)
+
+
+def _is_newer(target: Path, source: Path) -> bool:
+    return target.is_file() and target.stat().st_mtime >= source.stat().st_mtime
 
 
 def output_names(paths: Iterable[Path], suffix: str) -> list[Path]:

@@ -16,22 +16,36 @@ class ImageError(ValueError):
     """A picture that cannot be read; the message is one line for the user."""
 
 
-def read_image(path: str | Path) -> Tensor:
+MAX_PIXELS = 2**27
+"""Of pictures that are read or restored unless somebody asks for more: a larger one is damage or malice."""
+
+
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read a picture as an RGB tensor `1 x 3 x H x W` in [0, 1].
 
     Grey and palette pictures become RGB, 16-bit grey keeps its precision, CMYK is converted, the
     EXIF orientation is applied, and alpha is composited over white (with a warning where it is not
     opaque). Of an animation the first frame is taken.
 
+    Args:
+        path: The file.
+        max_pixels: A larger picture is refused before it is decoded; Pillow's own limit, about 2 ** 27.4,
+            holds as well.
+
     Raises:
-        ImageError: no such file, no picture, damaged, or too large to be one (Pillow's limit).
+        ImageError: no such file, no picture, damaged, or too large.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                if image.width * image.height > max_pixels:
+                    size = f"{image.width} x {image.height}"
+                    raise ImageError(f"Expected at most {max_pixels} pixels (got {path}: {size})")
                 image.load()
                 image = ImageOps.exif_transpose(image)
+    except ImageError:
+        raise
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"Expected a picture (got {path}: {reason})") from error

@@ -1,3 +1,4 @@
+import os
 import warnings
 from pathlib import Path
 
@@ -54,9 +55,14 @@ def upper(source: Path, target: Path) -> str:
     return f"{target.name} done"
 
 
+def never(source: Path, target: Path) -> bool:
+    return False
+
+
 def test_one_file(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("text")
-    assert convert_files(tmp_path / "a.txt", tmp_path / "b", upper, suffixes=(), new_suffix="") == 0
+    settings = {"suffixes": (), "new_suffix": "", "is_done": never}
+    assert convert_files(tmp_path / "a.txt", tmp_path / "b", upper, **settings) == 0
     assert (tmp_path / "b").read_text() == "TEXT"
     assert capsys.readouterr().out == "b done\n"
 
@@ -66,7 +72,7 @@ def test_folder(tmp_path, capsys):
     (source / "sub").mkdir(parents=True)
     for name, text in {"a.txt": "one", "sub/b.TXT": "two", "c.txt": "bad", "note.md": "left alone"}.items():
         (source / name).write_text(text)
-    assert convert_files(source, target, upper, suffixes={".txt"}, new_suffix=".up") == 1
+    assert convert_files(source, target, upper, suffixes={".txt"}, new_suffix=".up", is_done=never) == 1
     written = {str(p.relative_to(target)): p.read_text() for p in target.rglob("*") if p.is_file()}
     assert written == {"a.up": "ONE", "sub/b.up": "TWO"}
     captured = capsys.readouterr()
@@ -74,8 +80,23 @@ def test_folder(tmp_path, capsys):
     assert captured.err == "error: c.txt is bad\nerror: 1 of 3 files could not be converted\n"
 
 
+def test_what_is_done_is_left_alone(tmp_path, capsys):
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a", "b", "c"):
+        (source / f"{name}.txt").write_text(name)
+    settings = {"suffixes": {".txt"}, "new_suffix": ".up"}
+    convert_files(source, target, upper, **settings, is_done=lambda a, b: True)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    (source / "b.txt").write_text("new")
+    os.utime(target / "b.up", (0, 0))  # older than what it was made of
+    convert_files(source, target, upper, **settings, is_done=lambda a, b: b.name != "c.up")
+    assert capsys.readouterr().out == "b.up done\nc.up done\n1 of 3 files were done already\n"
+    assert (target / "b.up").read_text() == "NEW"
+
+
 def test_folders_that_cannot_be_converted(tmp_path):
     with pytest.raises(OSError, match="Expected another folder for the output than"):
-        convert_files(tmp_path, tmp_path, upper, suffixes={".txt"}, new_suffix=".up")
+        convert_files(tmp_path, tmp_path, upper, suffixes={".txt"}, new_suffix=".up", is_done=never)
     with pytest.raises(OSError, match=r"Expected files to convert in .* \(got none\)"):
-        convert_files(tmp_path, tmp_path / "out", upper, suffixes={".txt"}, new_suffix=".up")
+        convert_files(tmp_path, tmp_path / "out", upper, suffixes={".txt"}, new_suffix=".up", is_done=never)

@@ -81,19 +81,28 @@ def test_exif_orientation_is_applied(tmp_path):
     torch.testing.assert_close(x, as_tensor(np.rot90(RGB, -1).copy()))
 
 
-def test_unreadable_files_give_one_line(tmp_path, monkeypatch):
+def test_too_large_a_picture_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    Image.new("L", (64, 65)).save(tmp_path / "large.png")
+    assert read_image(tmp_path / "large.png", max_pixels=64 * 65).shape == (1, 3, 65, 64)
+    data = (tmp_path / "large.png").read_bytes()
+    (tmp_path / "large.png").write_bytes(data[: data.index(b"IDAT") + 8])  # little but the header
+    with pytest.raises(ImageError, match=r"Expected at most 4159 pixels \(got .*large\.png: 64 x 65\)"):
+        read_image(tmp_path / "large.png", max_pixels=64 * 65 - 1)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    with pytest.raises(ImageError, match=r"Expected a picture \(got .*large\.png: .* exceeds limit of 4000"):
+        read_image(tmp_path / "large.png")
+
+
+def test_unreadable_files_give_one_line(tmp_path):
     whole = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(whole, "JPEG")
     (tmp_path / "short.jpg").write_bytes(whole.getvalue()[:900])
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty.png").touch()
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64)
-    Image.new("L", (64, 65)).save(tmp_path / "large.jpg")
     for name, reason in {
         "short.jpg": "truncated",
         "text.png": "cannot identify image file",
         "empty.png": "cannot identify image file",
-        "large.jpg": "exceeds limit of 4096 pixels",
         "missing.png": "No such file or directory",
     }.items():
         with pytest.raises(ImageError, match=rf"Expected a picture \(got .*{name}: .*{reason}") as caught:

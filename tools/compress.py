@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 from glic_pyg import GLIC, bitstream, cli
+from glic_pyg.checkpoint import model_identity
+from glic_pyg.cli import add_max_pixels
 from glic_pyg.files import replacing
 from glic_pyg.image import picture_suffixes, read_image
 from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
@@ -34,12 +36,13 @@ def main() -> int:
     )
     aim.add_argument("--target-bpp", type=float, metavar="B", help="wanted bits per pixel of the file")
     aim.add_argument("--target-psnr", type=float, metavar="P", help="wanted PSNR in dB, of 8-bit pictures")
+    add_max_pixels(parser)
     args = parser.parse_args()
     model = GLIC.from_pretrained(args.model)
 
     def compress(source: Path, target: Path) -> str:
         start = time.perf_counter()
-        x = read_image(source)
+        x = read_image(source, max_pixels=args.max_pixels)
         if args.target_bpp is not None:
             data = encode_to_bpp(model, x, args.target_bpp)
         elif args.target_psnr is not None:
@@ -52,8 +55,25 @@ def main() -> int:
         bpp = 8 * len(data) / (height * width)
         return f"{target}: {len(data)} bytes, {bpp:.4f} bpp, {time.perf_counter() - start:.2f} s"
 
+    identity = model_identity(model)
+    quality = bitstream.quality_steps(model, args.quality)
+
+    def is_done(source: Path, target: Path) -> bool:
+        """Tell from the file's head; which quality meets a target is known only after the search."""
+        try:
+            stream = bitstream.unpack(target.read_bytes())
+        except bitstream.BitstreamError:
+            return False
+        searched = args.target_bpp is not None or args.target_psnr is not None
+        return not searched and (stream.identity, stream.quality) == (identity, quality)
+
     return cli.convert_files(
-        args.input, args.output, compress, suffixes=picture_suffixes(), new_suffix=".glic"
+        args.input,
+        args.output,
+        compress,
+        suffixes=picture_suffixes(),
+        new_suffix=".glic",
+        is_done=is_done,
     )
 
 

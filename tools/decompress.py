@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from glic_pyg import GLIC, bitstream, cli
+from glic_pyg.cli import add_max_pixels
 from glic_pyg.files import replacing
 from glic_pyg.image import write_png
 
@@ -27,6 +28,7 @@ def main() -> int:
         default="glic_nano",
         help="name or .safetensors file the input was made with (default: %(default)s)",
     )
+    add_max_pixels(parser)
     args = parser.parse_args()
     if not args.input.is_dir() and args.output.suffix.lower() != ".png":
         parser.error(f"Expected an output name that ends in .png (got {args.output})")
@@ -36,7 +38,7 @@ def main() -> int:
         start = time.perf_counter()
         data = source.read_bytes()
         try:
-            x = bitstream.decode(model, data)
+            x = bitstream.decode(model, data, max_pixels=args.max_pixels)
         except bitstream.BitstreamError as error:
             raise bitstream.BitstreamError(f"{source}: {error}") from error
         with replacing(target) as aside:
@@ -45,7 +47,14 @@ def main() -> int:
         bpp = 8 * len(data) / (height * width)
         return f"{target}: {width} x {height} from {bpp:.4f} bpp, {time.perf_counter() - start:.2f} s"
 
-    return cli.convert_files(args.input, args.output, decompress, suffixes={".glic"}, new_suffix=".png")
+    return cli.convert_files(
+        args.input,
+        args.output,
+        decompress,
+        suffixes={".glic"},
+        new_suffix=".png",
+        is_done=lambda source, target: True,  # a file that is there is whole
+    )
 
 
 if __name__ == "__main__":

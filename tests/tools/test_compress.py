@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glic_pyg import bitstream
+from glic_pyg import bitstream, checkpoint
 from glic_pyg.image import read_image, to_8bit
 
 
@@ -77,3 +77,42 @@ def test_errors_are_one_line_and_status_2(tool, model_file, tmp_path):
         assert err.startswith(f"error: {message}")
         assert err.count("\n") == 1
         assert not target.exists()
+
+
+def test_a_second_start_skips_what_is_done(tool, model_file, variable_model, tmp_path):
+    photos, coded, restored = tmp_path / "photos", tmp_path / "coded", tmp_path / "restored"
+    picture(photos / "a.png"), picture(photos / "b.png")
+    checkpoint.save(variable_model, tmp_path / "variable.safetensors")
+    compress = ["compress", photos, "-o", coded, "--model", tmp_path / "variable.safetensors"]
+    assert len(tool(*compress, "--quality", "1.5")[1].splitlines()) == 2
+    (coded / "b.glic").write_bytes(b"something else")
+    status, out, _ = tool(*compress, "--quality", "1.5")
+    assert status == 0
+    assert out.splitlines()[0].startswith(f"{coded / 'b.glic'}: ")
+    assert out.splitlines()[1] == "1 of 2 files were done already"
+    assert len(tool(*compress, "--quality", "2")[1].splitlines()) == 2  # another quality, other files
+    assert tool(*compress)[1] == "2 of 2 files were done already\n"  # the middle one
+    decompress = ["decompress", coded, "-o", restored, "--model", tmp_path / "variable.safetensors"]
+    assert len(tool(*decompress)[1].splitlines()) == 2
+    assert tool(*decompress)[1] == "2 of 2 files were done already\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--quality", "9"], "error: Expected a quality in 1..4 (got 9.0)"),
+        (["--target-bpp", "99"], "error: Expected a target in "),
+        (["--max-pixels", "1199"], "error: Expected at most 1199 pixels (got "),
+    ],
+)
+def test_what_cannot_be_had_gives_one_line(tool, variable_model, tmp_path, arguments, message):
+    checkpoint.save(variable_model, tmp_path / "variable.safetensors")
+    target = tmp_path / "a.glic"
+    status, _, err = tool(
+        "compress", picture(tmp_path / "a.png"), "-o", target, "--model", tmp_path / "variable.safetensors",
+        *arguments,
+    )  # fmt: skip
+    (line,) = err.splitlines()
+    assert status == 2
+    assert line.startswith(message)
+    assert not target.exists()
