@@ -1,7 +1,10 @@
-"""Draw the graphs that a model builds for a photo: chosen nodes' neighbours, score, quota and degrees.
+"""Look at the graphs that a model builds for a photo: chosen nodes' neighbours, score, quota and degrees.
 
     python tools/visualize_graph.py photo.png
-    python tools/visualize_graph.py photo.png --stage g_a.2 --node 10 20 --node 30 5 -o graph.png
+    python tools/visualize_graph.py photo.png --stage g_a.2 --node 10 20 --node 30 5 -o graph.svg
+    python tools/visualize_graph.py photo.png --html graph.html
+    python tools/visualize_graph.py photo.png --summary --export graphs.pt
+    python tools/visualize_graph.py photo.png --erf erf.png
 """
 
 from __future__ import annotations
@@ -12,20 +15,77 @@ from pathlib import Path
 
 from glic_pyg import cli
 from glic_pyg.codec import GLIC
-from glic_pyg.files import replacing
 from glic_pyg.image import read_image
-from glic_pyg.inspection import STAGES, limit_size
-from glic_pyg.inspection.drawings import NodeError, graph_picture
+from glic_pyg.inspection import (
+    STAGES,
+    LayerError,
+    export_graphs,
+    graph_page,
+    graphs_by_stage,
+    limit_size,
+    node_size,
+    stage_graphs,
+    summary_table,
+)
+from glic_pyg.inspection.drawings import NodeError, erf_picture, graph_picture, save_figure
 
 
 def main() -> int:
-    """Parse the command line, draw, print the figure's name."""
+    """Parse the command line, make what is asked for, print the files' names."""
+    args = _parser().parse_args()
+    others = (args.html, args.export, args.erf, args.summary or None)
+    output = args.output
+    if output is None and all(other is None for other in others):
+        output = args.input.with_name(args.input.stem + "_graph.png")
+    model, image = GLIC.from_pretrained(args.model), limit_size(read_image(args.input))
+    try:
+        if output is not None:
+            figure = graph_picture(
+                model,
+                image,
+                stage=args.stage,
+                nodes=args.nodes,
+                scope=args.scope,
+                by=args.by,
+                head=args.head,
+            )
+            save_figure(figure, output)
+        if args.erf is not None:
+            save_figure(erf_picture(model, image, stage=args.stage, nodes=args.nodes), args.erf)
+    except (NodeError, LayerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if args.html is not None:
+        graph_page(model, image, title=args.input.name).save(args.html)
+    if args.export is not None:
+        graphs = stage_graphs(model, image, args.stage)
+        export_graphs(graphs, args.export, node_size=node_size(image, graphs.local.map_size))
+    for path in (output, args.erf, args.html, args.export):
+        if path is not None:
+            print(path)
+    if args.summary:
+        stages = graphs_by_stage(model, image)
+        sizes = {stage: node_size(image, graphs.local.map_size) for stage, graphs in stages.items()}
+        print(summary_table(stages, node_sizes=sizes))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("input", type=Path, help="photo, in any format that Pillow reads")
-    add("-o", "--output", type=Path, help="figure, PNG (default: INPUT_graph.png beside the photo)")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        help="figure, PNG or SVG (default, if nothing else is asked for: INPUT_graph.png beside the photo)",
+    )
+    add("--html", type=Path, help="page of all stages' graphs, to look at in a browser")
+    add("--export", type=Path, help="both graphs of the stage: .pt (PyG), .json or .graphml")
+    add("--summary", action="store_true", help="print a table about the graphs of all stages")
+    add("--erf", type=Path, help="figure of the effective receptive fields at the nodes, PNG or SVG")
     add("--model", default="glic_nano", help="name or path of a checkpoint (default: %(default)s)")
     add("--stage", choices=STAGES, default=STAGES[0], help="graph stage (default: %(default)s)")
     add(
@@ -37,18 +97,20 @@ def main() -> int:
         metavar=("ROW", "COL"),
         help="node to show, of the stage's map; may be repeated (default: a flat part, an edge, a texture)",
     )
-    args = parser.parse_args()
-    output = args.output or args.input.with_name(args.input.stem + "_graph.png")
-    model, image = GLIC.from_pretrained(args.model), limit_size(read_image(args.input))
-    try:
-        figure = graph_picture(model, image, stage=args.stage, nodes=args.nodes)
-    except NodeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    with replacing(output) as aside:
-        figure.savefig(aside, format="png")
-    print(output)
-    return 0
+    add(
+        "--scope",
+        choices=("local", "global", "both"),
+        default="both",
+        help="graphs in the figure (default: %(default)s)",
+    )
+    add(
+        "--by",
+        choices=("similarity", "attention"),
+        default="similarity",
+        help="what colours the figure's neighbours (default: %(default)s)",
+    )
+    add("--head", type=int, help="attention head, from 0 (default: the mean of all)")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,7 +1,41 @@
 """Looking into a model's graphs. Figures are in `glic_pyg.inspection.drawings`, which needs matplotlib."""
 
+from glic_pyg.inspection.attention import LayerError, attention_weights, stage_attention
 from glic_pyg.inspection.choice import choose_nodes
+from glic_pyg.inspection.export import export_graphs, plain_graph
 from glic_pyg.inspection.neighborhood import Neighborhood, degrees, neighborhood
-from glic_pyg.inspection.stages import STAGES, limit_size, stage_graphs
+from glic_pyg.inspection.page import Page, graph_page
+from glic_pyg.inspection.receptive_field import (
+    centered_mean,
+    convolutions_only,
+    energy_area,
+    receptive_fields,
+)
+from glic_pyg.inspection.stages import STAGES, graphs_by_stage, limit_size, node_size, stage_graphs
+from glic_pyg.inspection.summary import GraphSummary, summarize, summary_table
 
-__all__ = ["STAGES", "Neighborhood", "choose_nodes", "degrees", "limit_size", "neighborhood", "stage_graphs"]
+__all__ = [
+    "STAGES",
+    "GraphSummary",
+    "LayerError",
+    "Neighborhood",
+    "Page",
+    "attention_weights",
+    "centered_mean",
+    "choose_nodes",
+    "convolutions_only",
+    "degrees",
+    "energy_area",
+    "export_graphs",
+    "graph_page",
+    "graphs_by_stage",
+    "limit_size",
+    "neighborhood",
+    "node_size",
+    "plain_graph",
+    "receptive_fields",
+    "stage_attention",
+    "stage_graphs",
+    "summarize",
+    "summary_table",
+]

@@ -16,14 +16,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from string import ascii_uppercase as LETTERS
+from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -33,16 +37,31 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from glic_pyg.codec import GLIC, MULTIPLE
+from glic_pyg.config import ConfigError
+from glic_pyg.files import replacing
 from glic_pyg.graph import Graphs
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES
 from glic_pyg.graph.grid import MapSize
 from glic_pyg.image import pad
+from glic_pyg.inspection.attention import LayerError, stage_attention
 from glic_pyg.inspection.choice import choose_nodes
 from glic_pyg.inspection.neighborhood import Neighborhood, degrees, neighborhood
+from glic_pyg.inspection.receptive_field import (
+    STRIDE,
+    centered_mean,
+    convolutions_only,
+    energy_area,
+    receptive_fields,
+)
 from glic_pyg.inspection.stages import node_size, stage_graphs
 
 MARGIN = (CANDIDATES - QUERIES) // 2
-SIMILARITIES, COUNTS, SCORES = "viridis", "viridis", "cividis"  # colours that colour-blind eyes order too
+GRID = 3  # rows and columns of the positions over which receptive fields are averaged
+DOTS = 384  # along the longer side of a receptive field
+SCOPES = ("local", "global")
+SIMILARITY = "cosine similarity with the node"
+# Colours that colour-blind eyes order too.
+SIMILARITIES, COUNTS, SCORES, FIELDS = "viridis", "viridis", "cividis", "magma"
 COLORS = {"local": "#0072B2", "global": "#D55E00"}
 NODE = {"marker": "*", "color": "white", "markeredgecolor": "black", "linestyle": "none", "clip_on": False}
 NEIGHBOR = {"edgecolor": "black", "linewidth": 0.4}
@@ -53,12 +72,22 @@ LETTER = {"fontsize": 9, "fontweight": "bold", "color": "white", "path_effects":
 TEXT = {"fontsize": 8.5, "loc": "left"}
 
 
+Scope = Literal["local", "global", "both"]
+
+
 class NodeError(ValueError):
     """Nodes that cannot be shown; the message is one line for the user."""
 
 
 def graph_picture(
-    model: GLIC, image: Tensor, *, stage: str = "g_a.1", nodes: Sequence[tuple[int, int]] | None = None
+    model: GLIC,
+    image: Tensor,
+    *,
+    stage: str = "g_a.1",
+    nodes: Sequence[tuple[int, int]] | None = None,
+    scope: Scope = "both",
+    by: Literal["similarity", "attention"] = "similarity",
+    head: int | None = None,
 ) -> Figure:
     """Draw the two graphs that a stage of a model builds for a picture.
 
@@ -67,6 +96,58 @@ def graph_picture(
         image: One picture in [0, 1], `1 x 3 x H x W`.
         stage: One of `STAGES`.
         nodes: Row and column of each node to show; by default they are chosen, see `choose_nodes`.
+        scope: Which of the two graphs.
+        by: What colours the neighbours; attention is that of the first layer on each graph.
+        head: Attention head, from 0; by default the mean of all.
+
+    Raises:
+        ValueError: no such stage.
+        NodeError: no such node, or too many.
+        LayerError: no such head, or no layer on one of the graphs.
+    """
+    graphs = stage_graphs(model, image, stage)
+    if by == "similarity" and head is not None:
+        raise LayerError(f"Expected a head with attention only (got head {head} with {by})")
+    attention = stage_attention(model, image, stage, graphs, head=head) if by == "attention" else None
+    heads = "mean of all heads" if head is None else f"head {head}"
+    named = _named_nodes(image, graphs, nodes)
+    return draw_graphs(
+        image,
+        graphs,
+        named,
+        title=f"{model.config.name}, stage {stage}",
+        scope=scope,
+        weights=attention,
+        weight_name=f"attention, {heads}" if attention else SIMILARITY,
+    )
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure, PNG or SVG by the name's suffix.
+
+    Raises:
+        ConfigError: another suffix.
+        OSError: a file that cannot be written.
+    """
+    with replacing(path) as aside:
+        suffix = Path(path).suffix.lower()
+        if suffix not in (".png", ".svg"):
+            raise ConfigError(f"Expected a name that ends in .png or .svg for the figure (got {path})")
+        figure.savefig(aside, format=suffix[1:])
+
+
+def erf_picture(
+    model: GLIC, image: Tensor, *, stage: str = "g_a.1", nodes: Sequence[tuple[int, int]] | None = None
+) -> Figure:
+    """Draw effective receptive fields: of y in the picture, and of the decoded picture in y_hat.
+
+    At the places of some nodes, and averaged over a grid of places; each with and without attention.
+
+    Args:
+        model: The model, in eval mode.
+        image: One picture in [0, 1], `1 x 3 x H x W`.
+        stage: Whose nodes they are.
+        nodes: Row and column of each node; by default they are chosen, see `choose_nodes`.
 
     Raises:
         ValueError: no such stage.
@@ -74,18 +155,72 @@ def graph_picture(
     """
     graphs = stage_graphs(model, image, stage)
     map_size = graphs.local.map_size
-    if nodes is None:
-        chosen = choose_nodes(image, graphs.local.score, map_size)
-        names, ids = [f"{LETTERS[i]} ({kind})" for i, kind in enumerate(chosen)], chosen.values()
-    elif 1 <= len(nodes) <= len(LETTERS):
-        names, ids = LETTERS[: len(nodes)], [_node_id(node, map_size) for node in nodes]
-    else:
-        raise NodeError(f"Expected 1 to {len(LETTERS)} nodes (got {len(nodes)})")
-    named = dict(zip(names, ids, strict=True))
-    return draw_graphs(image, graphs, named, title=f"{model.config.name}, stage {stage}")
+    named = _named_nodes(image, graphs, nodes)
+    x = pad(image, MULTIPLE)
+    side = node_size(image, map_size)
+    rows, columns = (size // STRIDE for size in x.shape[-2:])
+    places = [tuple((i * side + side // 2) // STRIDE for i in divmod(n, map_size[2])) for n in named.values()]
+    grid = [
+        (rows * (2 * i + 1) // (2 * GRID), columns * (2 * j + 1) // (2 * GRID))
+        for i in range(GRID)
+        for j in range(GRID)
+    ]
+    with torch.no_grad():
+        y_hat = model(image)["y_hat"]
+    aspect = min(max(columns / rows, 0.6), 2.5)
+    size = (2.8 * aspect * (len(named) + 1) + 1, 4 * 3.2 + 0.8)
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    figure.suptitle(f"{model.config.name}: effective receptive fields at positions of y (16 x 16 pixels)")
+    panels = figure.subplots(4, len(named) + 1, squeeze=False)
+    colors = ScalarMappable(LogNorm(1e-6, 1), FIELDS)
+    for first, transform, x_in, block in ((0, model.g_a, x, 1), (2, model.g_s, y_hat, STRIDE)):
+        stride = STRIDE if block == 1 else 1
+        name, unit = ("g_a", "pixels") if block == 1 else ("g_s", "positions of y_hat")
+        total = x_in.size(-2) * x_in.size(-1)
+        for row, convolutions in ((first, False), (first + 1, True)):
+            with convolutions_only(transform) if convolutions else nullcontext():
+                fields = receptive_fields(transform, x_in, [*places, *grid], block=block)
+            centers = [(r * stride + stride // 2, c * stride + stride // 2) for r, c in grid]
+            mean = centered_mean(fields[len(places) :], centers)
+            marks = [(r * stride + (stride - 1) / 2, c * stride + (stride - 1) / 2) for r, c in places]
+            shown = list(zip(named, fields[: len(places)], marks, strict=True))
+            top, left = (size // 2 for size in fields.shape[-2:])
+            inner = mean[top : top + fields.size(-2), left : left + fields.size(-1)]
+            shown.append((f"mean of {len(grid)} positions", inner, None))
+            kind = "attention left out" if convolutions else "whole"
+            for axes, (title, field, mark) in zip(panels[row], shown, strict=True):
+                whole = mean if mark is None else field
+                _draw_field(axes, field, colors, mark)
+                area = f"90 % in {energy_area(whole)} of {total} {unit}"
+                axes.set_title(f"{name}, {kind}: {title}\n{area}", **TEXT)
+    _color_bar(colors, list(panels.flat), "energy, relative to the greatest", extend="min")
+    return figure
 
 
-def draw_graphs(image: Tensor, graphs: Graphs, nodes: Mapping[str, int], *, title: str) -> Figure:
+def _draw_field(axes: Axes, field: Tensor, colors: ScalarMappable, mark: tuple[float, float] | None) -> None:
+    relative = field / field.max().clamp(min=torch.finfo(field.dtype).tiny)
+    # The greatest of each block of pixels: a panel has fewer dots than a picture, and would lose single ones.
+    step = max(1, max(field.shape) // DOTS)
+    coarse = F.max_pool2d(relative[None], step, ceil_mode=True)[0]
+    extent = (-0.5, field.size(1) - 0.5, field.size(0) - 0.5, -0.5)
+    axes.set_facecolor(colors.cmap(0))
+    axes.imshow(coarse.clamp(min=1e-9), norm=colors.norm, cmap=colors.cmap, extent=extent)
+    axes.set(xticks=[], yticks=[])
+    if mark is not None:
+        row, column = mark
+        axes.plot(column, row, "o", color="none", markeredgecolor="white", markersize=14)
+
+
+def draw_graphs(
+    image: Tensor,
+    graphs: Graphs,
+    nodes: Mapping[str, int],
+    *,
+    title: str,
+    scope: Scope = "both",
+    weights: tuple[Tensor, Tensor] | None = None,
+    weight_name: str = SIMILARITY,
+) -> Figure:
     """Draw chosen nodes' neighbours over the picture, and maps of score, quota and degree beside it.
 
     Args:
@@ -93,19 +228,32 @@ def draw_graphs(image: Tensor, graphs: Graphs, nodes: Mapping[str, int], *, titl
         graphs: Both graphs of it.
         nodes: Node ids by what to call them; the first letter marks the node on the maps.
         title: Of the figure.
+        scope: Which of the two graphs.
+        weights: What colours the edges of the local and of the global graph; by default similarity.
+        weight_name: What to call it.
     """
     photo = _Photo(image, graphs.local.map_size)
     aspect = min(max(photo.width / photo.height, 0.6), 2.5)
     side = min(max(17 / (2.6 * aspect + 1), 2.5), 4.5)  # of a panel, in inches
+    panels = {"global": aspect, "local": 1.0}  # widths of a row's panels, in sides
+    if scope != "both":
+        panels = {scope: panels[scope]}
     if len(nodes) == 1:
         side *= 1.6
     height = max((side + 0.5) * len(nodes), 7)
-    widths = (side * (aspect + 1) + 0.8, max(aspect * (height - 3.8) / 2, 4))
+    widths = (side * sum(panels.values()) + 0.8, max(aspect * (height - 3.8) / 2, 4))
     figure = Figure(figsize=(sum(widths), height + 1), dpi=150, layout="constrained")
     figure.suptitle(f"{title}: {photo.height} x {photo.width} nodes of {photo.side} x {photo.side} pixels")
     left, right = figure.subfigures(1, 2, width_ratios=widths, wspace=0.02)
-    _draw_neighbors(left, photo, graphs, nodes, dot=side * 72 / CANDIDATES, aspect=aspect)
-    _draw_maps(right, photo, graphs, nodes)
+    if weights is None:
+        weights = (graphs.local.similarity, graphs.global_.similarity)
+    shown = {
+        name: (graph, weight)
+        for name, graph, weight in zip(SCOPES, graphs, weights, strict=True)
+        if name in panels
+    }
+    _draw_neighbors(left, photo, shown, nodes, panels, dot=side * 72 / CANDIDATES, weight_name=weight_name)
+    _draw_maps(right, photo, {name: graph for name, (graph, _) in shown.items()}, nodes)
     figure.legend(
         handles=[
             Line2D([], [], **NODE, markersize=13, label="node"),
@@ -119,6 +267,17 @@ def draw_graphs(image: Tensor, graphs: Graphs, nodes: Mapping[str, int], *, titl
         frameon=False,
     )
     return figure
+
+
+def _named_nodes(image: Tensor, graphs: Graphs, nodes: Sequence[tuple[int, int]] | None) -> dict[str, int]:
+    """Return node ids by what to call them: those asked for, or chosen ones."""
+    map_size = graphs.local.map_size
+    if nodes is None:
+        chosen = choose_nodes(image, graphs.local.score, map_size)
+        return {f"{LETTERS[i]} ({kind})": node for i, (kind, node) in enumerate(chosen.items())}
+    if not 1 <= len(nodes) <= len(LETTERS):
+        raise NodeError(f"Expected 1 to {len(LETTERS)} nodes (got {len(nodes)})")
+    return {LETTERS[i]: _node_id(node, map_size) for i, node in enumerate(nodes)}
 
 
 def _node_id(node: tuple[int, int], map_size: MapSize) -> int:
@@ -147,39 +306,66 @@ class _Photo:
 
 
 def _draw_neighbors(
-    figure: SubFigure, photo: _Photo, graphs: Graphs, nodes: Mapping[str, int], *, dot: float, aspect: float
+    figure: SubFigure,
+    photo: _Photo,
+    graphs: Mapping[str, tuple[Data, Tensor]],
+    nodes: Mapping[str, int],
+    widths: Mapping[str, float],
+    *,
+    dot: float,
+    weight_name: str,
 ) -> None:
     """Draw a row per node: its global neighbours over the whole picture, the local ones over their window."""
-    panels = figure.subplots(len(nodes), 2, squeeze=False, width_ratios=(aspect, 1))
-    pairs = [tuple(neighborhood(graph, node) for graph in graphs) for node in nodes.values()]
-    shown = torch.cat([neighbors.similarity[~neighbors.is_zero] for pair in pairs for neighbors in pair])
-    colors = ScalarMappable(Normalize(min(float(shown.min()), 0.9999), 1), SIMILARITIES)
-    for (name, node), (near, far), (wide, window) in zip(nodes.items(), pairs, panels, strict=True):
+    panels = figure.subplots(len(nodes), len(widths), squeeze=False, width_ratios=list(widths.values()))
+    found = {
+        (name, scope): neighborhood(graph, node)
+        for name, node in nodes.items()
+        for scope, (graph, _) in graphs.items()
+    }
+    values = [graphs[scope][1][neighbors.edge] for (_, scope), neighbors in found.items()]
+    colors = ScalarMappable(_range(values, found.values(), weight_name), SIMILARITIES)
+    for (name, node), row_of_panels in zip(nodes.items(), panels, strict=True):
         row, column = divmod(node, photo.width)
         top, left = (QUERIES * (place // QUERIES) - MARGIN for place in (row, column))
-        for axes in (wide, window):
+        for scope, axes in zip(widths, row_of_panels, strict=True):
+            graph, weight = graphs[scope]
+            neighbors = found[name, scope]
             photo.draw(axes)
             axes.tick_params(labelsize=7)
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(6, integer=True))
             axes.add_patch(Rectangle((left - 0.5, top - 0.5), CANDIDATES, CANDIDATES, **WINDOW))
-        window.set_facecolor("0.8")
-        window.set(xlim=(left - 1.5, left + CANDIDATES + 0.5), ylim=(top + CANDIDATES + 0.5, top - 1.5))
-        _scatter(wide, graphs.global_, far, colors, (0.5 * dot) ** 2)
-        _scatter(window, graphs.local, near, colors, (0.55 * dot) ** 2)
-        zero_rows, zero_columns = (near.offset[near.is_zero] - MARGIN).T
-        window.scatter(column + zero_columns, row + zero_rows, s=(0.5 * dot) ** 2, **ZERO)
-        for axes in (wide, window):
+            size = (0.5 if scope == "global" else 0.55) * dot
+            _scatter(axes, graph, neighbors, colors.to_rgba(weight[neighbors.edge].numpy()), size**2)
+            if scope == "local":
+                axes.set_facecolor("0.8")
+                axes.set(xlim=(left - 1.5, left + CANDIDATES + 0.5), ylim=(top + CANDIDATES + 0.5, top - 1.5))
+                zero_rows, zero_columns = (neighbors.offset[neighbors.is_zero] - MARGIN).T
+                axes.scatter(column + zero_columns, row + zero_rows, s=(0.5 * dot) ** 2, **ZERO)
             axes.plot(column, row, markersize=13, **NODE)
-        wide.set_title(f"{name} at row {row}, column {column}: global\n{_told(graphs.global_, far)}", **TEXT)
-        window.set_title(f"local\n{_told(graphs.local, near)}", **TEXT)
-    _color_bar(colors, list(panels.flat), "cosine similarity with the node")
+            heading = f"{name} at row {row}, column {column}: " if scope == next(iter(widths)) else ""
+            axes.set_title(f"{heading}{scope}\n{_told(graph, neighbors)}", **TEXT)
+    beyond = "neither" if weight_name == SIMILARITY else "both"  # a node's own attention may be far greater
+    _color_bar(colors, list(panels.flat), weight_name, extend=beyond)
 
 
-def _scatter(axes: Axes, graph: Data, neighbors: Neighborhood, colors: ScalarMappable, size: float) -> None:
+def _range(values: list[Tensor], found: Iterable[Neighborhood], weight_name: str) -> Normalize:
+    """Return what the colours span: similarities up to 1, attention up to the most that any other has."""
+    others = [
+        value[~neighbors.is_zero & (neighbors.source != neighbors.node)]
+        for value, neighbors in zip(values, found, strict=True)
+    ]
+    others = torch.cat(others)
+    if weight_name == SIMILARITY:
+        return Normalize(min(float(others.min()) if len(others) else 0.0, 0.9999), 1)
+    most = float(others.max()) if len(others) else 1.0
+    return LogNorm(most / 100, most)  # a few neighbours share as much attention as many
+
+
+def _scatter(axes: Axes, graph: Data, neighbors: Neighborhood, colors: np.ndarray, size: float) -> None:
     real = ~neighbors.is_zero
     rows, columns = graph.pos[neighbors.source[real]].T
-    axes.scatter(columns, rows, c=colors.to_rgba(neighbors.similarity[real].numpy()), s=size, **NEIGHBOR)
+    axes.scatter(columns, rows, c=colors[real.numpy()], s=size, **NEIGHBOR)
 
 
 def _told(graph: Data, neighbors: Neighborhood) -> str:
@@ -194,19 +380,23 @@ def _told(graph: Data, neighbors: Neighborhood) -> str:
     return ", ".join(parts)
 
 
-def _draw_maps(figure: SubFigure, photo: _Photo, graphs: Graphs, nodes: Mapping[str, int]) -> None:
+def _draw_maps(
+    figure: SubFigure, photo: _Photo, graphs: Mapping[str, Data], nodes: Mapping[str, int]
+) -> None:
     """Draw maps of score, quota and degree, and the histogram of degrees."""
-    quotas, degrees_ = ["local quota", "global quota"], ["local degree", "global degree"]
+    quotas, degrees_ = ([f"{scope} {kind}" for scope in graphs] for kind in ("quota", "degree"))
     panels = figure.subplot_mosaic(
-        [["score"] * 2, quotas, degrees_, ["histogram"] * 2], height_ratios=[2, 1, 1, 0.8]
+        [["score"] * len(graphs), quotas, degrees_, ["histogram"] * len(graphs)],
+        height_ratios=[2, 1, 1, 0.8] if len(graphs) == 2 else [1, 1, 1, 0.7],
     )
-    maps = {"score": graphs.local.score}
-    for scope, graph in zip(("local", "global"), graphs, strict=True):
+    score = next(iter(graphs.values())).score
+    maps = {"score": score}
+    for scope, graph in graphs.items():
         maps[f"{scope} quota"] = graph.quota
         maps[f"{scope} degree"] = degrees(graph).float()
-    most = float(torch.cat([graph.quota for graph in graphs]).quantile(0.995))
+    most = float(torch.cat([graph.quota for graph in graphs.values()]).quantile(0.995))
     counts = ScalarMappable(Normalize(0, most), COUNTS)
-    scores = ScalarMappable(Normalize(0, float(graphs.local.score.quantile(0.995))), SCORES)
+    scores = ScalarMappable(Normalize(0, float(score.quantile(0.995))), SCORES)
     for name, values in maps.items():
         axes, colors = panels[name], scores if name == "score" else counts
         axes.imshow(values.view(photo.height, photo.width), norm=colors.norm, cmap=colors.cmap)
@@ -219,8 +409,8 @@ def _draw_maps(figure: SubFigure, photo: _Photo, graphs: Graphs, nodes: Mapping[
             aside = (5 if right else -13, 3 if up else -11)
             axes.annotate(label[0], (column, row), aside, textcoords="offset points", **LETTER)
     _color_bar(scores, [panels["score"]], "score", extend="max")
-    _color_bar(counts, [panels["local degree"], panels["global degree"]], "edges per node", extend="max")
-    _draw_histogram(panels["histogram"], {scope: maps[f"{scope} degree"] for scope in COLORS}, most)
+    _color_bar(counts, [panels[name] for name in degrees_], "edges per node", extend="max")
+    _draw_histogram(panels["histogram"], {scope: maps[f"{scope} degree"] for scope in graphs}, most)
 
 
 def _color_bar(colors: ScalarMappable, axes: Sequence[Axes], label: str, extend: str = "neither") -> None:

@@ -15,6 +15,7 @@ class Neighborhood:
     Args:
         node: The node's id.
         num_nodes: Nodes in the graph; also the id of the zero node.
+        edge: Places of the edges among the graph's, `K`.
         source: Ids of the neighbours, `K`.
         offset: Their offsets in steps of the group's grid, `K x 2`.
         similarity: Their cosine similarities with the node, `K`.
@@ -22,6 +23,7 @@ class Neighborhood:
 
     node: int
     num_nodes: int
+    edge: Tensor
     source: Tensor
     offset: Tensor
     similarity: Tensor
@@ -45,8 +47,8 @@ class Neighborhood:
 def neighborhood(graph: Data, node: int) -> Neighborhood:
     """Return the kept edges towards a node of one of a stage's graphs."""
     source, target = graph.edge_index.as_tensor()
-    edge = target == node
-    return Neighborhood(node, graph.num_nodes, source[edge], graph.offset[edge], graph.similarity[edge])
+    edge = (target == node).nonzero().flatten()
+    return Neighborhood(node, graph.num_nodes, edge, source[edge], graph.offset[edge], graph.similarity[edge])
 
 
 def degrees(graph: Data) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +22,11 @@ STAGES = ("g_a.1", "g_a.2", "g_s.1", "g_s.2")
 MAX_PIXELS = 2**22
 
 
-@torch.no_grad()
-def stage_graphs(model: GLIC, image: Tensor, stage: str) -> Graphs:
-    """Return the two graphs that a stage builds for a picture.
+def stage_module(model: GLIC, stage: str) -> GFAStage:
+    """Return a stage of a model.
 
     Args:
-        model: The model, in eval mode.
-        image: One picture in [0, 1], `1 x 3 x H x W`, any size; the model sees it padded.
+        model: The model.
         stage: One of `STAGES`.
 
     Raises:
@@ -37,17 +36,46 @@ def stage_graphs(model: GLIC, image: Tensor, stage: str) -> Graphs:
         raise ValueError(f"Expected one of the stages {', '.join(STAGES)} (got {stage})")
     transform, number = stage.split(".")
     graph_stages = [m for m in getattr(model, transform).stages if isinstance(m, GFAStage)]
-    module = graph_stages[int(number) - 1]
-    inputs: list[Tensor] = []
-    hook = module.register_forward_pre_hook(lambda _, args: inputs.extend(args))
+    return graph_stages[int(number) - 1]
+
+
+@torch.no_grad()
+def run_to(model: GLIC, image: Tensor, stages: Iterable[str]) -> None:
+    """Send a picture, padded, at least as far through a model as some stages are, for what hooks them."""
+    if all(stage.startswith("g_a") for stage in stages):
+        model.g_a(pad(image, MULTIPLE))
+    else:
+        model(image)
+
+
+def graphs_by_stage(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> dict[str, Graphs]:
+    """Return the two graphs that each of some stages builds for a picture, from one run of the model.
+
+    Args:
+        model: The model, in eval mode.
+        image: One picture in [0, 1], `1 x 3 x H x W`, any size; the model sees it padded.
+        stages: Of `STAGES`.
+
+    Raises:
+        ValueError: no such stage.
+    """
+    modules = {stage: stage_module(model, stage) for stage in stages}
+    inputs: dict[GFAStage, Tensor] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda module, args: inputs.update({module: args[0]}))
+        for module in modules.values()
+    ]
     try:
-        if transform == "g_a":
-            model.g_a(pad(image, MULTIPLE))
-        else:
-            model(image)
+        run_to(model, image, modules)
     finally:
-        hook.remove()
-    return module.graph_builder(inputs[0])
+        for hook in hooks:
+            hook.remove()
+    return {stage: module.graph_builder(inputs[module]) for stage, module in modules.items()}
+
+
+def stage_graphs(model: GLIC, image: Tensor, stage: str) -> Graphs:
+    """Return the two graphs of one stage, see `graphs_by_stage`."""
+    return graphs_by_stage(model, image, [stage])[stage]
 
 
 def node_size(image: Tensor, map_size: MapSize) -> int:

@@ -1,9 +1,31 @@
+import numpy as np
 import pytest
 import torch
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 
+from glic_pyg.config import ConfigError
 from glic_pyg.graph import GraphBuilder
-from glic_pyg.inspection import degrees, neighborhood, stage_graphs
-from glic_pyg.inspection.drawings import MARGIN, NodeError, draw_graphs, graph_picture
+from glic_pyg.image import pad
+from glic_pyg.inspection import (
+    LayerError,
+    convolutions_only,
+    degrees,
+    energy_area,
+    neighborhood,
+    receptive_fields,
+    stage_attention,
+    stage_graphs,
+)
+from glic_pyg.inspection.drawings import (
+    MARGIN,
+    NodeError,
+    draw_graphs,
+    erf_picture,
+    graph_picture,
+    save_figure,
+)
 
 
 def titles(figure):
@@ -71,6 +93,70 @@ def test_one_colour(tiny_model):
     figure = graph_picture(tiny_model, torch.full((1, 3, 64, 64), 0.5), nodes=[(8, 8)])
     figure.draw_without_rendering()
     assert len(titles(figure)) == 7
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_one_graph(tiny_model, photo, scope):
+    figure = graph_picture(tiny_model, photo(100, 150), nodes=[(3, 4), (20, 3)], scope=scope)
+    told = titles(figure)
+    assert [text.split("\n")[0] for text in told[:2]] == [
+        f"A at row 3, column 4: {scope}",
+        f"B at row 20, column 3: {scope}",
+    ]
+    assert [text.split(",")[0] for text in told[2:]] == ["score", f"{scope} quota", f"{scope} degree"]
+
+
+@pytest.mark.parametrize("head", [None, 1])
+def test_colours_by_attention(tiny_model, photo, head):
+    x = photo(100, 150)
+    graphs = stage_graphs(tiny_model, x, "g_a.1")
+    node = int(degrees(graphs.local).argmax())
+    place = divmod(node, 48)
+    figure = graph_picture(tiny_model, x, nodes=[place], scope="local", by="attention", head=head)
+    found = neighborhood(graphs.local, node)
+    weight = stage_attention(tiny_model, x, "g_a.1", graphs, head=head)[0][found.edge]
+    others = weight[(found.source != node) & ~found.is_zero]
+    colors = ScalarMappable(LogNorm(float(others.max()) / 100, float(others.max())), "viridis")
+    expected = colors.to_rgba(weight[~found.is_zero].numpy())
+    np.testing.assert_allclose(figure.axes[0].collections[0].get_facecolor(), expected)
+    labels = [axes.get_xlabel() for axes in figure.axes]
+    assert ("attention, mean of all heads" if head is None else "attention, head 1") in labels
+
+
+def test_head_without_attention(tiny_model, photo):
+    with pytest.raises(
+        LayerError, match=r"Expected a head with attention only \(got head 0 with similarity\)"
+    ):
+        graph_picture(tiny_model, photo(64, 64), head=0)
+
+
+def test_receptive_fields(tiny_model, photo):
+    x = photo(100, 150)
+    figure = erf_picture(tiny_model, x, stage="g_a.2", nodes=[(5, 7)])
+    told = titles(figure)
+    assert len(told) == 8
+    field = receptive_fields(tiny_model.g_a, pad(x, 64), [(2, 3)])[0]  # pixel (44, 60)
+    assert told[0] == f"g_a, whole: A\n90 % in {energy_area(field)} of {128 * 192} pixels"
+    with convolutions_only(tiny_model.g_a):
+        field = receptive_fields(tiny_model.g_a, pad(x, 64), [(2, 3)])[0]
+    assert told[2] == f"g_a, attention left out: A\n90 % in {energy_area(field)} of {128 * 192} pixels"
+    assert told[5].startswith("g_s, whole: mean of 9 positions")
+    marks = [line.get_xydata().tolist() for line in figure.axes[0].lines]
+    assert marks == [[[55.5, 39.5]]]
+    figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("name", ["a.png", "b.SVG"])
+def test_save(tmp_path, name):
+    save_figure(Figure(figsize=(1, 1)), tmp_path / name)
+    start = (tmp_path / name).read_bytes()[:5]
+    assert start == (b"\x89PNG\r" if name == "a.png" else b"<?xml")
+
+
+def test_save_by_another_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"Expected a name that ends in .png or .svg .*\(got .*a.jpg\)"):
+        save_figure(Figure(figsize=(1, 1)), tmp_path / "a.jpg")
+    assert not list(tmp_path.iterdir())
 
 
 def test_errors(tiny_model, photo):

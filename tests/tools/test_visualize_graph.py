@@ -1,4 +1,6 @@
 import pytest
+import torch
+from torch_geometric.data import Data
 
 from glic_pyg.image import write_png
 from glic_pyg.inspection import stages
@@ -25,6 +27,27 @@ def test_options(tool, model_file, source, tmp_path):
     assert output.read_bytes().startswith(PNG)
 
 
+def test_svg_by_attention(tool, model_file, source, tmp_path):
+    output = tmp_path / "a.svg"
+    options = ("-o", output, "--scope", "global", "--by", "attention", "--head", 1)
+    assert tool("visualize_graph", source, "--model", model_file, *options) == (0, f"{output}\n", "")
+    assert "<svg" in output.read_text()[:1000]
+
+
+def test_all_the_rest_at_once_and_no_figure_unasked(tool, model_file, source, tmp_path):
+    page, data, erf = (tmp_path / name for name in ("a.html", "a.pt", "erf.png"))
+    options = ("--html", page, "--export", data, "--erf", erf, "--summary", "--stage", "g_a.2")
+    status, out, err = tool("visualize_graph", source, "--model", model_file, *options)
+    lines = out.splitlines()
+    assert (status, err, lines[:3]) == (0, "", [str(erf), str(page), str(data)])
+    assert len(lines) == 3 + 1 + 8
+    assert lines[3].split()[:2] == ["stage", "graph"]
+    assert "photo.png" in page.read_text()
+    assert Data.from_dict(torch.load(data, weights_only=True)["global"]).num_nodes == 256
+    assert erf.read_bytes().startswith(PNG)
+    assert not source.with_name("photo_graph.png").exists()
+
+
 @pytest.mark.filterwarnings("default")
 def test_large_photo(tool, model_file, source, monkeypatch):
     monkeypatch.setattr(stages, "MAX_PIXELS", 35 * 45)
@@ -37,6 +60,12 @@ def test_errors_are_one_line_and_status_2(tool, model_file, source, tmp_path):
         ((source, "--node", 32, 0), "Expected a node of a 32 x 32 map (got row 32, column 0)"),
         ((tmp_path / "none.png",), "Expected a picture (got"),
         ((source, "-o", tmp_path), "Expected a file name for the output"),
+        ((source, "-o", tmp_path / "a.gif"), "Expected a name that ends in .png or .svg"),
+        ((source, "--export", tmp_path / "a.csv"), "Expected a name that ends in .pt, .json, .graphml"),
+        ((source, "--html", tmp_path), "Expected a file name for the output"),
+        ((source, "--erf", tmp_path / "a.png", "--node", 32, 0), "Expected a node of a 32 x 32 map"),
+        ((source, "--by", "attention", "--head", 2), "Expected a head in 0..1 (got 2)"),
+        ((source, "--head", 1), "Expected a head with attention only"),
     ]:
         status, out, err = tool("visualize_graph", *arguments, "--model", model_file)
         assert (status, out) == (2, "")

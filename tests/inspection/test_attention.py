@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from glic_pyg.graph import GraphBuilder
+from glic_pyg.inspection import LayerError, attention_weights, stage_attention, stage_graphs
+from glic_pyg.nn.graph_attention import GraphAttention
+
+
+@pytest.mark.parametrize("scope", ["local", "global_"])
+def test_weights_give_the_layers_output(scope):
+    torch.manual_seed(0)
+    feature_map = torch.randn(1, 8, 16, 24)
+    feature_map[..., 0, 0] = 0  # keeps zero nodes as neighbours
+    graph = getattr(GraphBuilder(degree=8)(feature_map), scope)
+    attention = GraphAttention(channels=8, heads=2, position_hidden=4)
+    x = torch.randn(graph.num_nodes, 8)
+    with torch.no_grad():
+        weights = attention_weights(attention, x, graph)
+        value = torch.cat([attention.key_value(x)[:, 8:], torch.zeros(1, 8)])
+        source, target = graph.edge_index.as_tensor()
+        messages = weights.repeat_interleave(4, dim=1) * value[source]
+        expected = attention.output(torch.zeros_like(x).index_add(0, target, messages))
+        torch.testing.assert_close(expected, attention(x, graph.edge_index, graph.offset))
+    total = torch.zeros(graph.num_nodes, 2).index_add(0, target, weights)
+    torch.testing.assert_close(total, torch.ones_like(total))
+
+
+def test_stage_attention_is_that_of_the_first_layer_on_each_graph(tiny_model, photo, monkeypatch):
+    x = photo(70, 90)
+    graphs = stage_graphs(tiny_model, x, "g_a.1")
+    inputs = []
+    layers = tiny_model.g_a.stages[1].layers
+    for layer in layers:
+        forward = layer.attention.forward
+        monkeypatch.setattr(
+            layer.attention, "forward", lambda x, *args, f=forward: (inputs.append(x), f(x, *args))[1]
+        )
+    with torch.no_grad():
+        tiny_model(x)
+        expected = [
+            attention_weights(layer.attention, y, graph)
+            for layer, y, graph in zip(layers, inputs, graphs, strict=True)
+        ]
+    for found, weights in zip(stage_attention(tiny_model, x, "g_a.1", graphs), expected, strict=True):
+        torch.testing.assert_close(found, weights.mean(dim=1))
+    for found, weights in zip(stage_attention(tiny_model, x, "g_a.1", graphs, head=1), expected, strict=True):
+        torch.testing.assert_close(found, weights[:, 1])
+    assert not any(module._forward_pre_hooks for module in tiny_model.modules())
+
+
+def test_errors(tiny_model, photo, monkeypatch):
+    x = photo(64, 64)
+    graphs = stage_graphs(tiny_model, x, "g_a.1")
+    for head in (-1, 2):
+        with pytest.raises(LayerError, match=rf"Expected a head in 0..1 \(got {head}\)"):
+            stage_attention(tiny_model, x, "g_a.1", graphs, head=head)
+    stage = tiny_model.g_a.stages[1]
+    monkeypatch.setitem(stage._modules, "layers", stage.layers[:1])
+    with pytest.raises(LayerError, match=r"Expected a layer on each graph of stage g_a.1 \(got 1 layer\)"):
+        stage_attention(tiny_model, x, "g_a.1", graphs)

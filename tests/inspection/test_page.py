@@ -1,0 +1,301 @@
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from glic_pyg.graph import GraphBuilder
+from glic_pyg.inspection import (
+    STAGES,
+    degrees,
+    graph_page,
+    graphs_by_stage,
+    neighborhood,
+    page,
+    stage_attention,
+)
+
+CHROMIUM = shutil.which("chromium")
+SIZE = (100, 150)
+
+
+@pytest.fixture(scope="module")
+def graphs(tiny_model):
+    return graphs_by_stage(tiny_model, picture())
+
+
+@pytest.fixture(scope="module")
+def address(tiny_model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    graph_page(tiny_model, picture(), title="</script> & co").save(path)
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("needs chromium")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, address):
+    """Open the page: hash, options of the browser -> the tab; at the end it must have had no error."""
+    tabs, errors = [], []
+
+    def open_page(link="", **options):
+        tab = browser.new_page(**options)
+        tabs.append(tab)
+        tab.on("pageerror", lambda error: errors.append(error))
+        tab.on("request", lambda request: request.url.startswith("http") and errors.append(request.url))
+        tab.goto(f"{address}#{link}")
+        tab.evaluate("glic.ready")
+        return tab
+
+    yield open_page
+    for tab in tabs:
+        tab.close()
+    assert not errors
+
+
+def picture():
+    noise = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(noise, SIZE, mode="bicubic").clamp(0, 1)
+
+
+def edges(graph, node):
+    found = neighborhood(graph, node)
+    return sorted(zip(found.source.tolist(), found.similarity.tolist(), strict=True))
+
+
+def told(found):
+    return sorted(zip(found["source"], found["similarity"], strict=True))
+
+
+def assert_same_edges(found, expected):
+    assert [source for source, _ in found] == [source for source, _ in expected]
+    for (_, similarity), (_, other) in zip(found, expected, strict=True):
+        assert similarity == pytest.approx(other, abs=1 / 255)  # a byte each, of a range of 2 at most
+
+
+def point(tab, row, column, side):
+    """Where a node's middle is on the current pane's photo, in pixels of the window."""
+    box = tab.locator(".pane:not([hidden]) .photo").last.bounding_box()
+    scale = box["width"] / SIZE[1]
+    return box["x"] + (column + 0.5) * side * scale, box["y"] + (row + 0.5) * side * scale
+
+
+def wait_for_node(tab, node):
+    tab.wait_for_function(f"glic.shown().id === {node}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_hovered_nodes_show_the_edges_in_the_data(opened, graphs, stage):
+    tab = opened(f"stage={stage}")
+    _, height, width = graphs[stage].local.map_size
+    side = 64 // (height // 2)
+    for row, column in ((0, 0), (7, 10), (SIZE[0] // side - 1, SIZE[1] // side - 1)):
+        tab.mouse.move(*point(tab, row, column, side))
+        if (row, column) == (0, 0):  # a link's node is held, and here there was none
+            assert tab.locator("h2").last.inner_text().startswith("row")
+        node = row * width + column
+        wait_for_node(tab, node)
+        shown = tab.evaluate("glic.shown().shown")
+        for scope, graph in zip(("local", "global"), graphs[stage], strict=True):
+            assert_same_edges(told(shown[scope]), edges(graph, node))
+
+
+def test_every_node_has_its_edges(opened, graphs):
+    tab = opened()
+    for stage, pair in graphs.items():
+        for scope, graph in zip(("local", "global"), pair, strict=True):
+            ids = range(0, graph.num_nodes, 7)
+            found = tab.evaluate(
+                "([stage, scope, ids]) => ids.map(i => glic.neighbors(stage, scope, i))",
+                [stage, scope, list(ids)],
+            )
+            for node, neighbors in zip(ids, found, strict=True):
+                assert_same_edges(told(neighbors), edges(graph, node))
+
+
+def test_attention_is_that_of_the_first_layers(opened, tiny_model, graphs):
+    tab = opened()
+    pair = graphs["g_a.1"]
+    weights = stage_attention(tiny_model, picture(), "g_a.1", pair)
+    for scope, graph, weight in zip(("local", "global"), pair, weights, strict=True):
+        for node in (0, 500, 1000):
+            found = tab.evaluate("([scope, i]) => glic.neighbors('g_a.1', scope, i)", [scope, node])
+            expected = neighborhood(graph, node)
+            assert found["source"] == expected.source.tolist()
+            half_a_step = 10 ** (4 / 63 / 2) - 1
+            assert found["attention"] == pytest.approx(weight[expected.edge].tolist(), rel=half_a_step + 1e-3)
+
+
+def test_figures(opened, graphs):
+    graph = graphs["g_a.1"].global_
+    node = int(degrees(graph).argmax())
+    tab = opened(f"stage=g_a.1&node={node // 48},{node % 48}")
+    found = neighborhood(graph, node)
+    others = ~found.is_zero & (found.source != node)
+    far = 4 * (graph.pos[found.source[others]] - graph.pos[node]).float().norm(dim=1).max()
+    rows = tab.locator("table").last.locator("tr").all()
+    cells = [row.locator("th, td").all_inner_texts() for row in rows]
+    figures = {row[0]: row[-1] for row in cells}
+    assert float(cells[0][0].split()[1]) == pytest.approx(float(graph.score[node]), rel=0.01)
+    assert float(figures["quota"]) == pytest.approx(float(graph.quota[node]), abs=0.06)
+    assert int(figures["kept"]) == found.source.numel()
+    assert int(figures["zero nodes"]) == found.num_zero
+    assert figures["self edge"] == ("yes" if found.has_self else "no")
+    mean = float(found.similarity[others].mean())
+    assert float(figures["mean similarity"]) == pytest.approx(mean, abs=0.005)
+    assert int(figures["furthest, pixels"]) == round(float(far))
+
+
+def test_keys_move_hold_and_pin(opened):
+    tab = opened("stage=g_a.2&node=3,4")
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("ArrowDown")
+    wait_for_node(tab, 4 * 24 + 5)
+    tab.keyboard.press("p")
+    tab.keyboard.press("Shift+ArrowRight")
+    tab.keyboard.press("ArrowUp")
+    wait_for_node(tab, 3 * 24 + 13)
+    assert tab.locator(".pane:visible h2").all_inner_texts() == [
+        "pinned: row 4, column 5",
+        "held: row 3, column 13",
+    ]
+    for _ in range(5):
+        tab.keyboard.press("ArrowUp")
+    wait_for_node(tab, 13)
+    tab.keyboard.press("p")
+    tab.wait_for_function("document.querySelectorAll('.pane:not([hidden])').length === 1")
+
+
+def test_a_link_reopens_the_view(opened):
+    tab = opened()
+    tab.get_by_text("g_s.2", exact=True).click()
+    tab.get_by_text("global", exact=True).first.click()
+    tab.get_by_text("degree", exact=True).click()
+    tab.get_by_text("attention", exact=True).click()
+    tab.evaluate("glic.show({node: [2, 3], pin: [5, 6], similarity: 0.9, degree: 2})")
+    tab.wait_for_function("location.hash.includes('degree=2')")
+    again = opened(tab.url.split("#")[1])
+    assert again.evaluate("glic.state()") == tab.evaluate("glic.state()")
+    assert again.evaluate("glic.state()") == {
+        "stage": "g_s.2",
+        "scope": "global",
+        "by": "attention",
+        "map": "degree",
+        "node": [2, 3],
+        "pin": [5, 6],
+        "similarity": 0.9,
+        "degree": 2,
+    }
+
+
+def test_a_wrong_link_opens_the_default_view(opened):
+    tab = opened("stage=g_x&scope=&node=900,-1&pin=9999,9999&similarity=x&degree=1e9")
+    state = tab.evaluate("glic.state()")
+    assert (state["stage"], state["scope"]) == ("g_a.1", "both")
+    assert (state["node"], state["pin"]) == ([16, 24], [31, 47])
+
+
+def test_least_similarity_hides_neighbors(opened, graphs):
+    graph = graphs["g_a.1"].local
+    expected = edges(graph, 500)
+    middle = sorted(similarity for _, similarity in expected)[len(expected) // 2] - 1e-3
+    tab = opened(f"stage=g_a.1&node={500 // 48},{500 % 48}&similarity={middle}")
+    shown = tab.evaluate("glic.shown().shown.local.source")
+    least = graph.similarity.min()
+    certain = {source for source, similarity in expected if similarity > middle + (1 - least) / 255}
+    possible = {source for source, similarity in expected if similarity > middle - (1 - least) / 255}
+    assert certain <= set(shown) <= possible
+    assert 0 < len(shown) < len(expected)
+
+
+def test_least_degree_veils_nodes_and_maps_cover_the_photo(opened):
+    tab = opened("stage=g_a.1&node=8,8")
+    pixels = "document.querySelectorAll('.photo')[1].toDataURL()"
+    views = [tab.evaluate(pixels)]
+    for change in ("{map: 'score'}", "{map: 'quota'}", "{map: 'none', degree: 9}"):
+        tab.evaluate(f"glic.show({change})")
+        tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        views.append(tab.evaluate(pixels))
+    assert len(set(views)) == len(views)
+
+
+def test_hovering_a_large_photo_is_smooth(tiny_model, photo, browser, tmp_path):
+    graph_page(tiny_model, photo(512, 768)).save(tmp_path / "page.html")
+    tab = browser.new_page()
+    tab.goto((tmp_path / "page.html").as_uri())
+    tab.evaluate("glic.ready")
+    box = tab.locator(".photo").last.bounding_box()
+    milliseconds = []
+    for i in range(1, 12):
+        row, column = 10 * i, 15 * i
+        x, y = (box["width"] * (place + 0.5) / 192 for place in (column, row))
+        tab.mouse.move(box["x"] + x, box["y"] + y)
+        wait_for_node(tab, row * 192 + column)
+        milliseconds.append(tab.evaluate("glic.paintMilliseconds()"))
+    assert sorted(milliseconds)[len(milliseconds) // 2] < 50
+    tab.close()
+
+
+def test_touch_and_dark(opened):
+    tab = opened(has_touch=True, color_scheme="dark", viewport={"width": 400, "height": 800})
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 400
+    tab.touchscreen.tap(*point(tab, 6, 20, 4))
+    wait_for_node(tab, 6 * 48 + 20)
+
+
+def test_title_is_text(opened):
+    tab = opened()
+    assert tab.title() == "</script> & co: graphs of tiny"
+    assert tab.locator("h1").inner_text().startswith("</script> & co")
+
+
+def test_zero_nodes(tiny_model, browser, tmp_path, monkeypatch):
+    feature_map = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    feature_map[..., 0, 0] = 0  # a node of zeros keeps all its candidates
+    graphs = GraphBuilder()(feature_map)
+    monkeypatch.setattr(page, "graphs_by_stage", lambda *_: {"g_a.1": graphs})
+    monkeypatch.setattr(page, "stage_module", lambda *_: SimpleNamespace(layers=[None]))  # none is global
+    graph_page(tiny_model, torch.rand(1, 3, 64, 64)).save(tmp_path / "page.html")
+    tab = browser.new_page()
+    tab.goto((tmp_path / "page.html").as_uri() + "#node=0,0")
+    tab.evaluate("glic.ready")
+    found = tab.evaluate("glic.neighbors('g_a.1', 'local', 0)")
+    assert_same_edges(told(found), edges(graphs.local, 0))
+    assert tab.locator("input[name=by]").count() == 1
+    places = zip(found["source"], found["row"], found["column"], strict=True)
+    assert all((source == 256) == (min(row, column) < 0) for source, row, column in places)
+    assert tab.locator("tr", has_text="zero nodes").last.locator("td").first.inner_text() == "112"
+    tab.close()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (8, 600)], ids=str)
+def test_any_size(tiny_model, photo, browser, tmp_path, size):
+    graph_page(tiny_model, photo(*size)).save(tmp_path / "page.html")
+    tab = browser.new_page()
+    errors = []
+    tab.on("pageerror", lambda error: errors.append(error))
+    tab.goto((tmp_path / "page.html").as_uri())
+    tab.evaluate("glic.ready")
+    assert not errors
+    tab.close()
+
+
+def test_notebook_shows_it_in_a_frame(tiny_model, photo, browser):
+    shown = graph_page(tiny_model, photo(64, 64))._repr_html_()
+    tab = browser.new_page()
+    tab.set_content(shown)
+    frame = tab.wait_for_selector("iframe").content_frame()
+    frame.wait_for_function("window.glic")
+    frame.evaluate("glic.ready")
+    assert frame.evaluate("glic.neighbors('g_a.1', 'local', 0).source.length") > 0
+    tab.close()
