@@ -81,6 +81,11 @@ def to_8bit(x: Tensor) -> Tensor:
     return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
+def to_pil(x: Tensor) -> Image.Image:
+    """Return `1 x 3 x H x W` in [0, 1] as Pillow's picture of 8 bits."""
+    return Image.fromarray(to_8bit(x)[0].permute(1, 2, 0).cpu().numpy())
+
+
 def write_png(x: Tensor, path: str | Path) -> None:
     """Write `1 x 3 x H x W` as an 8-bit PNG file, whatever the name's suffix.
 
@@ -89,7 +94,7 @@ def write_png(x: Tensor, path: str | Path) -> None:
     """
     if x.ndim != 4 or x.shape[:2] != (1, 3):
         raise ValueError(f"Expected a picture of shape 1 x 3 x H x W (got {tuple(x.shape)})")
-    Image.fromarray(to_8bit(x)[0].permute(1, 2, 0).cpu().numpy()).save(path, format="PNG")
+    to_pil(x).save(path, format="PNG")
 
 
 def pad(x: Tensor, multiple: int) -> Tensor:

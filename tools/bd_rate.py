@@ -79,8 +79,7 @@ def _load(name: str, metric: str) -> Curve:
     if not name.endswith(".json"):
         return curve(name, metric=metric)
     try:
-        content = json.loads(Path(name).read_text())["results"]
-        return Curve(name, tuple(map(float, content["bpp"])), tuple(map(float, content[metric])))
+        return Curve.of(name, json.loads(Path(name).read_text())["results"], metric=metric)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"Expected a results file with {metric} (got {name}: {error!r})") from error
 

@@ -25,8 +25,8 @@ from tqdm import tqdm
 from glic_pyg import cli
 from glic_pyg.config import ConfigError
 from glic_pyg.evaluation.bd import METHODS, Curve, delta
-from glic_pyg.evaluation.codecs import RIVALS, Codec, load_codec
-from glic_pyg.evaluation.measure import Job, Row, Table, measure, results
+from glic_pyg.evaluation.codecs import RIVALS, Codec
+from glic_pyg.evaluation.measure import Job, Row, Table, cached_codec, measure, results
 from glic_pyg.files import files_below, replacing
 from glic_pyg.image import ImageError, picture_suffixes
 
@@ -50,7 +50,7 @@ def main() -> int:
     if not pictures:
         raise ImageError(f"Expected folders with pictures (got {', '.join(map(str, args.dataset))})")
 
-    codecs = {name: load_codec(name) for name in [*args.model, *args.rival]}
+    codecs = {name: cached_codec(name) for name in [*args.model, *args.rival]}
     table = Table(args.output / "pictures.csv")
     jobs = [
         Job(name, quality, picture)
@@ -71,8 +71,7 @@ def main() -> int:
         with replacing(args.output / f"{codec.name}.json") as aside:
             aside.write_text(json.dumps(means, indent=1) + "\n")
         _print_means(means)
-        values = means["results"]
-        curves[name] = Curve(codec.name, tuple(values["bpp"]), tuple(values["psnr-rgb"]))
+        curves[name] = Curve.of(codec.name, means["results"])
     if args.rival:
         least, most = args.bpp
         print(f"BD-rate ({args.method}), {least:g} to {most:g} bpp, PSNR of the mean curves:")

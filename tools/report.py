@@ -21,9 +21,8 @@ from tqdm import tqdm
 from glic_pyg import cli
 from glic_pyg.config import ConfigError
 from glic_pyg.evaluation.bd import METHODS, Curve, delta
-from glic_pyg.evaluation.codecs import load_codec
 from glic_pyg.evaluation.curves import draw_curves
-from glic_pyg.evaluation.measure import Row, Table
+from glic_pyg.evaluation.measure import Row, Table, cached_codec
 from glic_pyg.evaluation.metrics import bpp, psnr
 from glic_pyg.evaluation.paper import curve
 from glic_pyg.evaluation.report import Restored, build_report
@@ -97,7 +96,7 @@ def _curves(results: Sequence[dict[str, Any]], names: Sequence[str], metric: str
     for result in results:
         values = result["results"]
         if None not in values[metric]:
-            curves.append(Curve(result["name"], tuple(values["bpp"]), tuple(values[metric])))
+            curves.append(Curve.of(result["name"], values, metric=metric))
     for name in names:
         try:
             curves.append(curve(name, metric=metric))
@@ -145,7 +144,7 @@ def _pictures(table: Table, results: Sequence[dict[str, Any]], args: argparse.Na
 
 
 def _restore(row: Row, result: dict[str, Any], x: Any) -> Restored:
-    codec = load_codec(result["codec"])
+    codec = cached_codec(result["codec"])
     data = codec.encode(x, None if row.quality != row.quality else row.quality)
     x_hat = codec.decode(data)
     return Restored(row.codec, bpp(data, x), psnr(x, x_hat), x_hat)

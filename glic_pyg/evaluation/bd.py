@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +29,18 @@ class Curve:
     name: str
     rates: tuple[float, ...]
     scores: tuple[float, ...]
+
+    @classmethod
+    def of(cls, name: str, results: Mapping[str, Sequence[float]], *, metric: str = "psnr-rgb") -> Curve:
+        """Return a column of a codec's `results`, in CompressAI's layout, against `bpp`.
+
+        Raises:
+            ConfigError: no such column, or something else than numbers in it.
+        """
+        try:
+            return cls(name, tuple(map(float, results["bpp"])), tuple(map(float, results[metric])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"Expected {metric} of {name} (got {', '.join(results)})") from error
 
     def within(self, least: float, most: float) -> Curve:
         """Return the points whose rates are in a range."""

@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from PIL import Image, features
+from PIL import features
 from torch import Tensor
 
 from glic_pyg import bitstream
@@ -19,7 +19,7 @@ from glic_pyg.checkpoint import model_identity
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ConfigError
 from glic_pyg.evaluation.compressai_models import is_compressai, load_compressai
-from glic_pyg.image import crop, pad, read_image, to_8bit
+from glic_pyg.image import crop, pad, read_image, to_pil
 
 
 class Codec(ABC):
@@ -136,10 +136,9 @@ class PillowCodec(Codec):
         super().__init__(name, about | self.options, qualities)
 
     def encode(self, x: Tensor, quality: float | None) -> bytes:
-        image = Image.fromarray(to_8bit(x)[0].permute(1, 2, 0).numpy())
         file = io.BytesIO()
         value = [quality] if self.parameter == "quality_layers" else int(quality)
-        image.save(file, format=self.format, **self.options, **{self.parameter: value})
+        to_pil(x).save(file, format=self.format, **self.options, **{self.parameter: value})
         return file.getvalue()
 
     def decode(self, data: bytes) -> Tensor:

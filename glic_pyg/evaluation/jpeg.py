@@ -1,13 +1,11 @@
 """Pillow's JPEG as a rival."""
 
-import io
 from bisect import bisect_left
 from typing import NamedTuple
 
-from PIL import Image
 from torch import Tensor
 
-from glic_pyg.image import read_image, to_8bit
+from glic_pyg.evaluation.codecs import PillowCodec
 
 QUALITIES = range(1, 96)
 
@@ -27,14 +25,8 @@ def nearest_jpeg(x: Tensor, size: int) -> Jpeg:
         x: A picture in [0, 1], `1 x 3 x H x W`.
         size: Bytes.
     """
-    image = Image.fromarray(to_8bit(x)[0].permute(1, 2, 0).numpy())
-
-    def jpeg(quality: int) -> bytes:
-        file = io.BytesIO()
-        image.save(file, format="JPEG", quality=quality, optimize=True)
-        return file.getvalue()
-
-    above = bisect_left(QUALITIES, size, key=lambda quality: len(jpeg(quality)))
-    nearby = {quality: jpeg(quality) for quality in QUALITIES[max(above - 1, 0) : above + 1]}
+    codec = PillowCodec("jpeg")
+    above = bisect_left(QUALITIES, size, key=lambda quality: len(codec.encode(x, quality)))
+    nearby = {quality: codec.encode(x, quality) for quality in QUALITIES[max(above - 1, 0) : above + 1]}
     quality, data = min(nearby.items(), key=lambda item: abs(len(item[1]) - size))
-    return Jpeg(quality, data, read_image(io.BytesIO(data)))
+    return Jpeg(quality, data, codec.decode(data))

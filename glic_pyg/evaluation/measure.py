@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,16 @@ def settings_hash(codec: Codec) -> str:
     return hashlib.sha256(json.dumps(codec.settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@lru_cache(maxsize=4)
+@cache
+def cached_codec(name: str) -> Codec:
+    """Load a codec, once per process."""
+    return load_codec(name)
+
+
+@cache
 def warm_codec(name: str) -> Codec:
-    """Load a codec once per process, and let it compile what it compiles."""
-    codec = load_codec(name)
+    """Load a codec, and let it compile what it compiles, once per process."""
+    codec = cached_codec(name)
     codec.decode(codec.encode(torch.zeros(1, 3, 64, 64), codec.qualities[0]))
     return codec
 

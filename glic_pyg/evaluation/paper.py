@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from glic_pyg.config import ConfigError
 from glic_pyg.evaluation.anchors import DATASETS, anchor_names, load_anchor, load_paper_table
 from glic_pyg.evaluation.bd import Curve, Method, delta
 
@@ -84,7 +83,4 @@ def curve(name: str, *, metric: str = "psnr-rgb") -> Curve:
     Raises:
         ConfigError: no such points, or not of that metric.
     """
-    anchor = load_anchor(name)
-    if metric not in anchor["results"]:
-        raise ConfigError(f"Expected {metric} of {name} (got {', '.join(anchor['results'])})")
-    return Curve(name, tuple(anchor["results"]["bpp"]), tuple(anchor["results"][metric]))
+    return Curve.of(name, load_anchor(name)["results"], metric=metric)

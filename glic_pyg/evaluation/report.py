@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
-from glic_pyg.image import to_8bit
+from glic_pyg.image import to_pil
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -143,5 +142,5 @@ def _svg(figure: Figure) -> str:
 def _uri(x: Tensor) -> str:
     """Return a picture as a data URI, without loss."""
     file = io.BytesIO()
-    Image.fromarray(to_8bit(x)[0].permute(1, 2, 0).numpy()).save(file, format="WEBP", lossless=True)
+    to_pil(x).save(file, format="WEBP", lossless=True)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -53,12 +53,10 @@ from glic_pyg.inspection.receptive_field import (
     energy_area,
     receptive_fields,
 )
-from glic_pyg.inspection.stages import node_size, stage_graphs
+from glic_pyg.inspection.stages import MARGIN, SCOPES, node_size, stage_graphs
 
-MARGIN = (CANDIDATES - QUERIES) // 2
 GRID = 3  # rows and columns of the positions over which receptive fields are averaged
 DOTS = 384  # along the longer side of a receptive field
-SCOPES = ("local", "global")
 SIMILARITY = "cosine similarity with the node"
 # Colours that colour-blind eyes order too.
 SIMILARITIES, COUNTS, SCORES, FIELDS = "viridis", "viridis", "cividis", "magma"

@@ -12,8 +12,7 @@ from torch_geometric.data import Data
 from glic_pyg.config import ConfigError
 from glic_pyg.files import replacing
 from glic_pyg.graph import Graphs
-
-SCOPES = ("local", "global")
+from glic_pyg.inspection.stages import SCOPES
 
 
 def export_graphs(graphs: Graphs, path: str | Path, *, node_size: int) -> None:

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 from torch_geometric.data import Data
 
 from glic_pyg.codec import GLIC
 from glic_pyg.files import replacing
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES
-from glic_pyg.image import to_8bit
+from glic_pyg.image import to_pil
 from glic_pyg.inspection.attention import stage_attention
 from glic_pyg.inspection.neighborhood import degrees
 from glic_pyg.inspection.stages import graphs_by_stage, node_size, stage_module
@@ -134,6 +133,5 @@ def _packed(values: Tensor, dtype: str) -> str:
 
 def _data_uri(image: Tensor) -> str:
     file = io.BytesIO()
-    pixels = to_8bit(image)[0].permute(1, 2, 0).cpu().numpy()
-    Image.fromarray(pixels).save(file, format="JPEG", quality=JPEG_QUALITY)
+    to_pil(image).save(file, format="JPEG", quality=JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -12,12 +12,19 @@ from torch import Tensor
 
 from glic_pyg.codec import GLIC, MULTIPLE
 from glic_pyg.graph import Graphs
+from glic_pyg.graph.candidates import CANDIDATES, QUERIES
 from glic_pyg.graph.grid import MapSize
 from glic_pyg.image import pad
 from glic_pyg.nn.gfa import GFAStage
 
 STAGES = ("g_a.1", "g_a.2", "g_s.1", "g_s.2")
 """The graph stages, numbered per transform in the order of the data flow: at H/4, H/8; H/8, H/4."""
+
+SCOPES = ("local", "global")
+"""A stage's two graphs, in the order of `Graphs`."""
+
+MARGIN = (CANDIDATES - QUERIES) // 2
+"""Rows and columns by which a window of local candidates is wider than its queries, on each side."""
 
 MAX_PIXELS = 2**22
 

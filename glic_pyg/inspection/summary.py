@@ -13,8 +13,7 @@ from torch_geometric.data import Data
 from glic_pyg.graph import Graphs
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES
 from glic_pyg.inspection.neighborhood import degrees
-
-MARGIN = (CANDIDATES - QUERIES) // 2
+from glic_pyg.inspection.stages import MARGIN, SCOPES
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def summary_table(stages: Mapping[str, Graphs], *, node_sizes: Mapping[str, int]
     """
     lines = [["stage", "graph", *(heading for heading, _ in COLUMNS.values())]]
     for stage, graphs in stages.items():
-        for scope, graph in zip(("local", "global"), graphs, strict=True):
+        for scope, graph in zip(SCOPES, graphs, strict=True):
             summary = dataclasses.asdict(summarize(graph, node_size=node_sizes[stage]))
             lines.append([stage, scope, *(format(summary[name], how) for name, (_, how) in COLUMNS.items())])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

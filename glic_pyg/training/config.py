@@ -98,7 +98,6 @@ class TrainConfig(Config):
         for name in ("patch_size", "eval_size"):
             size = getattr(self, name)
             self._require(name, size > 0 and size % 64 == 0, "a positive multiple of 64")
-        for name in ("patch_size", "eval_size"):
             least = 192 if self.distortion == "ms-ssim" else 64
             self._require(name, getattr(self, name) >= least, f"at least {least} for {self.distortion}")
         self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")

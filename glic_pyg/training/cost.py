@@ -15,7 +15,7 @@ from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.training.callbacks import MovingAverage
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.module import CodecModule
-from glic_pyg.training.quiet import quiet_lightning
+from glic_pyg.training.quiet import bare_trainer, quiet_lightning
 from glic_pyg.training.schedule import Schedule
 
 
@@ -36,15 +36,7 @@ def step_cost(model: GLIC, config: TrainConfig, x: Tensor) -> dict[str, float]:
     clock = _Clock()
     module = CodecModule(model.train(), config, Schedule(config, num_pictures=1))
     with quiet_lightning(), peak_memory() as memory:
-        trainer = Trainer(
-            accelerator="cpu",
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[MovingAverage(config.ema_decay), clock],
-        )
+        trainer = bare_trainer([MovingAverage(config.ema_decay), clock])
         trainer.fit(module, DataLoader([(x, quality)] * config.steps, batch_size=None))
     return {"step_seconds": min(clock.seconds[1:]), "peak_memory": memory["bytes"]}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 from torch.nn.utils import clip_grad_norm_
 
@@ -57,8 +57,10 @@ class CodecModule(LightningModule):
 
     def configure_optimizers(self) -> optim.Optimizer:
         """Return the optimiser, the network in its first group, the quantiles in its second."""
-        quantiles = [p for name, p in self.model.named_parameters() if name.endswith(".quantiles")]
-        return optim.Adam([{"params": self._network()}, {"params": quantiles}], fused=True)
+        network, quantiles = [], []
+        for name, parameter in self.model.named_parameters():
+            (quantiles if name.endswith(".quantiles") else network).append(parameter)
+        return optim.Adam([{"params": network}, {"params": quantiles}], fused=True)
 
     def losses(self, x: Tensor, quality: Tensor) -> tuple[RateDistortion, Tensor]:
         """Return the loss of the network and the one of the quantiles.
@@ -90,7 +92,7 @@ class CodecModule(LightningModule):
             group["lr"] = group_rate
         result, aux_loss = self.losses(*batch)
         self.manual_backward(result.loss + aux_loss)
-        norm = clip_grad_norm_(self._network(), self.config.clip_max_norm)
+        norm = clip_grad_norm_(optimizer.param_groups[0]["params"], self.config.clip_max_norm)
         broken = ~(result.loss.isfinite() & norm.isfinite() & aux_loss.isfinite())
         if self.trainer.strategy.reduce_boolean_decision(bool(broken), all=False):
             self.skipped += 1
@@ -141,7 +143,7 @@ class CodecModule(LightningModule):
             self.samples.append(torch.cat([batch, *(restored[i] for i in shown)], dim=3))
 
     def on_validation_epoch_end(self) -> None:
-        """Keep the means per quality as `scores`; log the mean loss, which tells checkpoints apart."""
+        """Keep the means per quality as `scores`."""
         sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
         self.scores = [
             {"step": self.step, "quality": quality, "loss": loss / n, "bpp": bpp / n, "psnr": psnr / n}
@@ -160,9 +162,6 @@ class CodecModule(LightningModule):
         """Go on from there; where settings differ, the present ones hold."""
         state = checkpoint["glic_pyg"]
         self.step, self.skipped = state["step"], state["skipped"]
-
-    def _network(self) -> list[nn.Parameter]:
-        return [p for name, p in self.model.named_parameters() if not name.endswith(".quantiles")]
 
     def _of_several(self, quality: Tensor) -> Tensor | None:
         """Return the qualities as the model takes them: a model of one takes none."""

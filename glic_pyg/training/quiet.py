@@ -7,6 +7,21 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning.pytorch import Callback, Trainer
+
+
+def bare_trainer(callbacks: list[Callback]) -> Trainer:
+    """Return a trainer on the CPU for one epoch, which leaves nothing on disk and shows nothing."""
+    return Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+    )
+
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:

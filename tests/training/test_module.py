@@ -3,16 +3,16 @@
 import dataclasses
 import subprocess
 import sys
-import warnings
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
 
 from glic_pyg.codec import GLIC
 from glic_pyg.training import module as module_module
 from glic_pyg.training.module import CodecModule, TrainingError
+from glic_pyg.training.quiet import bare_trainer, quiet_lightning
 from glic_pyg.training.schedule import Schedule
 
 X = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -35,19 +35,8 @@ def fit(module, batches):
         def on_train_batch_end(self, *_):
             rows.append(module.row)
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*no `val_dataloader`.*")
-        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
-        trainer = Trainer(
-            accelerator="cpu",
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[Spy()],
-        )
+    with quiet_lightning():
+        trainer = bare_trainer([Spy()])
         trainer.fit(module, DataLoader(batches, batch_size=None))
     return rows, before
 
