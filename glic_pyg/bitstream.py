@@ -3,7 +3,7 @@
 .. code-block:: none
 
     magic     4 bytes   "GLIC"
-    version   1 byte    2
+    version   1 byte    3
     identity  8 bytes   of the model, see `checkpoint.model_identity`
     quality   varint    in 256ths; 0 for a model of one quality; not in version 1, which is of such models
     height    varint    of the picture in pixels
@@ -13,8 +13,8 @@
     checksum  4 bytes   CRC-32 of all before, little-endian
 
 Varints have 7 bits per byte, low bits first, the high bit set on all but the last byte. The decoder's y_hat
-must have the checksum of the encoder's: a machine that computed other probabilities would otherwise
-show a garbled picture without a word.
+must have the checksum of the encoder's: of versions 1 and 2, whose probabilities were computed in floating
+point, another machine's decoder may have others, and must not show a garbled picture without a word.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from glic_pyg.codec import GLIC
 from glic_pyg.image import MAX_PIXELS
 
 MAGIC = b"GLIC"
-VERSION = 2
+VERSION = 3
+EXACT_SINCE = 3
+"""The first version whose probabilities have the same bits everywhere."""
 QUALITY_STEPS = 256
 """Qualities told apart between two whole ones."""
 
@@ -49,6 +51,7 @@ class Bitstream:
         width: Of the picture in pixels.
         latent_checksum: CRC-32 of y_hat.
         strings: Coded bytes, in coding order.
+        version: Of the format. Since version 3, probabilities are computed exactly.
     """
 
     identity: bytes
@@ -57,6 +60,7 @@ class Bitstream:
     width: int
     latent_checksum: int
     strings: tuple[bytes, ...]
+    version: int = VERSION
 
 
 def encode(model: GLIC, x: Tensor, quality: float | None = None) -> bytes:
@@ -107,7 +111,9 @@ def decode(model: GLIC, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         strings = [[string] for string in stream.strings]
         of_one = stream.quality == 0 and model.config.qualities == 1
         quality = None if of_one else stream.quality / QUALITY_STEPS
-        out = model.decompress(strings, (stream.height, stream.width), quality)
+        out = model.decompress(
+            strings, (stream.height, stream.width), quality, exact=stream.version >= EXACT_SINCE
+        )
     except ValueError as error:
         raise BitstreamError(str(error)) from error
     checksum = _latent_checksum(out["y_hat"])
@@ -120,7 +126,13 @@ def decode(model: GLIC, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
 
 
 def pack(stream: Bitstream) -> bytes:
-    """Return the bytes of a .glic file."""
+    """Return the bytes of a .glic file.
+
+    Raises:
+        ValueError: a stream of an older version; those are only read.
+    """
+    if stream.version != VERSION:
+        raise ValueError(f"Expected a stream of version {VERSION} to write (got {stream.version})")
     data = bytearray(MAGIC)
     data.append(VERSION)
     data += stream.identity
@@ -155,7 +167,7 @@ def unpack(data: bytes) -> Bitstream:
     strings = []
     while not reader.at_end():
         strings.append(reader.take(reader.number()))
-    return Bitstream(identity, quality, height, width, latent_checksum, tuple(strings))
+    return Bitstream(identity, quality, height, width, latent_checksum, tuple(strings), version)
 
 
 class _Reader:

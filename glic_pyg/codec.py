@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,10 +11,17 @@ from torch import Tensor, nn
 
 from glic_pyg import checkpoint
 from glic_pyg.config import ModelConfig
-from glic_pyg.entropy import GainUnits, accept_tables_of_any_size, build_entropy_model, update_tables
+from glic_pyg.entropy import (
+    GainUnits,
+    Nets,
+    accept_tables_of_any_size,
+    build_entropy_model,
+    decode_latents,
+    encode_latents,
+    update_tables,
+)
 from glic_pyg.image import crop, pad
 from glic_pyg.nn.graph_attention import Backend
-from glic_pyg.threads import one_thread_per_operator
 from glic_pyg.transform import build_analysis, build_synthesis
 
 MULTIPLE = 64
@@ -60,6 +66,8 @@ class GLIC(nn.Module):
                 hyper_channels=config.hyper_channels,
             )
         accept_tables_of_any_size(self.latent_codec)
+        self.register_module("coder_nets", None)
+        self.register_load_state_dict_post_hook(self._forget_coder_nets)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, backend: Backend | None = None) -> Self:
@@ -90,10 +98,18 @@ class GLIC(nn.Module):
             `x_hat`, of x's shape and not clamped; `y_hat`, `B x M x H'/16 x W'/16` (H', W' the padded
             sides); `likelihoods`, those of `y` and `z`, whose bits are `-log2`.
         """
-        gain, gains = self._gains(quality)
-        y = gain * self.g_a(pad(x, MULTIPLE))
+        gains = self._gains(quality)
+        y = gains["y"] * self.g_a(pad(x, MULTIPLE))
+        # CompressAI's h_a reads y without its gain, and its parameters would have to guess the quality: here
+        # y has its gain before.
+        of_codec = {
+            "y_gain": 1.0,
+            "z_gain": gains["z"],
+            "y_gain_inv": gains["y_inverse"],
+            "z_gain_inv": gains["z_inverse"],
+        }
         with torch.autocast(x.device.type, enabled=False):  # probabilities need float32
-            out = self.latent_codec(y.float(), **gains)
+            out = self.latent_codec(y.float(), **of_codec if self.config.qualities > 1 else {})
         x_hat = crop(self.g_s(out["y_hat"]), *x.shape[-2:])
         return {"x_hat": x_hat, "y_hat": out["y_hat"], "likelihoods": out["likelihoods"]}
 
@@ -107,8 +123,7 @@ class GLIC(nn.Module):
 
         Returns:
             `strings`, the coded bytes, as CompressAI nests them (per string a list over the batch of one);
-            `shape`, (H, W); and `y_hat`, which `decompress` will have bit for bit, whatever the process
-            and its threads, on the same kind of device.
+            `shape`, (H, W); and `y_hat`, which `decompress` will have bit for bit, on any machine.
 
         Raises:
             QualityError: the model has no such quality.
@@ -117,16 +132,25 @@ class GLIC(nn.Module):
         if x.ndim != 4 or x.shape[:2] != (1, 3) or 0 in x.shape:
             raise ValueError(f"Expected a picture of shape 1 x 3 x H x W (got {tuple(x.shape)})")
         self._require_tables()
-        # In one memory layout: the coder's networks take other paths, and round otherwise, in another.
-        gain, gains = self._gains(quality)
-        y = (gain * self.g_a(pad(x, MULTIPLE))).contiguous()
-        with one_thread_per_operator():
-            out = self.latent_codec.compress(y, **gains)
-        return {"strings": out["strings"], "shape": tuple(x.shape[-2:]), "y_hat": out["y_hat"]}
+        gains = self._gains(quality)
+        y = gains["y"] * self.g_a(pad(x, MULTIPLE))
+        strings, y_hat = encode_latents(
+            self.latent_codec, self._coder_nets(), y, z_gain=gains["z"], z_gain_inverse=gains["z_inverse"]
+        )
+        return {
+            "strings": [[string] for string in strings],
+            "shape": tuple(x.shape[-2:]),
+            "y_hat": y_hat * gains["y_inverse"],
+        }
 
     @torch.no_grad()
     def decompress(
-        self, strings: Sequence[Sequence[bytes]], shape: tuple[int, int], quality: float | None = None
+        self,
+        strings: Sequence[Sequence[bytes]],
+        shape: tuple[int, int],
+        quality: float | None = None,
+        *,
+        exact: bool = True,
     ) -> dict[str, Any]:
         """Decode one picture.
 
@@ -134,6 +158,7 @@ class GLIC(nn.Module):
             strings: As `compress` returned them.
             shape: (H, W) of the picture.
             quality: As `compress` was given.
+            exact: False for strings of the time when probabilities were computed in floating point.
 
         Returns:
             `x_hat`, `1 x 3 x H x W` in [0, 1], and `y_hat`.
@@ -148,16 +173,15 @@ class GLIC(nn.Module):
                 f"Expected {num_strings} strings of one picture (got {[len(s) for s in strings]})"
             )
         self._require_tables()
-        height, width = (-(-side // MULTIPLE) * MULTIPLE for side in shape)
-        y_shapes = [(channels, height // 16, width // 16) for channels in self.config.groups]
-        z_shape = (height // 64, width // 64)
-        counts = [c * h * w // 2 for c, h, w in chain.from_iterable((y, y) for y in y_shapes)]
-        counts.append(self.config.hyper_channels * z_shape[0] * z_shape[1])
-        padded = [[_padded(s[0], n)] for s, n in zip(strings, counts, strict=True)]
-        shapes = {"y": y_shapes, "hyper": z_shape}
-        inverse = {name: gain for name, gain in self._gains(quality)[1].items() if name.endswith("_inv")}
-        with one_thread_per_operator():
-            y_hat = self.latent_codec.decompress(padded, shapes, **inverse)["y_hat"]
+        gains = self._gains(quality)
+        y_hat = decode_latents(
+            self.latent_codec,
+            self._coder_nets() if exact else Nets(self.latent_codec, exactly=False),
+            [string for (string,) in strings],
+            tuple(-(-side // MULTIPLE) for side in shape),
+            z_gain_inverse=gains["z_inverse"],
+        )
+        y_hat = y_hat * gains["y_inverse"]
         return {"x_hat": crop(self.g_s(y_hat), *shape).clamp(0, 1), "y_hat": y_hat}
 
     def orthogonality_loss(self) -> Tensor:
@@ -171,35 +195,42 @@ class GLIC(nn.Module):
     def update(self, *, force: bool = False) -> bool:
         """Compute the coder's probability tables from the weights, once a training is over.
 
+        Its networks in integers are computed anew at their next use.
+
         Args:
             force: Also replace tables that are there. Files coded with them can then not be decoded.
 
         Returns:
             Whether any table was computed.
         """
-        return update_tables(self.latent_codec, force=force)
+        updated = update_tables(self.latent_codec, force=force)
+        if updated:
+            self.coder_nets = None
+        return updated
 
-    def _gains(self, quality: Tensor | float | None) -> tuple[Tensor | float, dict[str, Tensor | float]]:
-        """Return the gain of y, and what the entropy model takes with it."""
+    def _gains(self, quality: Tensor | float | None) -> dict[str, Tensor | float]:
+        """Return the gains of y and z and their inverses, see `GainUnits`."""
         qualities = self.config.qualities
         if qualities == 1:
             if quality is not None:
                 raise QualityError(f"Expected no quality for a model of one (got {quality})")
-            return 1.0, {}
+            return dict.fromkeys(("y", "y_inverse", "z", "z_inverse"), 1.0)
         if quality is None:
             quality = self.config.default_quality
         of_pictures = torch.as_tensor(quality, device=self.gain.y.device).reshape(-1)
         if not ((of_pictures >= 1) & (of_pictures <= qualities)).all():
             raise QualityError(f"Expected a quality in 1..{qualities} (got {quality})")
-        gains = self.gain(of_pictures)
-        # CompressAI's h_a reads y without its gain, and its parameters would have to guess the quality: here
-        # y has its gain before.
-        return gains["y"], {
-            "y_gain": 1.0,
-            "z_gain": gains["z"],
-            "y_gain_inv": gains["y_inverse"],
-            "z_gain_inv": gains["z_inverse"],
-        }
+        return self.gain(of_pictures)
+
+    def _coder_nets(self) -> Nets:
+        """Return the networks in integers; like the tables, they are of the weights at their first use."""
+        if self.coder_nets is None:
+            self.coder_nets = Nets(self.latent_codec, exactly=True)
+        return self.coder_nets
+
+    @staticmethod
+    def _forget_coder_nets(module: GLIC, _: object) -> None:
+        module.coder_nets = None
 
     def _require_tables(self) -> None:
         if self.latent_codec.hyper.entropy_bottleneck.quantized_cdf.numel() == 0:
@@ -207,10 +238,3 @@ class GLIC(nn.Module):
                 "Expected a model with probability tables (got one without); call update() first"
             )
 
-
-def _padded(string: bytes, num_symbols: int) -> bytes:
-    """Append zeros so that the decoder, which checks no bounds, cannot read beyond a wrong string's end.
-
-    Each symbol takes in at most 4 bytes, escaped values at most 16 times their own length more.
-    """
-    return string + bytes(4 * num_symbols + 16 * len(string) + 16)

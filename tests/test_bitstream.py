@@ -1,7 +1,9 @@
 import copy
 import dataclasses
 import zlib
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,9 +12,11 @@ from glic_pyg.bitstream import Bitstream, BitstreamError, decode, encode, pack, 
 from glic_pyg.codec import GLIC
 from glic_pyg.image import MAX_PIXELS
 
+GOLDEN = Path(__file__).parent / "golden" / "files"
+
 STREAM = Bitstream(bytes(range(8)), 640, 17, 300, 0x01020304, (b"abc", b"", b"x" * 200))
 PINNED = (
-    b"GLIC\x02\x00\x01\x02\x03\x04\x05\x06\x07\x80\x05\x11\xac\x02\x04\x03\x02\x01"
+    b"GLIC\x03\x00\x01\x02\x03\x04\x05\x06\x07\x80\x05\x11\xac\x02\x04\x03\x02\x01"
     b"\x03abc\x00\xc8\x01" + b"x" * 200
 )
 
@@ -25,7 +29,37 @@ def test_bytes_are_pinned():
     assert pack(STREAM) == with_checksum(PINNED)
     assert unpack(with_checksum(PINNED)) == STREAM
     version1 = b"GLIC\x01" + PINNED[5:13] + PINNED[15:]
-    assert unpack(with_checksum(version1)) == dataclasses.replace(STREAM, quality=0)
+    assert unpack(with_checksum(version1)) == dataclasses.replace(STREAM, quality=0, version=1)
+    version2 = b"GLIC\x02" + PINNED[5:]
+    assert unpack(with_checksum(version2)) == dataclasses.replace(STREAM, version=2)
+    with pytest.raises(ValueError, match=r"Expected a stream of version 3 to write \(got 2\)"):
+        pack(dataclasses.replace(STREAM, version=2))
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_files_of_every_version_decode(version):
+    """Each with the model that made it, by the program of its time.
+
+    Probabilities in floating point, before version 3, are another machine's: its last bits differ.
+    """
+    model = GLIC.from_pretrained(GOLDEN / f"of_{1 if version == 1 else 2}.safetensors")
+    data = (GOLDEN / f"version_{version}.glic").read_bytes()
+    expected = torch.from_numpy(np.load(GOLDEN / f"version_{version}.npy"))
+    stream = unpack(data)
+    assert stream.version == version
+    assert stream.identity == checkpoint.model_identity(model)
+    strings = [[string] for string in stream.strings]
+    quality = stream.quality / 256 or None
+    assert quality == (None if version == 1 else 2.5)
+    size = (stream.height, stream.width)
+    out = model.decompress(strings, size, quality, exact=version >= 3)
+    if version >= 3:
+        assert torch.equal(out["y_hat"], expected)
+        assert torch.equal(decode(model, data), out["x_hat"])
+    else:
+        torch.testing.assert_close(out["y_hat"], expected, atol=1e-3, rtol=0)
+    wrong = model.decompress(strings, size, quality, exact=version < 3)["y_hat"]
+    assert (wrong - expected).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("size", [(1, 1), (127, 128), (16383, 16384 // 2), (1, 2**27)])
@@ -91,8 +125,8 @@ def test_every_cut_is_noticed():
         (b"", r"Expected a \.glic file \(got one that starts with b''\)"),
         (b"\x89PNG\r\n\x1a\n" * 9, r"Expected a \.glic file \(got one that starts with b'\\x89PNG'\)"),
         (b"GLIC", r"Expected 1 bytes and a checksum \(got 0\): cut short"),
-        (b"GLIC\x03" + bytes(40), r"Expected format version 1..2 \(got 3: a newer glic_pyg made it\)"),
-        (b"GLIC\x00" + bytes(40), r"Expected format version 1..2 \(got 0\)"),
+        (b"GLIC\x04" + bytes(40), r"Expected format version 1..3 \(got 4: a newer glic_pyg made it\)"),
+        (b"GLIC\x00" + bytes(40), r"Expected format version 1..3 \(got 0\)"),
         (PINNED + bytes(4), r"Expected checksum [0-9a-f]{8} \(got 00000000\): damaged or cut short"),
         # From here on made on purpose: the checksum is right.
         (with_checksum(PINNED[:30]), r"Expected 225 bytes and a checksum \(got 26\): cut short"),

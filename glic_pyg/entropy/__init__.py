@@ -2,7 +2,17 @@
 
 import glic_pyg.torchvision_shim  # noqa: F401 - before compressai
 from glic_pyg.entropy.build import build_entropy_model
+from glic_pyg.entropy.coder import Nets, decode_latents, encode_latents
 from glic_pyg.entropy.gain import GainUnits
 from glic_pyg.entropy.tables import TABLES, accept_tables_of_any_size, update_tables
 
-__all__ = ["TABLES", "GainUnits", "accept_tables_of_any_size", "build_entropy_model", "update_tables"]
+__all__ = [
+    "TABLES",
+    "GainUnits",
+    "Nets",
+    "accept_tables_of_any_size",
+    "build_entropy_model",
+    "decode_latents",
+    "encode_latents",
+    "update_tables",
+]

@@ -46,8 +46,18 @@ class GainUnits(nn.Module):
         share = (quality.double() - below - 1)[:, None]
 
         def gain(logs: Tensor) -> Tensor:
-            # In float64, so that the float32 next to the true value is what every machine gets.
             log = (1 - share) * logs[below].double() + share * logs[above].double()
-            return log.exp().float()[..., None, None]
+            return _exp(log).float()[..., None, None]
 
         return {name: gain(logs) for name, logs in self.named_parameters()}
+
+
+def _exp(x: Tensor) -> Tensor:
+    """Return the exponential of float64 values by operations that have the same bits everywhere."""
+    x = x / 256
+    y = torch.ones_like(x)
+    for n in range(8, 0, -1):  # the series up to its 8th power, by Horner's scheme
+        y = 1 + x / n * y
+    for _ in range(8):
+        y = y * y
+    return y

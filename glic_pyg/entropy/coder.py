@@ -1,0 +1,147 @@
+"""From latents to strings and back, in the order that gives each part the most to be predicted from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from itertools import accumulate, chain, pairwise
+
+import torch
+from compressai.entropy_models import GaussianConditional
+from compressai.latent_codecs import CheckerboardLatentCodec, HyperpriorLatentCodec
+from torch import Tensor, nn
+
+from glic_pyg.entropy.exact import exact, exact_arithmetic
+from glic_pyg.threads import one_thread_per_operator
+
+Half = Callable[[GaussianConditional, Tensor, Tensor], Tensor]
+"""Entropy model, rows of its table and means of half a group -> its y_hat; all tensors of one shape."""
+
+
+class Nets(nn.Module):
+    """The networks that tell encoder and decoder the probabilities of what comes next.
+
+    Args:
+        codec: The entropy model.
+        exactly: Whether they have the same bits everywhere (see `glic_pyg.entropy.exact`), or are the
+            entropy model's own, as the files of the format's first versions want them.
+    """
+
+    def __init__(self, codec: HyperpriorLatentCodec, *, exactly: bool) -> None:
+        super().__init__()
+        version = exact if exactly else lambda net: net
+        self.arithmetic: Callable[[], AbstractContextManager[None]] = (
+            exact_arithmetic if exactly else one_thread_per_operator
+        )
+        groups = codec.y.latent_codec.values()
+        self.h_s = version(codec.hyper.h_s)
+        self.channel_contexts = nn.ModuleList(map(version, codec.y.channel_context.values()))
+        self.predictions = nn.ModuleList(version(group.context_prediction) for group in groups)
+        self.parameter_nets = nn.ModuleList(version(group.entropy_parameters) for group in groups)
+
+
+def encode_latents(
+    codec: HyperpriorLatentCodec,
+    nets: Nets,
+    y: Tensor,
+    *,
+    z_gain: Tensor | float,
+    z_gain_inverse: Tensor | float,
+) -> tuple[list[bytes], Tensor]:
+    """Code the latents of one picture.
+
+    Args:
+        codec: The entropy model, with its tables.
+        nets: Its networks.
+        y: Latents with their gain, `1 x M x H x W`; H and W multiples of 4.
+        z_gain: Of z before it is rounded, `1 x N x 1 x 1`.
+        z_gain_inverse: Of z after it.
+
+    Returns:
+        The strings, two for each group of channels and one of z, and y_hat of y's shape.
+    """
+    bottleneck = codec.hyper.entropy_bottleneck
+    parts = zip(_checkerboards(codec), y.split(codec.y.groups, dim=1), strict=True)
+    halves = chain.from_iterable(group.unembed(part) for group, part in parts)
+    strings = []
+
+    def encode(gaussian: GaussianConditional, indexes: Tensor, means: Tensor) -> Tensor:
+        half = next(halves)
+        strings.extend(gaussian.compress(half, indexes, means))
+        return gaussian.dequantize(gaussian.quantize(half, "symbols", means), means)
+
+    with nets.arithmetic():
+        z = codec.hyper.h_a(y) * z_gain
+        of_z = bottleneck.compress(z)
+        z_hat = bottleneck.decompress(of_z, z.shape[-2:])
+        y_hat = _latents(codec, nets, z_hat * z_gain_inverse, encode)
+    return strings + of_z, y_hat
+
+
+def decode_latents(
+    codec: HyperpriorLatentCodec,
+    nets: Nets,
+    strings: Sequence[bytes],
+    z_shape: tuple[int, int],
+    *,
+    z_gain_inverse: Tensor | float,
+) -> Tensor:
+    """Decode the latents of one picture.
+
+    Args:
+        codec: The entropy model, with its tables.
+        nets: Its networks, of the encoder's kind.
+        strings: As `encode_latents` returned them.
+        z_shape: Height and width of z, a quarter of y's.
+        z_gain_inverse: As the encoder had it.
+
+    Returns:
+        y_hat, `1 x M x H x W`.
+    """
+    *of_y, of_z = strings
+    rest = iter(of_y)
+
+    def decode(gaussian: GaussianConditional, indexes: Tensor, means: Tensor) -> Tensor:
+        return gaussian.decompress([_padded(next(rest), indexes.numel())], indexes, means=means)
+
+    with nets.arithmetic():
+        num_symbols = codec.hyper.entropy_bottleneck.channels * z_shape[0] * z_shape[1]
+        z_hat = codec.hyper.entropy_bottleneck.decompress([_padded(of_z, num_symbols)], z_shape)
+        return _latents(codec, nets, z_hat * z_gain_inverse, decode)
+
+
+def _latents(codec: HyperpriorLatentCodec, nets: Nets, z_hat: Tensor, code: Half) -> Tensor:
+    """Go through the groups of channels, each in two halves, and return y_hat."""
+    params = nets.h_s(z_hat)
+    y_hat = params.new_zeros(1, sum(codec.y.groups), *params.shape[-2:])
+    places = pairwise(accumulate(codec.y.groups, initial=0))
+    for k, ((first, end), group) in enumerate(zip(places, _checkerboards(codec), strict=True)):
+        side = params
+        if k > 0:
+            side = torch.cat([nets.channel_contexts[k - 1](y_hat[:, :first]), params], dim=1)
+        sides = group.unembed(side)
+        context = sides.new_zeros(1, 2 * (end - first), *sides.shape[-2:])
+        hat = sides.new_zeros(2, 1, end - first, *sides.shape[-2:])
+        gaussian = group.y.gaussian_conditional
+        for half in (0, 1):
+            if half == 1:
+                context = group.unembed(nets.predictions[k](group.embed(hat)))[1]
+            scales, means = nets.parameter_nets[k](torch.cat([context, sides[half]], dim=1)).chunk(2, dim=1)
+            scales = gaussian.lower_bound_scale(scales.contiguous())
+            # What CompressAI's build_indexes does, in one pass.
+            indexes = torch.bucketize(scales, gaussian.scale_table[:-1]).int()
+            hat[half] = code(gaussian, indexes, means)
+        y_hat[:, first:end] = group.embed(hat)
+    return y_hat
+
+
+def _checkerboards(codec: HyperpriorLatentCodec) -> Sequence[CheckerboardLatentCodec]:
+    return list(codec.y.latent_codec.values())
+
+
+def _padded(string: bytes, num_symbols: int) -> bytes:
+    """Append zeros so that the decoder, which checks no bounds, cannot read beyond a wrong string's end.
+
+    Each symbol takes in at most 4 bytes, escaped values at most 16 times their own length more.
+    """
+    return string + bytes(4 * num_symbols + 16 * len(string) + 16)

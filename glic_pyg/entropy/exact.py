@@ -1,0 +1,232 @@
+r"""The entropy model's networks in arithmetic that has the same bits everywhere.
+
+A decoder must compute the very probabilities that the encoder had: a scale in another row of the table, and
+all that follows is noise. Sums of floats depend on their order, so on threads, instruction sets, layouts and
+devices; exponentials on the library. Here
+
+- sums are of integers, kept in float32: weights and activations are rounded to integers so small that no sum,
+  in any order, leaves the \( 2^{24} \) up to which float32 counts exactly;
+- all else is addition, multiplication, division, square root and rounding of single values, which IEEE 754
+  defines to the last bit.
+
+Activations have 8 bits and a sign, in steps of the largest of their position (of their channel where a
+convolution is depthwise, of the whole map where it mixes positions and channels). Weights have as many as the
+sums leave, in steps of their output channel. See `docs/format.md` for what follows for files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import singledispatch
+
+import torch
+import torch.nn.functional as F
+from compressai.layers import CheckerboardMaskedConv2d
+from torch import Tensor, nn
+
+from glic_pyg.entropy.context import PointwiseBlock, PointwiseNet
+from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
+from glic_pyg.threads import map_in_threads
+
+PEAK = 255
+"""Largest integer of an activation that a convolution reads."""
+NORM_PEAK = 4096
+"""The same before a normalisation: squares are exact up to here."""
+EXACT = 2**24
+"""Integers up to here are exact in float32."""
+POSITIONS_AT_ONCE = 512
+TINY = 1e-20
+
+
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """Keep torch from computing convolutions with fewer bits, or by transforms that leave the integers."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+@singledispatch
+def exact(module: nn.Module) -> nn.Module:
+    """Return a network that computes nearly the same as `module`, to the same bits everywhere.
+
+    Args:
+        module: Made of this package's convolution blocks.
+
+    Raises:
+        TypeError: a part has no exact counterpart.
+    """
+    raise TypeError(f"Expected a module of the entropy model (got {type(module).__name__})")
+
+
+@exact.register(nn.PixelShuffle)
+@exact.register(nn.Identity)
+def _same(module: nn.Module) -> nn.Module:
+    return module
+
+
+@exact.register(nn.Sequential)
+def _sequence(module: nn.Sequential) -> nn.Sequential:
+    return nn.Sequential(*map(exact, module))
+
+
+@exact.register(PointwiseNet)
+def _pointwise_net(module: PointwiseNet) -> nn.Module:
+    return InParts(*map(exact, module))
+
+
+@exact.register(PointwiseBlock)
+def _pointwise_block(module: PointwiseBlock) -> nn.Sequential:
+    return nn.Sequential(exact(module.conv), exact(module.ffn))
+
+
+class InParts(nn.Sequential):
+    """Modules that read one position at a time, on some of the positions at a time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        some = x.movedim(1, -1).reshape(1, 1, -1, x.size(1)).split(POSITIONS_AT_ONCE, dim=2)
+        parts = map_in_threads(super().forward, [part.movedim(-1, 1) for part in some])
+        out = torch.cat(parts, dim=3).movedim(1, -1)
+        return out.reshape(len(x), *x.shape[2:], -1).movedim(-1, 1)
+
+
+@exact.register(nn.Conv2d)
+class ExactConv2d(nn.Module):
+    r"""Convolution of integers.
+
+    .. math:: y_o = s_o \cdot t \cdot \sum_k W_{ok} X_k + b_o, \quad X = \mathrm{round}(x / t),
+        \quad \sum_k |W_{ok}| \cdot 255 < 2^{24}
+
+    Args:
+        conv: The convolution, its kernel 1x1, depthwise or dense.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.stride, self.padding, self.groups = conv.stride, conv.padding, conv.groups
+        self.pointwise = conv.kernel_size == (1, 1)
+        weight = conv.weight.detach()
+        if isinstance(conv, CheckerboardMaskedConv2d):
+            weight = weight * conv.mask
+        weight, step = _integers(weight.flatten(1))
+        self.register_buffer("weight", weight.view_as(conv.weight), persistent=False)
+        self.register_buffer("step", step, persistent=False)
+        bias = None if conv.bias is None else conv.bias.detach().clone()
+        self.register_buffer("bias", bias, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `B x C x H x W` to `B x C' x H' x W'`."""
+        over = 1 if self.pointwise else (2, 3) if self.groups > 1 else (1, 2, 3)
+        x, step = _quantized(x, over, PEAK)
+        if self.pointwise:
+            y = F.linear(x.movedim(1, -1), self.weight.flatten(1)).movedim(-1, 1)
+        else:
+            y = F.conv2d(x, self.weight, None, self.stride, self.padding, groups=self.groups)
+        y = y.mul_(step).mul_(self.step[:, None, None])
+        return y if self.bias is None else y.add_(self.bias[:, None, None])
+
+
+@exact.register(LayerNorm2d)
+class ExactLayerNorm2d(nn.Module):
+    """Layer normalisation over the channels of each position.
+
+    Args:
+        norm: The normalisation.
+    """
+
+    def __init__(self, norm: LayerNorm2d) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.register_buffer("weight", norm.weight.detach().clone(), persistent=False)
+        self.register_buffer("bias", norm.bias.detach().clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `B x C x H x W` to the same shape."""
+        x, step = _quantized(x, 1, NORM_PEAK)
+        mean = x.sum(1, keepdim=True, dtype=torch.float64) / x.size(1)
+        square = (x * x).sum(1, keepdim=True, dtype=torch.float64) / x.size(1)
+        eps = self.eps / (step.double() * step.double())
+        deviation = ((square - mean * mean).clamp_(min=0) + eps).sqrt()
+        x = x.sub_(mean.float()).div_(deviation.float())
+        return x.mul_(self.weight[:, None, None]).add_(self.bias[:, None, None])
+
+
+@exact.register(GatedFeedForward)
+class ExactFeedForward(nn.Module):
+    """Gated feed-forward part, pointwise.
+
+    Args:
+        ffn: The part, without depthwise convolution.
+    """
+
+    def __init__(self, ffn: GatedFeedForward) -> None:
+        super().__init__()
+        if ffn.depthwise is not None:
+            raise TypeError("Expected a pointwise feed-forward part (got one with a depthwise convolution)")
+        self.norm, self.project_in, self.project_out = map(exact, (ffn.norm, ffn.project_in, ffn.project_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `B x C x H x W` to the same shape."""
+        a, b = self.project_in(self.norm(x)).chunk(2, dim=1)
+        return self.project_out(gelu(a).mul_(b)).add_(x)
+
+
+@exact.register(ConvBlock)
+class ExactConvBlock(nn.Module):
+    """Depthwise 5x5 mixing and a gated feed-forward part.
+
+    Args:
+        block: The block.
+    """
+
+    def __init__(self, block: ConvBlock) -> None:
+        super().__init__()
+        self.conv1, self.depthwise, self.conv2 = map(exact, (block.conv1, block.depthwise, block.conv2))
+        self.adaptor = None if block.adaptor is None else exact(block.adaptor)
+        self.ffn = InParts(exact(block.ffn))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `B x C x H x W` to `B x C' x H x W`."""
+        shortcut = x if self.adaptor is None else self.adaptor(x)
+        mixed = self.conv2(self.depthwise(F.leaky_relu(self.conv1(x), 0.01)))
+        return self.ffn(mixed.add_(shortcut))
+
+
+def gelu(x: Tensor) -> Tensor:
+    r"""Return \( x \Phi(x) \), within 3e-4 |x|, by operations that are exact to the last bit.
+
+    From Abramowitz and Stegun, "Handbook of Mathematical Functions", equation 7.1.27.
+    """
+    magnitude = x.abs()
+    t = magnitude * 0.5**0.5
+    p = t * 0.078108
+    for coefficient in (0.000972, 0.230389, 0.278393):
+        p = p.add_(coefficient).mul_(t)
+    p = p.add_(1)
+    p = p.mul_(p)
+    p = p.mul_(p)
+    return x.clamp(min=0).sub_(magnitude.mul_(0.5).div_(p))
+
+
+def _quantized(x: Tensor, over: int | tuple[int, ...], peak: int) -> tuple[Tensor, Tensor]:
+    """Return integers of at most `peak`, and their step, one for all channels, or positions, in `over`."""
+    largest = torch.linalg.vector_norm(x, torch.inf, over, keepdim=True).clamp_(min=TINY)
+    return (x * (peak / largest)).round_(), largest / peak
+
+
+def _integers(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return integers, `O x K`, no sum of which with activations of 8 bits is inexact, and their steps, `O`.
+
+    The steps are the same everywhere, too: their sums are of integers in float64.
+    """
+    weight = weight.double()
+    largest = weight.abs().amax(1, keepdim=True).clamp(min=TINY)
+    sums = (weight.abs() / largest * 2**36).round().sum(1, keepdim=True) / 2**36 * largest
+    limit = (EXACT - 1) // PEAK - (weight.size(1) + 1) // 2  # rounding adds at most a half to each
+    step = (sums / limit).float().clamp(min=TINY)
+    return (weight / step).round().float(), step[:, 0]

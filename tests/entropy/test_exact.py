@@ -1,0 +1,171 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from compressai.layers import CheckerboardMaskedConv2d
+from torch import nn
+
+from glic_pyg import GLIC
+from glic_pyg.config import ModelConfig
+from glic_pyg.entropy import Nets, build_entropy_model, encode_latents
+from glic_pyg.entropy.exact import EXACT, PEAK, exact, exact_arithmetic, gelu
+from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
+
+CONVOLUTIONS = {
+    "pointwise": nn.Conv2d(40, 12, 1),
+    "without bias": nn.Conv2d(40, 12, 1, bias=False),
+    "depthwise": nn.Conv2d(10, 10, 5, padding=2, groups=10),
+    "dense": nn.Conv2d(10, 12, 3, stride=2, padding=1),
+    "masked": CheckerboardMaskedConv2d(10, 12, 5, padding=2),
+}
+
+
+def by_integers(conv, x):
+    """The convolution of the definition: 64-bit integers, one multiplication per step, then the bias."""
+    kind = (1,) if conv.kernel_size == (1, 1) else (2, 3) if conv.groups > 1 else (1, 2, 3)
+    largest = x.abs().amax(kind, keepdim=True)
+    integers = (x * (PEAK / largest)).round().long()
+    made = exact(conv)
+    weight = made.weight.long()
+    patches = F.unfold(integers.double(), conv.kernel_size, padding=conv.padding, stride=conv.stride).long()
+    groups = conv.groups
+    patches = patches.view(len(x), groups, -1, patches.size(-1))
+    sums = torch.einsum("gok,bgkl->bgol", weight.view(groups, -1, patches.size(2)), patches)
+    y = sums.view(len(x), len(weight), *made(x).shape[2:]).float()
+    y = y * (largest / PEAK) * made.step[:, None, None]
+    return y if conv.bias is None else y + conv.bias[:, None, None]
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+@torch.no_grad()
+def test_convolutions_are_of_integers(kind):
+    conv = CONVOLUTIONS[kind]
+    in_channels = conv.in_channels
+    x = torch.randn(2, in_channels, 6, 8, generator=torch.Generator().manual_seed(1))
+    y = exact(conv)(x)
+    assert torch.equal(y, by_integers(conv, x))
+    assert (y - conv(x)).norm() < 0.01 * conv(x).norm()
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+@torch.no_grad()
+def test_no_sum_leaves_the_integers_that_float32_has(kind):
+    conv = CONVOLUTIONS[kind]
+    weight = exact(conv).weight
+    assert torch.equal(weight, weight.round())
+    sums = weight.double().abs().flatten(1).sum(1) * PEAK
+    assert (sums < EXACT).all()
+    assert (sums > 0.8 * EXACT).all()  # and the bits that there are, are used
+
+
+@pytest.mark.parametrize("spread", [0.01, 1, 100])
+@torch.no_grad()
+def test_wide_and_uneven_weights_stay_within(spread):
+    conv = nn.Conv2d(4000, 3, 1, bias=False)
+    conv.weight.copy_((spread * torch.randn(3, 4000)).exp().clamp(1e-30, 1e30)[..., None, None])
+    conv.weight[2] = 0
+    made = exact(conv)
+    assert (made.weight.double().abs().flatten(1).sum(1) * PEAK < EXACT).all()
+    assert made(torch.ones(1, 4000, 1, 1)).isfinite().all()
+
+
+@torch.no_grad()
+def test_the_order_of_channels_does_not_matter():
+    """As another instruction set's sums run in another order. In floats it does."""
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(600, 20, 1), LayerNorm2d(600)
+    order = torch.randperm(600)
+    reordered = nn.Conv2d(600, 20, 1)
+    reordered.weight.copy_(conv.weight[:, order])
+    reordered.bias.copy_(conv.bias)
+    x = torch.randn(1, 600, 8, 8)
+    assert torch.equal(exact(conv)(x), exact(reordered)(x[:, order]))
+    assert not torch.equal(conv(x), reordered(x[:, order]))
+    x[:, 0] *= 50
+    assert torch.equal(exact(norm)(x)[:, order], exact(norm)(x[:, order]))
+    assert not torch.equal(norm(x)[:, order], norm(x[:, order]))
+
+
+@torch.no_grad()
+def test_layer_norm():
+    torch.manual_seed(0)
+    norm = LayerNorm2d(96)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = 3 + torch.randn(2, 96, 4, 4)
+    torch.testing.assert_close(exact(norm)(x), norm(x), atol=5e-3, rtol=0)
+    small = 1e-3 * x  # eps counts here
+    torch.testing.assert_close(exact(norm)(small), norm(small), atol=5e-3, rtol=0)
+    flat = torch.full((1, 96, 1, 1), 2.0)
+    torch.testing.assert_close(exact(norm)(flat), norm(flat))
+
+
+def test_gelu():
+    x = torch.linspace(-12, 12, 10001)
+    expected = x.double() * (1 + torch.erf(x.double() / math.sqrt(2))) / 2
+    assert ((gelu(x) - expected).abs() <= 3e-4 * x.abs()).all()
+    assert gelu(torch.tensor([0.0, 1e30, -1e30])).tolist() == [0, pytest.approx(1e30), 0]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        GatedFeedForward(24, ratio=2),
+        ConvBlock(24, 24, ratio=2),
+        ConvBlock(24, 36, ratio=2),
+        build_entropy_model(ModelConfig(hyper_channels=16)).hyper.h_s,
+        build_entropy_model(ModelConfig(hyper_channels=16)).y.latent_codec["y0"].entropy_parameters,
+    ],
+    ids=["feed-forward", "block", "adapted block", "h_s", "parameters"],
+)
+@torch.no_grad()
+def test_networks_are_near_the_floating_point_ones(module):
+    in_channels = next(m for m in module.modules() if isinstance(m, nn.Conv2d)).in_channels
+    x = torch.randn(1, in_channels, 12, 20, generator=torch.Generator().manual_seed(2))
+    expected = module(x)
+    made = exact(module)
+    y = made(x)
+    assert y.shape == expected.shape
+    assert (y - expected).norm() < 0.02 * expected.norm()
+    assert torch.equal(made(x.contiguous(memory_format=torch.channels_last)), y)
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(made(x), y)
+    finally:
+        torch.set_num_threads(1)
+    assert not made.state_dict()
+
+
+def test_what_has_no_exact_counterpart():
+    with pytest.raises(TypeError, match=r"Expected a module of the entropy model \(got Softmax\)"):
+        exact(nn.Softmax())
+    with pytest.raises(TypeError, match="Expected a pointwise feed-forward part"):
+        exact(GatedFeedForward(4, ratio=1, depthwise=True))
+
+
+def test_fewer_bits_are_not_allowed_within():
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with exact_arithmetic():
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.enabled
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@torch.no_grad()
+def test_it_costs_next_to_nothing_in_bits():
+    """A trained model, a picture with edges and texture."""
+    from skimage.data import astronaut
+
+    model = GLIC.from_pretrained("glic_nano")
+    x = torch.from_numpy(astronaut()[:256, 128:384]).movedim(-1, 0)[None] / 255
+    y = model.g_a(x)
+    sizes = {}
+    for exactly in (False, True):
+        nets = Nets(model.latent_codec, exactly=exactly)
+        strings, _ = encode_latents(model.latent_codec, nets, y, z_gain=1.0, z_gain_inverse=1.0)
+        sizes[exactly] = sum(map(len, strings))
+    assert sizes[True] == pytest.approx(sizes[False], rel=0.005)
