@@ -26,7 +26,7 @@ from torch import Tensor
 
 from glic_pyg.checkpoint import model_identity
 from glic_pyg.codec import GLIC
-from glic_pyg.image import MAX_PIXELS
+from glic_pyg.image import MAX_PIXELS, MAX_SIDE
 
 MAGIC = b"GLIC"
 VERSION = 3
@@ -210,6 +210,8 @@ def _varint(value: int) -> bytes:
 def _check_size(height: int, width: int, max_pixels: int) -> None:
     if not 1 <= height * width <= max_pixels:
         raise BitstreamError(f"Expected a picture of 1 to {max_pixels} pixels (got {width} x {height})")
+    if max(height, width) > MAX_SIDE:
+        raise BitstreamError(f"Expected sides of at most {MAX_SIDE} pixels (got {width} x {height})")
 
 
 def _latent_checksum(y_hat: Tensor) -> int:

@@ -18,6 +18,8 @@ class ImageError(ValueError):
 
 MAX_PIXELS = 2**27
 """Of pictures that are read or restored unless somebody asks for more: a larger one is damage or malice."""
+MAX_SIDE = 2**16 - 1
+"""Of a picture: a longer one, padded to the codec's multiples, would have many times its pixels."""
 
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -39,9 +41,11 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                size = f"{image.width} x {image.height}"
                 if image.width * image.height > max_pixels:
-                    size = f"{image.width} x {image.height}"
                     raise ImageError(f"Expected at most {max_pixels} pixels (got {path}: {size})")
+                if max(image.size) > MAX_SIDE:
+                    raise ImageError(f"Expected sides of at most {MAX_SIDE} pixels (got {path}: {size})")
                 image.load()
                 image = ImageOps.exif_transpose(image)
     except ImageError:

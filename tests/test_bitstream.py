@@ -180,6 +180,19 @@ def test_too_large_a_picture(tiny_model):
             decode(tiny_model, pack(Bitstream(identity, 0, *size, 0, ())), max_pixels=limit)
 
 
+def test_too_long_a_side(tiny_model):
+    stream = Bitstream(checkpoint.model_identity(tiny_model), 0, 1, 2**16, 0, ())
+    with pytest.raises(BitstreamError, match=r"Expected sides of at most 65535 pixels \(got 65536 x 1\)"):
+        decode(tiny_model, pack(stream))
+
+
+def test_too_long_a_string(tiny_model, photo):
+    stream = unpack(encode(tiny_model, photo(8, 8)))
+    strings = (bytes(10_000), *stream.strings[1:])  # 4 channels of 4 x 2 places
+    with pytest.raises(BitstreamError, match=r"Expected at most 320 bytes for 32 symbols \(got 10000\)"):
+        decode(tiny_model, pack(dataclasses.replace(stream, strings=strings)))
+
+
 def test_a_model_without_tables_is_no_matter_of_the_file(tiny_config):
     with pytest.raises(ValueError, match="call update"):
         encode(GLIC(tiny_config), torch.zeros(1, 3, 8, 8))

@@ -88,6 +88,9 @@ def test_too_large_a_picture_is_refused_before_it_is_decoded(tmp_path, monkeypat
     (tmp_path / "large.png").write_bytes(data[: data.index(b"IDAT") + 8])  # little but the header
     with pytest.raises(ImageError, match=r"Expected at most 4159 pixels \(got .*large\.png: 64 x 65\)"):
         read_image(tmp_path / "large.png", max_pixels=64 * 65 - 1)
+    Image.new("L", (2**16, 1)).save(tmp_path / "long.png")
+    with pytest.raises(ImageError, match=r"Expected sides of at most 65535 pixels \(got .*long.png: 65536 x"):
+        read_image(tmp_path / "long.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     with pytest.raises(ImageError, match=r"Expected a picture \(got .*large\.png: .* exceeds limit of 4000"):
         read_image(tmp_path / "large.png")

@@ -97,6 +97,9 @@ def decode_latents(
 
     Returns:
         y_hat, `1 x M x H x W`.
+
+    Raises:
+        ValueError: a string that is too long for its symbols.
     """
     *of_y, of_z = strings
     rest = iter(of_y)
@@ -143,5 +146,11 @@ def _padded(string: bytes, num_symbols: int) -> bytes:
     """Append zeros so that the decoder, which checks no bounds, cannot read beyond a wrong string's end.
 
     Each symbol takes in at most 4 bytes, escaped values at most 16 times their own length more.
+
+    Raises:
+        ValueError: a string longer than any of so many symbols.
     """
+    longest = 8 * num_symbols + 64  # escaped, a symbol takes up to 7 bytes
+    if len(string) > longest:
+        raise ValueError(f"Expected at most {longest} bytes for {num_symbols} symbols (got {len(string)})")
     return string + bytes(4 * num_symbols + 16 * len(string) + 16)

@@ -7,7 +7,8 @@ devices; exponentials on the library. Here
 - sums are of integers, kept in float32: weights and activations are rounded to integers so small that no sum,
   in any order, leaves the \( 2^{24} \) up to which float32 counts exactly;
 - all else is addition, multiplication, division, square root and rounding of single values, which IEEE 754
-  defines to the last bit.
+  defines to the last bit. Nothing is divided by a Python number: on a GPU, torch would multiply by its
+  reciprocal.
 
 Activations have 8 bits and a sign, in steps of the largest of their position (of their channel where a
 convolution is depthwise, of the whole map where it mixes positions and channels). Weights have as many as the
@@ -148,8 +149,9 @@ class ExactLayerNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to the same shape."""
         x, step = _quantized(x, 1, NORM_PEAK)
-        mean = x.sum(1, keepdim=True, dtype=torch.float64) / x.size(1)
-        square = (x * x).sum(1, keepdim=True, dtype=torch.float64) / x.size(1)
+        share = 1 / x.size(1)
+        mean = x.sum(1, keepdim=True, dtype=torch.float64) * share
+        square = (x * x).sum(1, keepdim=True, dtype=torch.float64) * share
         eps = self.eps / (step.double() * step.double())
         deviation = ((square - mean * mean).clamp_(min=0) + eps).sqrt()
         x = x.sub_(mean.float()).div_(deviation.float())
@@ -216,7 +218,7 @@ def gelu(x: Tensor) -> Tensor:
 def _quantized(x: Tensor, over: int | tuple[int, ...], peak: int) -> tuple[Tensor, Tensor]:
     """Return integers of at most `peak`, and their step, one for all channels, or positions, in `over`."""
     largest = torch.linalg.vector_norm(x, torch.inf, over, keepdim=True).clamp_(min=TINY)
-    return (x * (peak / largest)).round_(), largest / peak
+    return (x * (largest.reciprocal() * peak)).round_(), largest * (1 / peak)
 
 
 def _integers(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,5 +230,5 @@ def _integers(weight: Tensor) -> tuple[Tensor, Tensor]:
     largest = weight.abs().amax(1, keepdim=True).clamp(min=TINY)
     sums = (weight.abs() / largest * 2**36).round().sum(1, keepdim=True) / 2**36 * largest
     limit = (EXACT - 1) // PEAK - (weight.size(1) + 1) // 2  # rounding adds at most a half to each
-    step = (sums / limit).float().clamp(min=TINY)
+    step = (sums * (1 / limit)).float().clamp(min=TINY)
     return (weight / step).round().float(), step[:, 0]

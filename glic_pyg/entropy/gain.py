@@ -54,10 +54,10 @@ class GainUnits(nn.Module):
 
 def _exp(x: Tensor) -> Tensor:
     """Return the exponential of float64 values by operations that have the same bits everywhere."""
-    x = x / 256
+    x = x * (1 / 256)
     y = torch.ones_like(x)
     for n in range(8, 0, -1):  # the series up to its 8th power, by Horner's scheme
-        y = 1 + x / n * y
+        y = 1 + x * (1 / n) * y
     for _ in range(8):
         y = y * y
     return y

@@ -25,7 +25,7 @@ def by_integers(conv, x):
     """The convolution of the definition: 64-bit integers, one multiplication per step, then the bias."""
     kind = (1,) if conv.kernel_size == (1, 1) else (2, 3) if conv.groups > 1 else (1, 2, 3)
     largest = x.abs().amax(kind, keepdim=True)
-    integers = (x * (PEAK / largest)).round().long()
+    integers = (x * (1 / largest * PEAK)).round().long()
     made = exact(conv)
     weight = made.weight.long()
     patches = F.unfold(integers.double(), conv.kernel_size, padding=conv.padding, stride=conv.stride).long()
@@ -33,7 +33,7 @@ def by_integers(conv, x):
     patches = patches.view(len(x), groups, -1, patches.size(-1))
     sums = torch.einsum("gok,bgkl->bgol", weight.view(groups, -1, patches.size(2)), patches)
     y = sums.view(len(x), len(weight), *made(x).shape[2:]).float()
-    y = y * (largest / PEAK) * made.step[:, None, None]
+    y = y * (largest * (1 / PEAK)) * made.step[:, None, None]
     return y if conv.bias is None else y + conv.bias[:, None, None]
 
 
