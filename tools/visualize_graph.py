@@ -21,9 +21,9 @@ from glic_pyg.inspection import (
     LayerError,
     export_graphs,
     graph_page,
-    graphs_by_stage,
     limit_size,
     node_size,
+    run_stages,
     stage_graphs,
     summary_table,
 )
@@ -64,9 +64,9 @@ def main() -> int:
         if path is not None:
             print(path)
     if args.summary:
-        stages = graphs_by_stage(model, image)
+        stages = {stage: run.graphs for stage, run in run_stages(model, image).items()}
         sizes = {stage: node_size(image, graphs.local.map_size) for stage, graphs in stages.items()}
-        print(summary_table(stages, node_sizes=sizes))
+        print(cli.aligned(summary_table(stages, node_sizes=sizes), labels=2))
     return 0
 
 

@@ -53,7 +53,7 @@ from glic_pyg.inspection.receptive_field import (
     energy_area,
     receptive_fields,
 )
-from glic_pyg.inspection.stages import MARGIN, SCOPES, node_size, stage_graphs
+from glic_pyg.inspection.stages import MARGIN, SCOPES, node_size, run_stages, stage_graphs
 
 GRID = 3  # rows and columns of the positions over which receptive fields are averaged
 DOTS = 384  # along the longer side of a receptive field
@@ -103,15 +103,15 @@ def graph_picture(
         NodeError: no such node, or too many.
         LayerError: no such head, or no layer on one of the graphs.
     """
-    graphs = stage_graphs(model, image, stage)
+    run = run_stages(model, image, [stage])[stage]
     if by == "similarity" and head is not None:
         raise LayerError(f"Expected a head with attention only (got head {head} with {by})")
-    attention = stage_attention(model, image, stage, graphs, head=head) if by == "attention" else None
+    attention = stage_attention(run, head=head) if by == "attention" else None
     heads = "mean of all heads" if head is None else f"head {head}"
-    named = _named_nodes(image, graphs, nodes)
+    named = _named_nodes(image, run.graphs, nodes)
     return draw_graphs(
         image,
-        graphs,
+        run.graphs,
         named,
         title=f"{model.config.name}, stage {stage}",
         scope=scope,
