@@ -282,7 +282,7 @@ def test_least_degree_veils_nodes_and_maps_cover_the_photo(opened):
 def test_hovering_a_large_photo_is_smooth(tiny_model, photo, browser, tmp_path):
     graph_page(tiny_model, photo(512, 768)).save(tmp_path / "page.html")
     tab = browser.new_page()
-    tab.goto((tmp_path / "page.html").as_uri())
+    tab.goto((tmp_path / "page.html").as_uri() + "#by=attention")
     tab.evaluate("glic.ready")
     box = tab.locator(".photo").last.bounding_box()
     milliseconds = []
