@@ -1,4 +1,4 @@
-"""What the command line tools share: one-line errors and warnings, exit statuses, whole folders."""
+"""What the command line tools share: one-line errors and warnings, exit statuses, whole folders, tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import warnings
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -117,6 +117,23 @@ def output_names(paths: Iterable[Path], suffix: str) -> list[Path]:
         if clashing.items() <= names.items():
             return list(names.values())
         names |= clashing
+
+
+def aligned(lines: Sequence[Sequence[str]], *, labels: int = 1) -> str:
+    """Return a table as text.
+
+    Args:
+        lines: Its cells; every line has as many.
+        labels: How many columns, the first ones, are flush left; the others are flush right.
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < labels else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
 
 
 def _print_line(kind: str, message: object) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from glic_pyg import cli
 from glic_pyg.bitstream import BitstreamError
-from glic_pyg.cli import convert_files, output_names
+from glic_pyg.cli import aligned, convert_files, output_names
 
 
 def fail(error):
@@ -44,6 +44,12 @@ def test_output_names_never_clash():
     assert names("a.png", "d/a.jpg", "b.tar.png") == ["a.glic", "d/a.glic", "b.tar.glic"]
     assert names("a.png", "a.jpg", "b.png") == ["a.png.glic", "a.jpg.glic", "b.glic"]
     assert names("a.png", "a.jpg", "a.png.bmp") == ["a.png.glic", "a.jpg.glic", "a.png.bmp.glic"]
+
+
+def test_aligned_tables():
+    lines = [["codec", "bpp"], ["a", "0.25"], ["longer", "-"]]
+    assert aligned(lines) == "codec    bpp\na       0.25\nlonger     -"
+    assert aligned(lines, labels=0).splitlines()[1] == "     a  0.25"
 
 
 def upper(source: Path, target: Path) -> str:

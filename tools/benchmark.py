@@ -258,7 +258,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             cells, ["TFLOPs", *(f"{row['flops'] / 1e12:.3f}" for row in rows)], strict=True
         ):
             line.append(text)
-    _print_cells(cells)
+    print(cli.aligned(cells) + "\n")
     for side in ("encoding", "decoding"):
         if f"{side}_seconds" in first:
             stages = sorted(first[f"{side}_seconds"])
@@ -266,15 +266,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             for row in rows:
                 seconds = row[f"{side}_seconds"]
                 cells.append([row["backend"] or "", *(f"{seconds[stage]:.2f}" for stage in stages)])
-            _print_cells(cells)
-
-
-def _print_cells(lines: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        first, *others = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join([first.strip().ljust(widths[0]), *others]))
-    print()
+            print(cli.aligned(cells) + "\n")
 
 
 def _size(text: str) -> tuple[int, int]:

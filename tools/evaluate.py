@@ -106,19 +106,19 @@ def _measure(jobs: list[Job], workers: int) -> Iterator[Row]:
 
 def _print_means(means: dict) -> None:
     columns = {
-        "quality": "7.3g", "bpp": "7.4f", "payload-bpp": "11.4f", "estimated-bpp": "13.4f",
-        "psnr-rgb": "8.2f", "psnr-rgb-unrounded": "18.2f", "ms-ssim-rgb": "11.4f",
-        "encoding_time": "13.2f", "decoding_time": "13.2f",
+        "quality": ".3g", "bpp": ".4f", "payload-bpp": ".4f", "estimated-bpp": ".4f",
+        "psnr-rgb": ".2f", "psnr-rgb-unrounded": ".2f", "ms-ssim-rgb": ".4f",
+        "encoding_time": ".2f", "decoding_time": ".2f",
     }  # fmt: skip
-    print(means["name"])
-    print("  ".join(name.rjust(int(form.split(".")[0])) for name, form in columns.items()))
+    lines = [list(columns)]
     for values in zip(*(means["results"][name] for name in columns), strict=True):
-        texts = [
-            "-".rjust(int(form.split(".")[0])) if value is None else format(value, form)
-            for value, form in zip(values, columns.values(), strict=True)
-        ]
-        print("  ".join(texts))
-    print()
+        lines.append(
+            [
+                "-" if value is None else format(value, form)
+                for value, form in zip(values, columns.values(), strict=True)
+            ]
+        )
+    print(f"{means['name']}\n{cli.aligned(lines, labels=0)}\n")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from glic_pyg.inspection import (
     LayerError,
     export_graphs,
     graph_page,
-    graphs_by_stage,
     limit_size,
     node_size,
+    run_stages,
     stage_graphs,
     summary_table,
 )
@@ -38,9 +38,10 @@ def main() -> int:
     if output is None and all(other is None for other in others):
         output = args.input.with_name(args.input.stem + "_graph.png")
     model, image = GLIC.from_pretrained(args.model), limit_size(read_image(args.input))
+    figures = {}
     try:
         if output is not None:
-            figure = graph_picture(
+            figures[output] = graph_picture(
                 model,
                 image,
                 stage=args.stage,
@@ -49,12 +50,13 @@ def main() -> int:
                 by=args.by,
                 head=args.head,
             )
-            save_figure(figure, output)
         if args.erf is not None:
-            save_figure(erf_picture(model, image, stage=args.stage, nodes=args.nodes), args.erf)
+            figures[args.erf] = erf_picture(model, image, stage=args.stage, nodes=args.nodes)
     except (NodeError, LayerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    for path, figure in figures.items():
+        save_figure(figure, path)
     if args.html is not None:
         graph_page(model, image, title=args.input.name).save(args.html)
     if args.export is not None:
@@ -64,9 +66,9 @@ def main() -> int:
         if path is not None:
             print(path)
     if args.summary:
-        stages = graphs_by_stage(model, image)
+        stages = {stage: run.graphs for stage, run in run_stages(model, image).items()}
         sizes = {stage: node_size(image, graphs.local.map_size) for stage, graphs in stages.items()}
-        print(summary_table(stages, node_sizes=sizes))
+        print(cli.aligned(summary_table(stages, node_sizes=sizes), labels=2))
     return 0
 
 
@@ -85,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--html", type=Path, help="page of all stages' graphs, to look at in a browser")
     add("--export", type=Path, help="both graphs of the stage: .pt (PyG), .json or .graphml")
     add("--summary", action="store_true", help="print a table about the graphs of all stages")
-    add("--erf", type=Path, help="figure of the effective receptive fields at the nodes, PNG or SVG")
+    add("--erf", type=Path, help="figure of the effective receptive fields at nodes, of at most 2^20 pixels")
     add("--model", default="glic_nano", help="name or path of a checkpoint (default: %(default)s)")
     add("--stage", choices=STAGES, default=STAGES[0], help="graph stage (default: %(default)s)")
     add(

@@ -11,7 +11,14 @@ from glic_pyg.inspection.receptive_field import (
     energy_area,
     receptive_fields,
 )
-from glic_pyg.inspection.stages import STAGES, graphs_by_stage, limit_size, node_size, stage_graphs
+from glic_pyg.inspection.stages import (
+    STAGES,
+    StageRun,
+    limit_size,
+    node_size,
+    run_stages,
+    stage_graphs,
+)
 from glic_pyg.inspection.summary import GraphSummary, summarize, summary_table
 
 __all__ = [
@@ -20,6 +27,7 @@ __all__ = [
     "LayerError",
     "Neighborhood",
     "Page",
+    "StageRun",
     "attention_weights",
     "centered_mean",
     "choose_nodes",
@@ -28,12 +36,12 @@ __all__ = [
     "energy_area",
     "export_graphs",
     "graph_page",
-    "graphs_by_stage",
     "limit_size",
     "neighborhood",
     "node_size",
     "plain_graph",
     "receptive_fields",
+    "run_stages",
     "stage_attention",
     "stage_graphs",
     "summarize",

@@ -8,9 +8,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import softmax
 
-from glic_pyg.codec import GLIC
-from glic_pyg.graph import Graphs
-from glic_pyg.inspection.stages import run_to, stage_module
+from glic_pyg.inspection.stages import StageRun
 from glic_pyg.nn.graph_attention import MAX_LOGIT_SCALE, GraphAttention
 from glic_pyg.nn.position_bias import table_row
 
@@ -20,46 +18,31 @@ class LayerError(ValueError):
 
 
 @torch.no_grad()
-def stage_attention(
-    model: GLIC, image: Tensor, stage: str, graphs: Graphs, *, head: int | None = None
-) -> tuple[Tensor, Tensor]:
+def stage_attention(run: StageRun, *, head: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the attention of a stage's first layer on each of its graphs.
 
     Args:
-        model: The model, in eval mode.
-        image: One picture in [0, 1], `1 x 3 x H x W`.
-        stage: One of `STAGES`.
-        graphs: The stage's graphs for this picture.
+        run: What the stage did with a picture.
         head: From 0; by default the mean of all heads.
 
     Returns:
         Per edge of the local and of the global graph, positive; those towards one node sum to 1.
 
     Raises:
-        ValueError: no such stage.
         LayerError: no such head, or the stage has no layer on its global graph.
     """
-    layers = stage_module(model, stage).layers[:2]
-    if len(layers) < 2:
-        raise LayerError(f"Expected a layer on each graph of stage {stage} (got {len(layers)} layer)")
-    heads = layers[0].attention.heads
+    if len(run.attentions) < 2:
+        raise LayerError(f"Expected a layer on each graph of the stage (got {len(run.attentions)} layer)")
+    heads = run.attentions[0].heads
     if head is not None and not 0 <= head < heads:
         raise LayerError(f"Expected a head in 0..{heads - 1} (got {head})")
-    inputs: list[Tensor] = []
-    hooks = [
-        layer.attention.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for layer in layers
-    ]
-    try:
-        run_to(model, image, [stage])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    weights = [
-        attention_weights(layer.attention, x, graph)
-        for layer, x, graph in zip(layers, inputs, graphs, strict=True)
-    ]
-    local, global_ = (w.mean(dim=1) if head is None else w[:, head] for w in weights)
-    return local, global_
+    local, global_ = (
+        attention_weights(attention, x, graph)
+        for attention, x, graph in zip(run.attentions[:2], run.inputs[:2], run.graphs, strict=True)
+    )
+    if head is None:
+        return local.mean(dim=1), global_.mean(dim=1)
+    return local[:, head], global_[:, head]
 
 
 def attention_weights(attention: GraphAttention, x: Tensor, graph: Data) -> Tensor:
@@ -74,12 +57,28 @@ def attention_weights(attention: GraphAttention, x: Tensor, graph: Data) -> Tens
         `E x heads`.
     """
     source, target = graph.edge_index.as_tensor()
-    shape = (x.size(0), attention.heads, -1)
-    query = F.normalize(attention.query(x).view(shape), dim=-1)
-    key = F.normalize(attention.key_value(x).chunk(2, dim=1)[0].reshape(shape), dim=-1)
+    query, key = (F.normalize(part, dim=-1) for part in queries_and_keys(attention, x))
     key = torch.cat([key, torch.zeros_like(key[:1])])
-    scale = attention.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
     bias = attention.position_bias()[table_row(graph.offset).long()]
     # Head by head: all heads' queries and keys of all edges at once would take the most memory by far.
     cosine = [(query[target, h] * key[source, h]).sum(dim=1) for h in range(attention.heads)]
-    return softmax(torch.stack(cosine, dim=1) * scale + bias, target, num_nodes=x.size(0))
+    return softmax(torch.stack(cosine, dim=1) * logit_scale(attention) + bias, target, num_nodes=x.size(0))
+
+
+def queries_and_keys(attention: GraphAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a layer makes of each node to compare it with others, not normalised.
+
+    Args:
+        attention: The layer.
+        x: Its input, `N x C`.
+
+    Returns:
+        Queries and keys, `N x heads x C/heads`.
+    """
+    shape = (x.size(0), attention.heads, -1)
+    return attention.query(x).view(shape), attention.key_value(x).chunk(2, dim=1)[0].reshape(shape)
+
+
+def logit_scale(attention: GraphAttention) -> Tensor:
+    """Return the factor of a layer's cosines, one per head."""
+    return attention.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()

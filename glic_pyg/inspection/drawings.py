@@ -42,7 +42,7 @@ from glic_pyg.files import replacing
 from glic_pyg.graph import Graphs
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES
 from glic_pyg.graph.grid import MapSize
-from glic_pyg.image import pad
+from glic_pyg.image import ImageError, pad
 from glic_pyg.inspection.attention import LayerError, stage_attention
 from glic_pyg.inspection.choice import choose_nodes
 from glic_pyg.inspection.neighborhood import Neighborhood, degrees, neighborhood
@@ -53,9 +53,10 @@ from glic_pyg.inspection.receptive_field import (
     energy_area,
     receptive_fields,
 )
-from glic_pyg.inspection.stages import MARGIN, SCOPES, node_size, stage_graphs
+from glic_pyg.inspection.stages import MARGIN, SCOPES, node_size, run_stages, stage_graphs
 
 GRID = 3  # rows and columns of the positions over which receptive fields are averaged
+MAX_FIELD_PIXELS = 2**20  # their gradients take 3 GB of memory with glic_nano
 DOTS = 384  # along the longer side of a receptive field
 SIMILARITY = "cosine similarity with the node"
 # Colours that colour-blind eyes order too.
@@ -103,15 +104,15 @@ def graph_picture(
         NodeError: no such node, or too many.
         LayerError: no such head, or no layer on one of the graphs.
     """
-    graphs = stage_graphs(model, image, stage)
+    run = run_stages(model, image, [stage])[stage]
     if by == "similarity" and head is not None:
         raise LayerError(f"Expected a head with attention only (got head {head} with {by})")
-    attention = stage_attention(model, image, stage, graphs, head=head) if by == "attention" else None
+    attention = stage_attention(run, head=head) if by == "attention" else None
     heads = "mean of all heads" if head is None else f"head {head}"
-    named = _named_nodes(image, graphs, nodes)
+    named = _named_nodes(image, run.graphs, nodes)
     return draw_graphs(
         image,
-        graphs,
+        run.graphs,
         named,
         title=f"{model.config.name}, stage {stage}",
         scope=scope,
@@ -149,8 +150,13 @@ def erf_picture(
 
     Raises:
         ValueError: no such stage.
+        ImageError: a picture of more than `MAX_FIELD_PIXELS`.
         NodeError: no such node, or too many.
     """
+    height, width = image.shape[-2:]
+    if height * width > MAX_FIELD_PIXELS:
+        most = f"{MAX_FIELD_PIXELS} pixels for effective receptive fields"
+        raise ImageError(f"Expected at most {most} (got {width} x {height})")
     graphs = stage_graphs(model, image, stage)
     map_size = graphs.local.map_size
     named = _named_nodes(image, graphs, nodes)

@@ -2,9 +2,13 @@
 
 .. code-block:: none
 
-    model, picture --> graphs of all stages --> base64 of deflated arrays --+
-                                                                            +--> page.html --> the page
-    picture --> JPEG -------------------------------------------------------+
+    model, picture --> graphs of all stages ---------+
+                                                      +--> base64 of deflated arrays --+
+    its layers' queries and keys --> few numbers -----+                                +--> page.html
+    picture --> JPEG ------------------------------------------------------------------+
+
+Attention of every layer and head would be the largest part by far, so the page computes it, as the model
+does: from queries and keys, stored per node.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -27,12 +33,17 @@ from glic_pyg.codec import GLIC
 from glic_pyg.files import replacing
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES
 from glic_pyg.image import to_pil
-from glic_pyg.inspection.attention import stage_attention
+from glic_pyg.inspection.attention import logit_scale, queries_and_keys
 from glic_pyg.inspection.neighborhood import degrees
-from glic_pyg.inspection.stages import graphs_by_stage, node_size, stage_module
+from glic_pyg.inspection.stages import node_size, run_stages
+from glic_pyg.nn.graph_attention import GraphAttention
+from glic_pyg.nn.position_bias import table_row
 
 JPEG_QUALITY = 90
-ATTENTION_STEPS, ATTENTION_DECADES = 63, 4  # from 1e-4 to 1; finer steps deflate less
+SIMILARITY_STEPS = 127  # from the least one to 1; more deflate less
+LOGIT_STEP = 0.25  # of queries and keys, such that logits move by about a tenth; a finer one deflates less
+BASIS_STEPS = 2**15 - 1  # of the numbers of a basis, from 0 to 1
+BIAS_STEP = 0.001
 FRAME_HEIGHT = 900  # pixels, of the page in a notebook
 
 
@@ -66,26 +77,26 @@ def graph_page(model: GLIC, image: Tensor, *, title: str = "picture") -> Page:
         title: What the picture is called.
     """
     stages = {}
-    for stage, graphs in graphs_by_stage(model, image).items():
+    for stage, run in run_stages(model, image).items():
+        graphs = run.graphs
         _, height, width = graphs.local.map_size
-        attention: tuple[Tensor | None, Tensor | None] = (None, None)
-        if len(stage_module(model, stage).layers) > 1:
-            attention = stage_attention(model, image, stage, graphs)
         stages[stage] = {
             "height": height,
             "width": width,
             "side": node_size(image, graphs.local.map_size),
             "score": _packed_map(graphs.local.score),
-            "local": _packed_graph(graphs.local, attention[0]),
-            "global": _packed_graph(graphs.global_, attention[1]),
+            "local": _packed_graph(graphs.local),
+            "global": _packed_graph(graphs.global_),
+            "layers": [_packed_layer(*layer) for layer in zip(run.attentions, run.inputs, strict=True)],
         }
     content = {
         "title": title,
         "model": model.config.name,
         "queries": QUERIES,
         "candidates": CANDIDATES,
-        "attentionSteps": ATTENTION_STEPS,
-        "attentionDecades": ATTENTION_DECADES,
+        "similaritySteps": SIMILARITY_STEPS,
+        "basisSteps": BASIS_STEPS,
+        "biasStep": BIAS_STEP,
         "photo": {"height": image.size(-2), "width": image.size(-1), "source": _data_uri(image)},
         "stages": stages,
     }
@@ -94,31 +105,68 @@ def graph_page(model: GLIC, image: Tensor, *, title: str = "picture") -> Page:
     return Page(template.replace("{{ content }}", inert))
 
 
-def _packed_graph(graph: Data, attention: Tensor | None) -> dict[str, Any]:
+def _packed_graph(graph: Data) -> dict[str, Any]:
     """Return a graph's quota and edges as the page reads them.
 
-    Per edge a byte for the source, its place in the target's 16 x 16 candidates, one for the similarity, in
-    255 steps from the least one to 1, and one for the attention if any, in logarithmic steps. Edges are
-    sorted by target, and `degree` tells where a node's end.
+    Per edge a byte for the source, its place in the target's 16 x 16 candidates, and one for the similarity,
+    in steps from the least one to 1. Edges are sorted by target, and `degree` tells where a node's end;
+    places ascend from 0 in each node, and `advance` tells by how much.
     """
     _, target = graph.edge_index.as_tensor()
     query = graph.candidates.slot[target]
     row, column = (graph.offset[:, axis].long() for axis in (0, 1))
     place = (row + query // QUERIES) * CANDIDATES + column + query % QUERIES
-    least = min(float(graph.similarity.min()), 1.0) if graph.num_edges else 0.0
-    logarithm = None if attention is None else 1 + attention.log10() / ATTENTION_DECADES
+    before = F.pad(place[:-1], (1, 0)).masked_fill(target != F.pad(target[:-1], (1, 0), value=-1), 0)
+    least = min(float(graph.similarity.min()), 1.0)
+    similarity = (graph.similarity - least) / max(1 - least, 1e-6)
     return {
         "quota": _packed_map(graph.quota),
         "degree": _packed(degrees(graph), "<u2"),
-        "place": _packed(place, "u1"),
-        "similarity": _packed(_steps((graph.similarity - least) / max(1 - least, 1e-6), 255), "u1"),
-        "attention": None if logarithm is None else _packed(_steps(logarithm, ATTENTION_STEPS), "u1"),
+        "advance": _packed(place - before, "u1"),
+        "similarity": _packed((similarity * SIMILARITY_STEPS).round().clamp(0, SIMILARITY_STEPS), "u1"),
         "least": least,
     }
 
 
-def _steps(parts: Tensor, count: int) -> Tensor:
-    return (parts * count).round().clamp(0, count)
+@torch.no_grad()
+def _packed_layer(attention: GraphAttention, x: Tensor) -> dict[str, Any]:
+    """Return what the page needs for a layer's attention: factors, biases, and all nodes' queries and keys.
+
+    Those of a node, side by side, are a vector that principal components describe with few numbers, each
+    rounded to a step. Before, queries and keys are scaled to their head's factor, and each node's vector to
+    the same length, so that a step changes every logit by about as much; cosines do not change by that.
+
+    Args:
+        attention: The layer.
+        x: Its input, `N x C`.
+    """
+    factor = logit_scale(attention)
+    parts = []
+    for part in queries_and_keys(attention, x):
+        length = part.square().sum(dim=2).mean(dim=0).sqrt().clamp(min=1e-12)
+        parts.append((part * (factor.sqrt() / length)[:, None]).flatten(1))
+    vector = F.normalize(torch.cat(parts, dim=1).double(), dim=1) * (2 * float(factor.sum())) ** 0.5
+    mean = vector.mean(dim=0)
+    vector = vector - mean
+    basis = torch.linalg.eigh(vector.T @ vector).eigenvectors.flip(1)
+    value = (vector @ basis).T
+    step = max(LOGIT_STEP, float(value.abs().max()) / 127)
+    value = (value / step).round()
+    told = value.count_nonzero(dim=1) > 0
+    return {
+        "factor": factor.tolist(),
+        "bias": _packed((_bias_by_offset(attention) / BIAS_STEP).round(), "<i2"),
+        "mean": mean.tolist(),
+        "basis": _packed((basis.T[told] * BASIS_STEPS).round(), "<i2"),
+        "step": step,
+        "value": _packed(value[told], "i1"),
+    }
+
+
+def _bias_by_offset(attention: GraphAttention) -> Tensor:
+    """Return the biases of rows -7..15 and, in each, columns -7..15, `529 x heads`."""
+    axis = torch.arange(1 - QUERIES, CANDIDATES)
+    return attention.position_bias()[table_row(torch.cartesian_prod(axis, axis)).long()]
 
 
 def _packed_map(values: Tensor) -> dict[str, Any]:
@@ -128,7 +176,14 @@ def _packed_map(values: Tensor) -> dict[str, Any]:
 
 
 def _packed(values: Tensor, dtype: str) -> str:
-    return base64.b64encode(zlib.compress(values.cpu().numpy().astype(np.dtype(dtype)).tobytes(), 9)).decode()
+    data = values.cpu().numpy().astype(np.dtype(dtype)).tobytes()
+    ways = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_RLE)  # what is nearly noise deflates better without a search
+    return base64.b64encode(min((_deflated(data, way) for way in ways), key=len)).decode()
+
+
+def _deflated(data: bytes, strategy: int) -> bytes:
+    deflate = zlib.compressobj(level=9, strategy=strategy)
+    return deflate.compress(data) + deflate.flush()
 
 
 def _data_uri(image: Tensor) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from glic_pyg.codec import GLIC, MULTIPLE
 from glic_pyg.graph import Graphs
@@ -16,6 +18,7 @@ from glic_pyg.graph.candidates import CANDIDATES, QUERIES
 from glic_pyg.graph.grid import MapSize
 from glic_pyg.image import pad
 from glic_pyg.nn.gfa import GFAStage
+from glic_pyg.nn.graph_attention import GraphAttention
 
 STAGES = ("g_a.1", "g_a.2", "g_s.1", "g_s.2")
 """The graph stages, numbered per transform in the order of the data flow: at H/4, H/8; H/8, H/4."""
@@ -46,17 +49,24 @@ def stage_module(model: GLIC, stage: str) -> GFAStage:
     return graph_stages[int(number) - 1]
 
 
+@dataclass(frozen=True)
+class StageRun:
+    """What a stage did with a picture.
+
+    Args:
+        graphs: The two graphs that it built.
+        attentions: Those of its layers.
+        inputs: What each of them was given, `N x C`.
+    """
+
+    graphs: Graphs
+    attentions: list[GraphAttention]
+    inputs: list[Tensor]
+
+
 @torch.no_grad()
-def run_to(model: GLIC, image: Tensor, stages: Iterable[str]) -> None:
-    """Send a picture, padded, at least as far through a model as some stages are, for what hooks them."""
-    if all(stage.startswith("g_a") for stage in stages):
-        model.g_a(pad(image, MULTIPLE))
-    else:
-        model(image)
-
-
-def graphs_by_stage(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> dict[str, Graphs]:
-    """Return the two graphs that each of some stages builds for a picture, from one run of the model.
+def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> dict[str, StageRun]:
+    """Run a model once and keep what some of its stages did.
 
     Args:
         model: The model, in eval mode.
@@ -67,22 +77,34 @@ def graphs_by_stage(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) 
         ValueError: no such stage.
     """
     modules = {stage: stage_module(model, stage) for stage in stages}
-    inputs: dict[GFAStage, Tensor] = {}
+    attentions = {stage: [layer.attention for layer in m.layers] for stage, m in modules.items()}
+    inputs: dict[nn.Module, Tensor] = {}
+    watched = [*modules.values(), *itertools.chain(*attentions.values())]
     hooks = [
         module.register_forward_pre_hook(lambda module, args: inputs.update({module: args[0]}))
-        for module in modules.values()
+        for module in watched
     ]
     try:
-        run_to(model, image, modules)
+        if all(stage.startswith("g_a") for stage in modules):
+            model.g_a(pad(image, MULTIPLE))
+        else:
+            model(image)
     finally:
         for hook in hooks:
             hook.remove()
-    return {stage: module.graph_builder(inputs[module]) for stage, module in modules.items()}
+    return {
+        stage: StageRun(
+            graphs=module.graph_builder(inputs[module]),
+            attentions=attentions[stage],
+            inputs=[inputs[attention] for attention in attentions[stage]],
+        )
+        for stage, module in modules.items()
+    }
 
 
 def stage_graphs(model: GLIC, image: Tensor, stage: str) -> Graphs:
-    """Return the two graphs of one stage, see `graphs_by_stage`."""
-    return graphs_by_stage(model, image, [stage])[stage]
+    """Return the two graphs of one stage, see `run_stages`."""
+    return run_stages(model, image, [stage])[stage].graphs
 
 
 def node_size(image: Tensor, map_size: MapSize) -> int:

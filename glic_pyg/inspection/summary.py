@@ -107,8 +107,8 @@ COLUMNS = {
 }
 
 
-def summary_table(stages: Mapping[str, Graphs], *, node_sizes: Mapping[str, int]) -> str:
-    """Return a table with a line per stage and graph.
+def summary_table(stages: Mapping[str, Graphs], *, node_sizes: Mapping[str, int]) -> list[list[str]]:
+    """Return a table's cells: a line of headings, then one per stage and graph.
 
     Args:
         stages: Both graphs of each stage.
@@ -119,11 +119,4 @@ def summary_table(stages: Mapping[str, Graphs], *, node_sizes: Mapping[str, int]
         for scope, graph in zip(SCOPES, graphs, strict=True):
             summary = dataclasses.asdict(summarize(graph, node_size=node_sizes[stage]))
             lines.append([stage, scope, *(format(summary[name], how) for name, (_, how) in COLUMNS.items())])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return lines

@@ -1,8 +1,10 @@
+import dataclasses
+
 import pytest
 import torch
 
 from glic_pyg.graph import GraphBuilder
-from glic_pyg.inspection import LayerError, attention_weights, stage_attention, stage_graphs
+from glic_pyg.inspection import LayerError, attention_weights, run_stages, stage_attention
 from glic_pyg.nn.graph_attention import GraphAttention
 
 
@@ -27,7 +29,7 @@ def test_weights_give_the_layers_output(scope):
 
 def test_stage_attention_is_that_of_the_first_layer_on_each_graph(tiny_model, photo, monkeypatch):
     x = photo(70, 90)
-    graphs = stage_graphs(tiny_model, x, "g_a.1")
+    run = run_stages(tiny_model, x, ["g_a.1"])["g_a.1"]
     inputs = []
     layers = tiny_model.g_a.stages[1].layers
     for layer in layers:
@@ -39,22 +41,21 @@ def test_stage_attention_is_that_of_the_first_layer_on_each_graph(tiny_model, ph
         tiny_model(x)
         expected = [
             attention_weights(layer.attention, y, graph)
-            for layer, y, graph in zip(layers, inputs, graphs, strict=True)
+            for layer, y, graph in zip(layers, inputs, run.graphs, strict=True)
         ]
-    for found, weights in zip(stage_attention(tiny_model, x, "g_a.1", graphs), expected, strict=True):
+    for found, weights in zip(stage_attention(run), expected, strict=True):
         torch.testing.assert_close(found, weights.mean(dim=1))
-    for found, weights in zip(stage_attention(tiny_model, x, "g_a.1", graphs, head=1), expected, strict=True):
+    for found, weights in zip(stage_attention(run, head=1), expected, strict=True):
         torch.testing.assert_close(found, weights[:, 1])
     assert not any(module._forward_pre_hooks for module in tiny_model.modules())
 
 
-def test_errors(tiny_model, photo, monkeypatch):
+def test_errors(tiny_model, photo):
     x = photo(64, 64)
-    graphs = stage_graphs(tiny_model, x, "g_a.1")
+    run = run_stages(tiny_model, x, ["g_a.1"])["g_a.1"]
     for head in (-1, 2):
         with pytest.raises(LayerError, match=rf"Expected a head in 0..1 \(got {head}\)"):
-            stage_attention(tiny_model, x, "g_a.1", graphs, head=head)
-    stage = tiny_model.g_a.stages[1]
-    monkeypatch.setitem(stage._modules, "layers", stage.layers[:1])
-    with pytest.raises(LayerError, match=r"Expected a layer on each graph of stage g_a.1 \(got 1 layer\)"):
-        stage_attention(tiny_model, x, "g_a.1", graphs)
+            stage_attention(run, head=head)
+    run = dataclasses.replace(run, attentions=run.attentions[:1])
+    with pytest.raises(LayerError, match=r"Expected a layer on each graph of the stage \(got 1 layer\)"):
+        stage_attention(run)

@@ -15,6 +15,7 @@ from glic_pyg.inspection import (
     energy_area,
     neighborhood,
     receptive_fields,
+    run_stages,
     stage_attention,
     stage_graphs,
 )
@@ -109,12 +110,13 @@ def test_one_graph(tiny_model, photo, scope):
 @pytest.mark.parametrize("head", [None, 1])
 def test_colours_by_attention(tiny_model, photo, head):
     x = photo(100, 150)
-    graphs = stage_graphs(tiny_model, x, "g_a.1")
+    run = run_stages(tiny_model, x, ["g_a.1"])["g_a.1"]
+    graphs = run.graphs
     node = int(degrees(graphs.local).argmax())
     place = divmod(node, 48)
     figure = graph_picture(tiny_model, x, nodes=[place], scope="local", by="attention", head=head)
     found = neighborhood(graphs.local, node)
-    weight = stage_attention(tiny_model, x, "g_a.1", graphs, head=head)[0][found.edge]
+    weight = stage_attention(run, head=head)[0][found.edge]
     others = weight[(found.source != node) & ~found.is_zero]
     colors = ScalarMappable(LogNorm(float(others.max()) / 100, float(others.max())), "viridis")
     expected = colors.to_rgba(weight[~found.is_zero].numpy())

@@ -1,5 +1,4 @@
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,21 +6,28 @@ import torch
 from glic_pyg.graph import GraphBuilder
 from glic_pyg.inspection import (
     STAGES,
+    StageRun,
+    attention_weights,
     degrees,
     graph_page,
-    graphs_by_stage,
     neighborhood,
     page,
-    stage_attention,
+    run_stages,
 )
+from glic_pyg.nn.graph_attention import GraphAttention
 
 CHROMIUM = shutil.which("chromium")
 SIZE = (100, 150)
 
 
 @pytest.fixture(scope="module")
-def graphs(tiny_model):
-    return graphs_by_stage(tiny_model, picture())
+def runs(tiny_model):
+    return run_stages(tiny_model, picture())
+
+
+@pytest.fixture(scope="module")
+def graphs(runs):
+    return {stage: run.graphs for stage, run in runs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +85,7 @@ def told(found):
 def assert_same_edges(found, expected):
     assert [source for source, _ in found] == [source for source, _ in expected]
     for (_, similarity), (_, other) in zip(found, expected, strict=True):
-        assert similarity == pytest.approx(other, abs=1 / 255)  # a byte each, of a range of 2 at most
+        assert similarity == pytest.approx(other, abs=1 / 127)  # 127 steps each, of a range of 2 at most
 
 
 def point(tab, row, column, side):
@@ -122,17 +128,59 @@ def test_every_node_has_its_edges(opened, graphs):
                 assert_same_edges(told(neighbors), edges(graph, node))
 
 
-def test_attention_is_that_of_the_first_layers(opened, tiny_model, graphs):
+def errors_of_attention(tab, stage, run, number, head):
+    """Logarithms of the page's attention over the model's, of many edges."""
+    scope, graph = ("local", "global")[number % 2], run.graphs[number % 2]
+    weights = attention_weights(run.attentions[number], run.inputs[number], graph).detach()
+    weights = weights.mean(dim=1) if head == "mean" else weights[:, int(head)]
+    errors = []
+    for node in range(0, graph.num_nodes, graph.num_nodes // 20):
+        found = tab.evaluate(
+            "([stage, scope, layer, i, head]) =>"
+            "glic.attention(stage, layer, i, glic.neighbors(stage, scope, i), head)",
+            [stage, scope, number, node, head],
+        )
+        assert sum(found) == pytest.approx(1)
+        errors.append(torch.tensor(found).log() - weights[neighborhood(graph, node).edge].log())
+    return torch.cat(errors)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_attention_of_every_layer_and_head(browser, tiny_model, runs, tmp_path, monkeypatch, stage):
+    monkeypatch.setattr(page, "LOGIT_STEP", 0)  # as fine as a byte can be
+    graph_page(tiny_model, picture()).save(tmp_path / "page.html")
+    tab = browser.new_page()
+    tab.goto((tmp_path / "page.html").as_uri())
+    tab.evaluate("glic.ready")
+    for number in range(len(runs[stage].attentions)):
+        for head in ("0", "1", "mean"):
+            assert errors_of_attention(tab, stage, runs[stage], number, head).abs().mean() < 0.05
+    tab.close()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_attention_is_rounded_by_less_than_a_fifth(opened, runs, stage):
     tab = opened()
-    pair = graphs["g_a.1"]
-    weights = stage_attention(tiny_model, picture(), "g_a.1", pair)
-    for scope, graph, weight in zip(("local", "global"), pair, weights, strict=True):
-        for node in (0, 500, 1000):
-            found = tab.evaluate("([scope, i]) => glic.neighbors('g_a.1', scope, i)", [scope, node])
-            expected = neighborhood(graph, node)
-            assert found["source"] == expected.source.tolist()
-            half_a_step = 10 ** (4 / 63 / 2) - 1
-            assert found["attention"] == pytest.approx(weight[expected.edge].tolist(), rel=half_a_step + 1e-3)
+    for number in range(len(runs[stage].attentions)):
+        errors = torch.cat([errors_of_attention(tab, stage, runs[stage], number, head) for head in "01"])
+        assert errors.abs().mean() < 0.2
+
+
+def test_layers_and_heads_are_chosen_for_attention_only(opened):
+    tab = opened("stage=g_a.1&node=9,9")
+    assert not tab.locator("#layer").is_visible()
+    tab.get_by_text("attention", exact=True).click()
+    assert tab.locator("#layer label").all_inner_texts() == ["0 local, 1 global"]
+    assert tab.locator("#head label").all_inner_texts() == ["mean", "0", "1"]
+    tab.locator("#head").get_by_text("1", exact=True).click()
+    tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    for layer, scope in enumerate(("local", "global")):
+        shown, expected = tab.evaluate(
+            "([scope, layer]) => [glic.shown().shown[scope].attention,"
+            "glic.attention('g_a.1', layer, 9 * 48 + 9, glic.neighbors('g_a.1', scope, 9 * 48 + 9), '1')]",
+            [scope, layer],
+        )
+        assert shown == expected
 
 
 def test_figures(opened, graphs):
@@ -181,6 +229,7 @@ def test_a_link_reopens_the_view(opened):
     tab.get_by_text("global", exact=True).first.click()
     tab.get_by_text("degree", exact=True).click()
     tab.get_by_text("attention", exact=True).click()
+    tab.locator("#head").get_by_text("1", exact=True).click()
     tab.evaluate("glic.show({node: [2, 3], pin: [5, 6], similarity: 0.9, degree: 2})")
     tab.wait_for_function("location.hash.includes('degree=2')")
     again = opened(tab.url.split("#")[1])
@@ -190,6 +239,8 @@ def test_a_link_reopens_the_view(opened):
         "scope": "global",
         "by": "attention",
         "map": "degree",
+        "layer": "0",
+        "head": "1",
         "node": [2, 3],
         "pin": [5, 6],
         "similarity": 0.9,
@@ -211,8 +262,8 @@ def test_least_similarity_hides_neighbors(opened, graphs):
     tab = opened(f"stage=g_a.1&node={500 // 48},{500 % 48}&similarity={middle}")
     shown = tab.evaluate("glic.shown().shown.local.source")
     least = graph.similarity.min()
-    certain = {source for source, similarity in expected if similarity > middle + (1 - least) / 255}
-    possible = {source for source, similarity in expected if similarity > middle - (1 - least) / 255}
+    certain = {source for source, similarity in expected if similarity > middle + (1 - least) / 127}
+    possible = {source for source, similarity in expected if similarity > middle - (1 - least) / 127}
     assert certain <= set(shown) <= possible
     assert 0 < len(shown) < len(expected)
 
@@ -231,7 +282,7 @@ def test_least_degree_veils_nodes_and_maps_cover_the_photo(opened):
 def test_hovering_a_large_photo_is_smooth(tiny_model, photo, browser, tmp_path):
     graph_page(tiny_model, photo(512, 768)).save(tmp_path / "page.html")
     tab = browser.new_page()
-    tab.goto((tmp_path / "page.html").as_uri())
+    tab.goto((tmp_path / "page.html").as_uri() + "#by=attention")
     tab.evaluate("glic.ready")
     box = tab.locator(".photo").last.bounding_box()
     milliseconds = []
@@ -263,15 +314,22 @@ def test_zero_nodes(tiny_model, browser, tmp_path, monkeypatch):
     feature_map = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     feature_map[..., 0, 0] = 0  # a node of zeros keeps all its candidates
     graphs = GraphBuilder()(feature_map)
-    monkeypatch.setattr(page, "graphs_by_stage", lambda *_: {"g_a.1": graphs})
-    monkeypatch.setattr(page, "stage_module", lambda *_: SimpleNamespace(layers=[None]))  # none is global
+    attention = GraphAttention(channels=4, heads=2, position_hidden=4)
+    x = torch.randn(256, 4, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(page, "LOGIT_STEP", 0)
+    run = StageRun(graphs, attentions=[attention], inputs=[x])  # none on the global graph
+    monkeypatch.setattr(page, "run_stages", lambda *_: {"g_a.1": run})
     graph_page(tiny_model, torch.rand(1, 3, 64, 64)).save(tmp_path / "page.html")
     tab = browser.new_page()
     tab.goto((tmp_path / "page.html").as_uri() + "#node=0,0")
     tab.evaluate("glic.ready")
     found = tab.evaluate("glic.neighbors('g_a.1', 'local', 0)")
     assert_same_edges(told(found), edges(graphs.local, 0))
-    assert tab.locator("input[name=by]").count() == 1
+    tab.get_by_text("attention", exact=True).click()
+    assert tab.get_by_text("the layer works on the local graph only").is_visible()
+    weights = tab.evaluate("glic.attention('g_a.1', 0, 0, glic.neighbors('g_a.1', 'local', 0), 'mean')")
+    expected = attention_weights(attention, x, graphs.local)[neighborhood(graphs.local, 0).edge].mean(dim=1)
+    assert weights == pytest.approx(expected.tolist(), rel=0.1, abs=0.01)
     places = zip(found["source"], found["row"], found["column"], strict=True)
     assert all((source == 256) == (min(row, column) < 0) for source, row, column in places)
     assert tab.locator("tr", has_text="zero nodes").last.locator("td").first.inner_text() == "112"

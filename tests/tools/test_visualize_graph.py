@@ -3,7 +3,7 @@ import torch
 from torch_geometric.data import Data
 
 from glic_pyg.image import write_png
-from glic_pyg.inspection import stages
+from glic_pyg.inspection import drawings, stages
 
 PNG = b"\x89PNG"
 
@@ -53,6 +53,15 @@ def test_large_photo(tool, model_file, source, monkeypatch):
     monkeypatch.setattr(stages, "MAX_PIXELS", 35 * 45)
     status, _, err = tool("visualize_graph", source, "--model", model_file)
     assert (status, err) == (0, "warning: picture scaled down from 90 x 70 to 45 x 35\n")
+
+
+def test_receptive_fields_of_a_large_photo_are_refused(tool, model_file, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(drawings, "MAX_FIELD_PIXELS", 70 * 90 - 1)
+    figure, erf = tmp_path / "a.png", tmp_path / "erf.png"
+    status, out, err = tool("visualize_graph", source, "--model", model_file, "-o", figure, "--erf", erf)
+    assert (status, out) == (2, "")
+    assert err == "error: Expected at most 6299 pixels for effective receptive fields (got 90 x 70)\n"
+    assert not figure.exists()
 
 
 def test_errors_are_one_line_and_status_2(tool, model_file, source, tmp_path):
