@@ -19,7 +19,7 @@ def test_every_model_file_is_read(path):
 
 def test_every_config_file_has_a_test():
     folders = {path.parent.name for path in CONFIGS.rglob("*.yaml")}
-    assert folders == {"model", "train"}  # the latter: tests/training/test_config.py
+    assert folders == {"model", "train", "ablation"}  # the latter two: tests/training
 
 
 def test_defaults_are_the_published_model():
