@@ -22,11 +22,11 @@ parser.add_argument("--channels", type=int, default=32)
 parser.add_argument("--degree", type=int, default=16)
 parser.add_argument("--depth", type=int, default=2, help="graph layers; 0 leaves convolutions alone")
 parser.add_argument("--layer", help="of torch_geometric.nn, in place of glic_pyg's attention")
-parser.add_argument("--epochs", type=int, default=10)
+parser.add_argument("--epochs", type=int, default=20)
 parser.add_argument("--steps", type=int, default=50, help="per epoch")
 parser.add_argument("--batch-size", type=int, default=8)
 parser.add_argument("--patch-size", type=int, default=64)
-parser.add_argument("--lr", type=float, default=2e-3)
+parser.add_argument("--lr", type=float, default=5e-3)
 args = parser.parse_args()
 
 torch.manual_seed(0)
@@ -42,7 +42,7 @@ test_picture = load(skimage.data.chelsea())[None, :, :256, :256]
 
 
 class Denoiser(nn.Module):
-    """x + up([h, stage(h)]) with h = down(x): what the last convolution returns takes the noise away."""
+    """x + up(stage(down(x))), features at about unit variance; what up returns takes the noise away."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -55,12 +55,10 @@ class Denoiser(nn.Module):
             graph_builder=GraphBuilder(degree=args.degree),
             layer=getattr(torch_geometric.nn, args.layer) if args.layer else None,
         )
-        self.up = nn.Sequential(nn.Conv2d(2 * channels, 12, 3, padding=1), nn.PixelShuffle(2))
-        nn.init.zeros_(self.up[0].weight)  # begins as the identity
+        self.up = nn.Sequential(nn.Conv2d(channels, 12, 3, padding=1), nn.PixelShuffle(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.down(x)
-        return x + self.up(torch.cat([features, self.stage(features)], dim=1))
+        return x + self.up(self.stage(self.down((x - 0.5) / 0.25))) / 4
 
 
 model = Denoiser(args.channels).to(device)
