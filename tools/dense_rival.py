@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glic_pyg import GLIC
+from glic_pyg.config import ConfigError, GraphConfig, ModelConfig
 from glic_pyg.entropy.context import PointwiseBlock
 from glic_pyg.graph import candidates, to_map
 from glic_pyg.graph.build import batched_similarities
@@ -28,7 +29,17 @@ MASKED = -100.0
 
 
 def make_dense(model: GLIC) -> None:
-    """Replace the model's conv blocks and graph stages by dense ones with the same weights."""
+    """Replace the model's conv blocks and graph stages by dense ones with the same weights.
+
+    Raises:
+        ConfigError: graphs or layers of another kind than the published ones.
+    """
+    published = ModelConfig(graph=GraphConfig(degree=model.config.graph.degree))
+    if (model.config.graph, model.config.aggregation) != (published.graph, published.aggregation):
+        raise ConfigError(
+            f"Expected published graphs and attention for the dense rival (got {model.config.name}); "
+            "name other --backends"
+        )
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, ConvBlock):
