@@ -174,7 +174,7 @@ def _digest(tensor: Tensor) -> bytes:
 
 def _changes(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: _changes(value, defaults[key]) if isinstance(value, dict) else value
+        key: _changes(value, defaults[key]) if isinstance(defaults[key], dict) else value
         for key, value in values.items()
         if value != defaults[key]
     }

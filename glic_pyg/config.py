@@ -9,9 +9,39 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import yaml
+
+NAMES: Mapping[str, Mapping[str, str]] = {
+    "aggregation": {"attention": "glic_pyg.nn.graph_attention.GraphAttention"},
+    "candidates": {
+        "local": "glic_pyg.graph.candidates.LocalWindows",
+        "global": "glic_pyg.graph.candidates.GlobalMesh",
+        "anchors": "glic_pyg.graph.candidates.AnchorMesh",
+    },
+    "score": {
+        "sobel": "glic_pyg.graph.complexity.Sobel",
+        "local_entropy": "glic_pyg.graph.complexity.LocalEntropy",
+        "rescaling_residual": "glic_pyg.graph.complexity.RescalingResidual",
+        "none": "glic_pyg.graph.complexity.Uniform",
+        "learned": "glic_pyg.nn.learned_score.LearnedScore",
+    },
+    "quota": {
+        "group": "glic_pyg.graph.quota.GroupQuota",
+        "map": "glic_pyg.graph.quota.MapQuota",
+    },
+    "selection": {
+        "threshold": "glic_pyg.graph.selection.Threshold",
+        "top_d": "glic_pyg.graph.selection.TopD",
+        "knn": "glic_pyg.graph.selection.KNN",
+    },
+}
+"""Per kind of part the names of those that come with the package; any other name is an import path."""
+
+
+class PartError(ValueError):
+    """A part that does not exist or cannot be made; the message is one line for the user."""
 
 
 class ConfigError(ValueError):
@@ -63,7 +93,7 @@ class Config:
             reason = " ".join(str(error).split())
             raise ConfigError(f"Expected a YAML file (got {path}: {reason})") from error
         for key, hint in typing.get_type_hints(cls).items():
-            nested = isinstance(hint, type) and issubclass(hint, Config)
+            nested = isinstance(hint, type) and issubclass(hint, Config) and not issubclass(hint, Part)
             if nested and isinstance(values, dict) and isinstance(values.get(key), str):
                 values[key] = hint.from_yaml(Path(path).parent / values[key]).to_dict()
         try:
@@ -120,23 +150,81 @@ def _require(condition: bool, message: str) -> None:
 
 
 @dataclass(frozen=True)
+class Part(Config):
+    """A part of a model by name; in YAML the name, or a mapping of `name` and the settings.
+
+    Args:
+        name: One that comes with the package (see `NAMES`), or the import path of a class.
+        settings: Keyword arguments of its class, plain values.
+    """
+
+    KEY: ClassVar[str] = "name"
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: str | Mapping[str, Any], *, where: str = "") -> Self:
+        """Build from a name or a mapping.
+
+        Raises:
+            ConfigError: neither.
+        """
+        settings = {cls.KEY: values} if isinstance(values, str) else values
+        if not isinstance(settings, Mapping) or not isinstance(settings.get(cls.KEY), str):
+            raise ConfigError(f"Expected {where} to be a name or a mapping with a {cls.KEY} (got {values!r})")
+        return cls(settings[cls.KEY], {key: value for key, value in settings.items() if key != cls.KEY})
+
+    def to_dict(self) -> str | dict[str, Any]:
+        """Return the name, or a mapping where there are settings."""
+        return {self.KEY: self.name, **self.settings} if self.settings else self.name
+
+    def require_known(self, kind: str) -> None:
+        """Refuse a name that is neither of the package nor an import path."""
+        known = self.name in NAMES[kind] or "." in self.name
+        names = ", ".join(NAMES[kind])
+        _require(
+            known, f"Expected {kind} to be one of {names} or the import path of a class (got {self.name})"
+        )
+
+
+@dataclass(frozen=True)
+class Aggregation(Part):
+    """How a graph layer aggregates neighbours; in YAML a name, or a mapping of `layer` and the settings."""
+
+    KEY: ClassVar[str] = "layer"
+
+
+@dataclass(frozen=True)
 class GraphConfig(Config):
-    """How a feature map becomes graphs.
+    """How a feature map becomes graphs. Parts are described where their classes are, see `NAMES`.
 
     Args:
         degree: Average number of neighbours per node, the quota's budget.
         selection: `threshold` keeps what lies above a bisected similarity (as published),
-            `top_d` exactly the quota's number of most similar candidates.
+            `top_d` exactly the quota's number of most similar candidates, `knn` the `k` most similar.
         neighbors: Who finds the candidates: index arithmetic and batched products, or
             torch-cluster (`grid_cluster` and `knn`). Both give the same edges.
+        candidates: A graph for each: `local`, `global`, `anchors`; layers take turns. None at all leaves
+            layers their feed-forward parts.
+        score: `sobel`, `local_entropy`, `rescaling_residual`, each with `pooling` `rms` or `mean`;
+            `none`; `learned`.
+        quota: Scores share out the budget of a `group`, as published, or of the `map`, as in the paper.
     """
 
     degree: int = 64
-    selection: Literal["threshold", "top_d"] = "threshold"
+    selection: Part = Part("threshold")
     neighbors: Literal["arithmetic", "torch_cluster"] = "arithmetic"
+    candidates: tuple[Part, ...] = (Part("local"), Part("global"))
+    score: Part = Part("sobel")
+    quota: Part = Part("group")
 
     def __post_init__(self) -> None:
         _require(1 <= self.degree <= 256, f"Expected degree in 1..256 (got {self.degree})")
+        for kind in ("selection", "score", "quota"):
+            getattr(self, kind).require_known(kind)
+        for part in self.candidates:
+            part.require_known("candidates")
 
 
 @dataclass(frozen=True)
@@ -160,6 +248,7 @@ class ModelConfig(Config):
         parameters_min_channels: Least inner width of the parameter aggregation.
         qualities: Number of qualities with gain units of their own; 1 is a model of one quality, without.
         graph: How feature maps become graphs.
+        aggregation: How graph layers aggregate: `attention` of the heads above, or a PyG layer.
     """
 
     name: str = "glic"
@@ -178,8 +267,12 @@ class ModelConfig(Config):
     parameters_min_channels: int = 384
     qualities: int = 1
     graph: GraphConfig = field(default_factory=GraphConfig)
+    aggregation: Aggregation = Aggregation("attention")
 
     def __post_init__(self) -> None:
+        self.aggregation.require_known("aggregation")
+        unused = self.aggregation.name == "attention" and self.aggregation.settings
+        _require(not unused, f"Expected attention without settings; its heads are the model's (got {unused})")
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             for number in value if isinstance(value, tuple) else (value,):

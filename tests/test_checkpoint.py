@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from safetensors.torch import save_file
 
 from glic_pyg import GLIC, checkpoint
 from glic_pyg.checkpoint import CheckpointError, check_state, model_identity
-from glic_pyg.config import GraphConfig
+from glic_pyg.config import Aggregation, GraphConfig, Part
 
 
 def test_float32_keeps_every_bit(tiny_model, tmp_path):
@@ -124,3 +125,26 @@ def test_identity_follows_weights_tables_and_config(tiny_model, other_tiny_model
     changed = copy.deepcopy(tiny_model)
     object.__setattr__(changed.config, "graph", GraphConfig(degree=5))
     assert identity != model_identity(changed)
+
+
+def test_a_model_with_parts_of_another_kind_is_saved_and_told_apart(tiny_config, tmp_path):
+    aggregation = Aggregation("torch_geometric.nn.SAGEConv", {"aggr": "max"})
+    graph = GraphConfig(degree=4, score=Part("learned"))
+    model = GLIC(replace(tiny_config, aggregation=aggregation, graph=graph))
+    model.update()
+    x = torch.rand(1, 3, 64, 64)
+    expected = model.eval()(x)["x_hat"]
+    checkpoint.save(model, tmp_path / "a.safetensors")
+    loaded = GLIC.from_pretrained(tmp_path / "a.safetensors")
+    assert loaded.config == model.config
+    assert model_identity(loaded) == model_identity(model)
+    assert torch.equal(loaded(x)["x_hat"], expected)
+
+    changed = copy.deepcopy(model)
+    object.__setattr__(changed, "config", replace(model.config, graph=replace(graph, quota=Part("map"))))
+    assert model_identity(changed) != model_identity(model)
+
+
+def test_identity_of_a_model_is_that_of_the_version_that_trained_it():
+    """As computed before parts had names in the configuration."""
+    assert model_identity(GLIC.from_pretrained("glic_nano")).hex() == "2f9ef6a61c228183"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from glic_pyg.config import Config, ConfigError, GraphConfig, ModelConfig
+from glic_pyg.config import Aggregation, Config, ConfigError, GraphConfig, ModelConfig, Part
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -19,7 +19,7 @@ def test_every_model_file_is_read(path):
 
 def test_every_config_file_has_a_test():
     folders = {path.parent.name for path in CONFIGS.rglob("*.yaml")}
-    assert folders == {"model", "train"}  # the latter: tests/training/test_config.py
+    assert folders == {"model", "train", "ablation"}  # the latter two: tests/training
 
 
 def test_defaults_are_the_published_model():
@@ -27,7 +27,7 @@ def test_defaults_are_the_published_model():
 
 
 def test_yaml_round_trip(tmp_path):
-    graph = GraphConfig(degree=7, selection="top_d")
+    graph = GraphConfig(degree=7, selection=Part("top_d"), score=Part("local_entropy", {"bins": 4}))
     config = ModelConfig(name="other", heads=4, depths=(1, 2, 3), graph=graph)
     path = tmp_path / "model.yaml"
     path.write_text(config.to_yaml())
@@ -40,7 +40,15 @@ def test_values_are_frozen_and_plain_when_written():
         config.heads = 4
     values = config.to_dict()
     assert values["channels"] == [128, 192, 192]
-    assert values["graph"] == {"degree": 64, "selection": "threshold", "neighbors": "arithmetic"}
+    assert values["graph"] == {
+        "degree": 64,
+        "selection": "threshold",
+        "neighbors": "arithmetic",
+        "candidates": ["local", "global"],
+        "score": "sobel",
+        "quota": "group",
+    }
+    assert values["aggregation"] == "attention"
 
 
 def test_missing_keys_take_defaults():
@@ -60,6 +68,25 @@ def test_integers_become_floats_and_null_stays_none():
     assert config == Example(needed=1, rate=2.0)
     assert isinstance(config.rate, float)
     assert Example.from_dict({"needed": 1, "limit": 3}).limit == 3
+
+
+def test_parts_are_names_or_mappings_with_settings():
+    config = ModelConfig.from_dict(
+        {
+            "graph": {"candidates": ["global", {"name": "my.Dilated", "step": 2}], "score": "none"},
+            "aggregation": {"layer": "torch_geometric.nn.GATv2Conv", "heads": 4},
+        }
+    )
+    assert config.graph.candidates == (Part("global"), Part("my.Dilated", {"step": 2}))
+    assert config.graph.score == Part("none")
+    assert config.aggregation == Aggregation("torch_geometric.nn.GATv2Conv", {"heads": 4})
+    assert ModelConfig.from_dict(config.to_dict()) == config
+    assert config.to_dict()["graph"]["score"] == "none"
+
+
+def test_a_part_in_a_file_is_no_file(tmp_path):
+    (tmp_path / "model.yaml").write_text("aggregation: torch_geometric.nn.SAGEConv\n")
+    assert ModelConfig.from_yaml(tmp_path / "model.yaml").aggregation.name.endswith("SAGEConv")
 
 
 def test_nested_configuration_may_be_a_file_of_its_own(tmp_path):
@@ -95,13 +122,23 @@ def test_wrong_types_are_refused(values, message):
     [
         ({"latent_chanels": 3}, r"^Unknown key 'latent_chanels'; did you mean 'latent_channels'\?$"),
         ({"graph": {"degre": 3}}, r"^Unknown key 'graph\.degre'; did you mean 'degree'\?$"),
-        ({"graph": {"xyz": 3}}, r"^Unknown key 'graph\.xyz'; known: degree, selection, neighbors$"),
+        ({"graph": {"xyz": 3}}, r"^Unknown key 'graph\.xyz'; known: degree, selection, neighbors, "),
         ({5: 3}, r"^Unknown key '5'; known: name, channels, "),
         ({"channels": [1, 2]}, r"^Expected channels to be a list of 3 values \(got \[1, 2\]\)$"),
         ({"channels": 128}, r"^Expected channels to be a list of 3 values \(got 128\)$"),
         ({"channels": [8, "8", 8]}, r"^Expected channels\[1\] to be of type int \(got '8'\)$"),
         ({"groups": 320}, r"^Expected groups to be a list of values \(got 320\)$"),
-        ({"graph": {"selection": "best"}}, r"^Expected graph\.selection to be one of threshold, top_d \("),
+        ({"graph": {"selection": "best"}}, r"^Expected selection to be one of threshold, top_d, knn or the "),
+        ({"graph": {"score": 3}}, r"^Expected graph\.score to be a name or a mapping with a name \(got 3\)$"),
+        ({"graph": {"score": {"bins": 3}}}, r"^Expected graph\.score to be a name or a mapping with a name"),
+        ({"graph": {"candidates": "local"}}, r"^Expected graph\.candidates to be a list of values \(got 'l"),
+        ({"graph": {"candidates": ["near"]}}, r"^Expected candidates to be one of local, global, anchors or"),
+        (
+            {"graph": {"quota": "line"}},
+            r"^Expected quota to be one of group, map or the import path .*got line",
+        ),
+        ({"aggregation": {"name": "x"}}, r"^Expected aggregation to be a name or a mapping with a layer \(g"),
+        ({"aggregation": {"layer": "attention", "heads": 2}}, r"^Expected attention without settings; its h"),
         ({"graph": {"degree": 0}}, r"^Expected degree in 1\.\.256 \(got 0\)$"),
         ({"graph": {"degree": 257}}, r"^Expected degree in 1\.\.256 \(got 257\)$"),
         ({"heads": 0}, r"^Expected heads to be positive \(got 0\)$"),

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glic_pyg import GLIC
+from glic_pyg.config import ConfigError, GraphConfig, ModelConfig
 from glic_pyg.entropy.context import PointwiseBlock
 from glic_pyg.graph import candidates, to_map
 from glic_pyg.graph.build import batched_similarities
 from glic_pyg.graph.candidates import Candidates, slot_offsets
-from glic_pyg.graph.complexity import damp, sobel_rms
-from glic_pyg.graph.quota import group_quota
-from glic_pyg.graph.selection import select
+from glic_pyg.graph.complexity import Sobel, damp
+from glic_pyg.graph.quota import GroupQuota
+from glic_pyg.graph.selection import Threshold
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward
 from glic_pyg.nn.gfa import GFALayer, GFAStage
 from glic_pyg.nn.graph_attention import MAX_LOGIT_SCALE, GraphAttention
@@ -28,7 +29,17 @@ MASKED = -100.0
 
 
 def make_dense(model: GLIC) -> None:
-    """Replace the model's conv blocks and graph stages by dense ones with the same weights."""
+    """Replace the model's conv blocks and graph stages by dense ones with the same weights.
+
+    Raises:
+        ConfigError: graphs or layers of another kind than the published ones.
+    """
+    published = ModelConfig(graph=GraphConfig(degree=model.config.graph.degree))
+    if (model.config.graph, model.config.aggregation) != (published.graph, published.aggregation):
+        raise ConfigError(
+            f"Expected published graphs and attention for the dense rival (got {model.config.name}); "
+            "name other --backends"
+        )
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, ConvBlock):
@@ -125,15 +136,18 @@ class DenseStage(nn.Module):
     @torch.no_grad()
     def _graphs(self, x: Tensor) -> list[tuple[Candidates, Tensor]]:
         batch_size, channels, height, width = x.shape
-        score = damp(sobel_rms(x)).flatten()
+        score = damp(Sobel()(x)).flatten()
         unit = F.normalize(x.permute(0, 2, 3, 1).reshape(-1, channels), dim=1)
         unit = torch.cat([unit, unit.new_zeros(1, channels)])
+        batch = torch.arange(batch_size, device=x.device).repeat_interleave(height * width)
         graphs = []
         for find in (candidates.local_windows, candidates.global_mesh):
             groups = find((batch_size, height, width), x.device)
             similarity = batched_similarities(unit, groups)
-            quota = F.pad(group_quota(score, groups, degree=self.degree), (0, 1), value=1.0)[groups.node]
-            keep = select(similarity.flatten(0, 1), quota.flatten(), method="threshold")
+            quota = GroupQuota()(score, groups, batch, degree=self.degree)
+            quota = F.pad(quota, (0, 1), value=1.0)[groups.node]
+            keep = Threshold()(similarity.flatten(0, 1), quota.flatten())
+            keep = keep | ~keep.any(dim=1, keepdim=True)
             mask = torch.where(keep, 0.0, MASKED).view_as(similarity)
             graphs.append((groups, mask))
         return graphs

@@ -1,10 +1,11 @@
-"""Feature map -> two directed graphs, local and global.
+"""Feature map -> directed graphs, as published a local and a global one.
 
-    feature map --> nodes ---> similarity with candidates --+
-         |                                                   +--> selection --> edge_index
-         +--> score --> damped --> quota per group ----------+
+feature map --> nodes ---> similarity with candidates --+
+     |                                                   +--> selection --> edge_index
+     +--> score --> damped --> quota per group ----------+
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,88 +15,102 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
 from glic_pyg.graph import csr_selection
-from glic_pyg.graph.candidates import Candidates, global_mesh, local_windows
-from glic_pyg.graph.complexity import damp, sobel_rms
-from glic_pyg.graph.grid import MapSize, to_nodes
-from glic_pyg.graph.quota import group_quota
-from glic_pyg.graph.selection import kept_edges
+from glic_pyg.graph.candidates import Candidates, CandidateSet, GlobalMesh, LocalWindows
+from glic_pyg.graph.complexity import Score, Sobel, damp
+from glic_pyg.graph.grid import to_nodes
+from glic_pyg.graph.quota import GroupQuota, Quota
+from glic_pyg.graph.selection import Selection, Threshold, kept_edges
 
 GROUPS_AT_ONCE = 16  # so many groups' features fit the processor's caches
 
 
 class Graphs(NamedTuple):
-    """The two graphs of one feature map; see `GraphBuilder`."""
+    """The two graphs of one feature map with the published candidate sets; see `GraphBuilder`."""
 
     local: Data
     global_: Data
 
 
 class GraphBuilder:
-    """Build the local and the global graph of feature maps.
+    """Build a graph of feature maps from each of some candidate sets.
 
     Args:
         degree: Average number of neighbours per node.
-        selection: How candidates are chosen, see `glic_pyg.graph.selection.select`.
-        neighbors: `arithmetic` or `torch_cluster`: who groups nodes and ranks candidates.
+        candidates: Where the nodes of each graph look for neighbours; by default `LocalWindows` and
+            `GlobalMesh`, the local and the global graph.
+        score: How much a node's surroundings vary, by default `Sobel`. It belongs to all graphs.
+        quota: Score -> number of neighbours, by default `GroupQuota`.
+        selection: Which candidates are kept, by default `Threshold`.
+        neighbors: `arithmetic` or `torch_cluster`: who ranks candidates, and groups nodes by default.
     """
 
     def __init__(
         self,
         *,
         degree: int = 64,
-        selection: Literal["threshold", "top_d"] = "threshold",
+        candidates: Sequence[CandidateSet] | None = None,
+        score: Score | None = None,
+        quota: Quota | None = None,
+        selection: Selection | None = None,
         neighbors: Literal["arithmetic", "torch_cluster"] = "arithmetic",
     ) -> None:
+        published = (LocalWindows(neighbors=neighbors), GlobalMesh())
         self.degree = degree
-        self.selection = selection
+        self.candidates = published if candidates is None else tuple(candidates)
+        self.score = Sobel() if score is None else score
+        self.quota = GroupQuota() if quota is None else quota
+        self.selection = Threshold() if selection is None else selection
         self.neighbors = neighbors
 
-    @torch.no_grad()
-    def __call__(self, feature_map: Tensor) -> Graphs:
-        """Build both graphs; no gradient flows into the feature map.
+    def __call__(self, feature_map: Tensor) -> Graphs | tuple[Data, ...]:
+        """Build the graphs; no gradient flows into the feature map.
 
         Args:
             feature_map: `B x C x H x W`, any size.
 
         Returns:
-            Two Data objects. Each has the nodes (`x`, `pos`, `batch`, `map_size`), per node
-            `score` (damped) and `quota`, its `candidates`, and per edge, candidate -> query, sorted by
-            target: `edge_index`, an EdgeIndex of sparse size `(N + 1, N)` whose source `N` is the zero
-            node; `offset` (`E x 2`, int8, rows and columns in steps of the group's grid, -7..15)
-            and `similarity` (`E`, cosine).
+            A Data object for each candidate set, as `Graphs` for those of the published model. Each has
+            the nodes (`x`, `pos`, `batch`, `map_size`), per node `score` (damped) and `quota`, its
+            `candidates`, and per edge, candidate -> query, sorted by target: `edge_index`, an EdgeIndex of
+            sparse size `(N + 1, N)` whose source `N` is the zero node; `offset` (`E x 2`, int8, rows and
+            columns in steps of the group's grid, -7..15) and `similarity` (`E`, cosine). Where the score has
+            weights, `gate` (`N`) is the score over its picture's mean, with a gradient for them.
         """
         feature_map = feature_map.detach()
+        score = damp(self.score(feature_map).to(feature_map.dtype))
+        with torch.no_grad():
+            graphs = tuple(self._build(feature_map, score.detach()))
+        if score.requires_grad:
+            gate = (score / score.mean(dim=(-2, -1), keepdim=True)).flatten()
+            for graph in graphs:
+                graph.gate = gate
+        published = [type(candidates) for candidates in self.candidates] == [LocalWindows, GlobalMesh]
+        return Graphs(*graphs) if published else graphs
+
+    def _build(self, feature_map: Tensor, score: Tensor) -> Iterator[Data]:
         data = to_nodes(feature_map)
-        data.score = damp(sobel_rms(feature_map)).flatten()
+        data.score = score.flatten()
         unit = F.normalize(data.x, dim=1)
         unit = torch.cat([unit, unit.new_zeros(1, unit.size(1))])
-        windows = self._local_windows(data.map_size, feature_map.device)
-        mesh = global_mesh(data.map_size, feature_map.device)
-        return Graphs(self._connect(data, unit, windows), self._connect(data, unit, mesh))
-
-    def _local_windows(self, map_size: MapSize, device: torch.device) -> Candidates:
-        if self.neighbors == "arithmetic":
-            return local_windows(map_size, device)
-        from glic_pyg.graph import torch_cluster_neighbors
-
-        return torch_cluster_neighbors.local_windows(map_size, device)
+        for candidates in self.candidates:
+            yield self._connect(data, unit, candidates(data))
 
     def _similarities(self, unit: Tensor, candidates: Candidates, quota: Tensor) -> Tensor:
         if self.neighbors == "arithmetic":
             return batched_similarities(unit, candidates)
         from glic_pyg.graph import torch_cluster_neighbors
 
-        # The bisection starts from the mean and minimum over all candidates; top_d needs the quota only.
-        k = candidates.candidate.size(1) if self.selection == "threshold" else round(quota.max().item())
+        k = self.selection.reach(quota, candidates.candidate.size(1))
         return torch_cluster_neighbors.similarities(unit, candidates, k=k)
 
     def _connect(self, data: Data, unit: Tensor, candidates: Candidates) -> Data:
-        quota = group_quota(data.score, candidates, degree=self.degree)
+        quota = self.quota(data.score, candidates, data.batch, degree=self.degree)
         similarity = self._similarities(unit, candidates, quota)
-        if self.selection == "threshold" and unit.device.type == "cpu" and unit.dtype == torch.float32:
+        compiled = unit.device.type == "cpu" and unit.dtype == torch.float32
+        if compiled and type(self.selection) is Threshold:
             kept = csr_selection.kept_edges(similarity, quota, candidates)
         else:
-            kept = kept_edges(similarity, quota, candidates, method=self.selection)
+            kept = kept_edges(similarity, quota, candidates, self.selection)
         graph = Data(**data.to_dict())
         graph.quota = quota
         graph.candidates = candidates

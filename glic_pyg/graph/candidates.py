@@ -1,10 +1,13 @@
 """Where a node may look for neighbours: groups of 64 query nodes that share 256 candidates."""
 
 import functools
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 from glic_pyg.graph.grid import MapSize
 
@@ -22,12 +25,22 @@ class Candidates:
         candidate: Node ids, `G x 256`, a group's 16 x 16 grid row by row; `N` is the zero node,
             which stands for positions outside the map.
         group: Each node's group, `N`.
-        slot: Each node's place 0..63 in its group's 8 x 8 grid, `N`.
+        slot: Each node's place 0..63 in its group's 8 x 8 grid, `N`; no two nodes of a group share one.
+
+    Raises:
+        ValueError: another number of candidates.
     """
 
     candidate: Tensor
     group: Tensor
     slot: Tensor
+
+    def __post_init__(self) -> None:
+        if self.candidate.dim() != 2 or self.candidate.size(1) != CANDIDATES**2:
+            raise ValueError(
+                f"Expected {CANDIDATES**2} candidates per group, zero nodes among them if need be "
+                f"(got {tuple(self.candidate.shape)})"
+            )
 
     @functools.cached_property
     def order(self) -> Tensor:
@@ -46,6 +59,55 @@ class Candidates:
     @property
     def num_nodes(self) -> int:
         return self.group.numel()
+
+
+class CandidateSet(ABC):
+    """Where the nodes of a graph may look for neighbours."""
+
+    @abstractmethod
+    def __call__(self, data: Data) -> Candidates:
+        """Group the nodes and find each group's candidates; called without gradient.
+
+        Args:
+            data: The nodes of a feature map, see `to_nodes`: `x` (`N x C`), `pos`, `batch`, `map_size`. Not
+                to be changed.
+
+        Returns:
+            Groups whose queries and candidates are of the same picture. An edge's offset, which layers
+            read, is its candidate's place in the 16 x 16 grid minus its query's in the 8 x 8 grid.
+        """
+
+
+class LocalWindows(CandidateSet):
+    """The window around each window of queries, see `local_windows`.
+
+    Args:
+        neighbors: Who groups the nodes: `arithmetic` or `torch_cluster`.
+    """
+
+    def __init__(self, *, neighbors: Literal["arithmetic", "torch_cluster"] = "arithmetic") -> None:
+        self.neighbors = neighbors
+
+    def __call__(self, data: Data) -> Candidates:
+        if self.neighbors == "arithmetic":
+            return local_windows(data.map_size, data.x.device)
+        from glic_pyg.graph import torch_cluster_neighbors
+
+        return torch_cluster_neighbors.local_windows(data.map_size, data.x.device)
+
+
+class GlobalMesh(CandidateSet):
+    """A mesh over the whole map, another one for every group, see `global_mesh`."""
+
+    def __call__(self, data: Data) -> Candidates:
+        return global_mesh(data.map_size, data.x.device)
+
+
+class AnchorMesh(CandidateSet):
+    """The same 16 x 16 anchors for all nodes of a picture, see `anchor_mesh`."""
+
+    def __call__(self, data: Data) -> Candidates:
+        return anchor_mesh(data.map_size, data.x.device)
 
 
 @functools.lru_cache(maxsize=8)
@@ -86,6 +148,18 @@ def global_mesh(map_size: MapSize, device: torch.device | None = None) -> Candid
     return _from_axes(map_size, _mesh_axis(height, device), _mesh_axis(width, device))
 
 
+@functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def anchor_mesh(map_size: MapSize, device: torch.device | None = None) -> Candidates:
+    """Group the nodes as `global_mesh` does; candidates of all groups are one mesh of anchors.
+
+    Anchors lie in the middle of ceil(H / 16) x ceil(W / 16) positions each. A node is among its own
+    candidates only if it is an anchor.
+    """
+    _, height, width = map_size
+    return _from_axes(map_size, _anchor_axis(height, device), _anchor_axis(width, device))
+
+
 Axis = tuple[Tensor, Tensor]  # query and candidate coordinates, groups x 8 and groups x 16
 
 
@@ -106,6 +180,13 @@ def _mesh_axis(length: int, device: torch.device | None) -> Axis:
         first + query_stride * torch.arange(QUERIES, device=device),
         first % candidate_stride + candidate_stride * torch.arange(CANDIDATES, device=device),
     )
+
+
+def _anchor_axis(length: int, device: torch.device | None) -> Axis:
+    query, _ = _mesh_axis(length, device)
+    stride = -(-length // CANDIDATES)
+    anchor = stride // 2 + stride * torch.arange(CANDIDATES, device=device)
+    return query, anchor.expand(len(query), -1)
 
 
 def _from_axes(map_size: MapSize, rows: Axis, columns: Axis) -> Candidates:

@@ -1,29 +1,120 @@
 """How much a node's surroundings vary: the score that sets its number of neighbours."""
 
 import math
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+Pooling = Literal["rms", "mean"]
+LEAST = 1e-9  # keeps scores above zero where nothing varies
 
 
-def sobel_rms(feature_map: Tensor) -> Tensor:
-    """Score each position by the blurred Sobel magnitude of its features, root mean square over channels.
+class Score(nn.Module):
+    """How much a node's surroundings vary.
+
+    `forward` maps a feature map `B x C x H x W`, of any size and without gradient, to positive scores
+    `B x H x W`; only their ratios within a picture count. It may not change its input. A score may have
+    weights: a graph stage then scales what its layers add to each node by the node's score (see
+    `GraphBuilder`), from which they get a gradient.
+    """
+
+
+class ChannelScore(Score):
+    """A score of every channel by itself, pooled over the channels; subclasses say which.
 
     Args:
-        feature_map: `B x C x H x W`.
+        pooling: `rms`, the root of the mean square, or `mean`.
 
-    Returns:
-        `B x H x W`, positive.
+    Raises:
+        ValueError: another pooling.
     """
-    height, width = feature_map.shape[-2:]
-    padded = F.pad(feature_map, (1, 1, 1, 1), mode="replicate")
-    along_x = (padded[..., :width] - padded[..., 2:]) / 4
-    along_y = (padded[..., :height, :] - padded[..., 2:, :]) / 4
-    gradient_x = along_x[..., :-2, :] + 2 * along_x[..., 1:-1, :] + along_x[..., 2:, :]
-    gradient_y = along_y[..., :-2] + 2 * along_y[..., 1:-1] + along_y[..., 2:]
-    magnitude = torch.sqrt(gradient_x**2 + gradient_y**2 + 1e-9)
-    return _blur(magnitude).square().mean(dim=1).sqrt()
+
+    def __init__(self, *, pooling: Pooling = "rms") -> None:
+        super().__init__()
+        if pooling not in get_args(Pooling):
+            raise ValueError(f"Expected pooling to be one of {', '.join(get_args(Pooling))} (got {pooling})")
+        self.pooling = pooling
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        score = self.of_channels(feature_map)
+        return score.square().mean(dim=1).sqrt() if self.pooling == "rms" else score.mean(dim=1)
+
+    def of_channels(self, feature_map: Tensor) -> Tensor:
+        """Map `B x C x H x W` to positive scores of the same shape."""
+        raise NotImplementedError
+
+
+class Sobel(ChannelScore):
+    """The blurred magnitude of the Sobel gradient; with `rms` the published score."""
+
+    def of_channels(self, feature_map: Tensor) -> Tensor:
+        height, width = feature_map.shape[-2:]
+        padded = F.pad(feature_map, (1, 1, 1, 1), mode="replicate")
+        along_x = (padded[..., :width] - padded[..., 2:]) / 4
+        along_y = (padded[..., :height, :] - padded[..., 2:, :]) / 4
+        gradient_x = along_x[..., :-2, :] + 2 * along_x[..., 1:-1, :] + along_x[..., 2:, :]
+        gradient_y = along_y[..., :-2] + 2 * along_y[..., 1:-1] + along_y[..., 2:]
+        return _blur(torch.sqrt(gradient_x**2 + gradient_y**2 + LEAST))
+
+
+class LocalEntropy(ChannelScore):
+    """The entropy of the histogram of the values in a window around each position.
+
+        H = -sum_b p_b log2 p_b
+
+    The bins divide the range of each picture's channel evenly. The paper names this score, without window
+    or bins.
+
+    Args:
+        pooling: See `ChannelScore`.
+        bins: Of the histogram.
+        window: Its side, odd; at the border values are repeated.
+
+    Raises:
+        ValueError: an even window, or fewer than 2 bins.
+    """
+
+    def __init__(self, *, pooling: Pooling = "rms", bins: int = 8, window: int = 5) -> None:
+        super().__init__(pooling=pooling)
+        if bins < 2 or window < 1 or window % 2 == 0:
+            raise ValueError(f"Expected at least 2 bins and an odd window (got {bins} and {window})")
+        self.bins = bins
+        self.window = window
+
+    def of_channels(self, feature_map: Tensor) -> Tensor:
+        low, high = (f(feature_map, dim=(2, 3), keepdim=True) for f in (torch.amin, torch.amax))
+        level = (feature_map - low) / (high - low).clamp_min(torch.finfo(feature_map.dtype).tiny)
+        bin_ = (level * self.bins).long().clamp_max(self.bins - 1)
+        padded = F.pad(bin_.to(feature_map.dtype), (self.window // 2,) * 4, mode="replicate")
+        entropy = torch.full_like(feature_map, LEAST)
+        for b in range(self.bins):
+            share = F.avg_pool2d((padded == b).to(feature_map.dtype), self.window, stride=1)
+            entropy = entropy - torch.xlogy(share, share) / math.log(2)
+        return entropy
+
+
+class RescalingResidual(ChannelScore):
+    """What is lost when the map is halved and doubled again, both bilinearly.
+
+        sqrt((x - up(down(x)))^2 + 1e-9)
+
+    The paper names this score, without the kernels.
+    """
+
+    def of_channels(self, feature_map: Tensor) -> Tensor:
+        size = feature_map.shape[-2:]
+        half = F.interpolate(feature_map, [-(-side // 2) for side in size], mode="bilinear")
+        residual = feature_map - F.interpolate(half, size, mode="bilinear")
+        return torch.sqrt(residual**2 + LEAST)
+
+
+class Uniform(Score):
+    """The same score everywhere: every node gets the same number of neighbours."""
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        return torch.ones_like(feature_map[:, 0])
 
 
 def _blur(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from glic_pyg.threads import use_torch_threads
 
 
 def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates) -> KeptEdges:
-    """Compute what `glic_pyg.graph.selection.kept_edges` does with method `threshold`.
+    """Compute what `glic_pyg.graph.selection.kept_edges` does with a `Threshold`.
 
     Sums run in another order: where a similarity equals the threshold to the last bits, the two
     may decide differently.

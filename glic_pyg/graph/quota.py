@@ -1,25 +1,53 @@
 """Score -> number of neighbours per node."""
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor
 
 from glic_pyg.graph.candidates import Candidates
 
 
-def group_quota(score: Tensor, candidates: Candidates, *, degree: int) -> Tensor:
+class Quota(ABC):
+    """How many neighbours each node is to have."""
+
+    @abstractmethod
+    def __call__(self, score: Tensor, candidates: Candidates, batch: Tensor, *, degree: int) -> Tensor:
+        """Share a budget out among nodes; called without gradient.
+
+        Args:
+            score: Positive score per node, `N`.
+            candidates: The groups.
+            batch: Each node's picture, `N`.
+            degree: Average number of neighbours.
+
+        Returns:
+            Quota per node, `N`, within 1..256, not rounded.
+        """
+
+
+class GroupQuota(Quota):
     """Share each group's budget out in proportion to its nodes' scores.
 
-        d_i = clamp(degree * |group| * S_i / sum_{j in group} S_j, 1, 256)
-
-    Args:
-        score: Positive score per node, `N`.
-        candidates: The groups.
-        degree: Average number of neighbours.
-
-    Returns:
-        Quota per node, `N`, not rounded.
+    d_i = clamp(degree * |group| * S_i / sum_{j in group} S_j, 1, 256)
     """
-    num_groups, num_candidates = candidates.candidate.shape
-    total = score.new_zeros(num_groups).index_add_(0, candidates.group, score)
-    members = candidates.group.bincount(minlength=num_groups)
+
+    def __call__(self, score: Tensor, candidates: Candidates, batch: Tensor, *, degree: int) -> Tensor:
+        return _share(score, candidates.group, degree, candidates)
+
+
+class MapQuota(Quota):
+    """Share each picture's budget out in proportion to its nodes' scores: `GroupQuota` of one large group.
+
+    So the paper states it, while the published model has the group's.
+    """
+
+    def __call__(self, score: Tensor, candidates: Candidates, batch: Tensor, *, degree: int) -> Tensor:
+        return _share(score, batch, degree, candidates)
+
+
+def _share(score: Tensor, part: Tensor, degree: int, candidates: Candidates) -> Tensor:
+    num_groups, num_candidates = candidates.candidate.shape  # at least as many groups as pictures
+    total = score.new_zeros(num_groups).index_add_(0, part, score)
+    members = part.bincount(minlength=num_groups)
     budget = degree * members / total
-    return (score * budget[candidates.group]).clamp(1, num_candidates)
+    return (score * budget[part]).clamp(1, num_candidates)

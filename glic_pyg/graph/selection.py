@@ -1,11 +1,12 @@
 """Similarity and quota -> which candidates are kept."""
 
-from typing import Literal, NamedTuple
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from glic_pyg.graph.candidates import Candidates, slot_offsets
+from glic_pyg.graph.candidates import CANDIDATES, Candidates, slot_offsets
 
 BISECTIONS = 5
 
@@ -24,54 +25,89 @@ class KeptEdges(NamedTuple):
     similarity: Tensor
 
 
-def kept_edges(
-    similarity: Tensor, quota: Tensor, candidates: Candidates, *, method: Literal["threshold", "top_d"]
-) -> KeptEdges:
+class Selection(ABC):
+    """Which of a node's candidates become its neighbours."""
+
+    @abstractmethod
+    def __call__(self, similarity: Tensor, quota: Tensor) -> Tensor:
+        """Choose; called without gradient.
+
+        Args:
+            similarity: Cosine similarity of each node with its candidates, `N x K`; not to be changed.
+            quota: Wanted number of neighbours, `N`.
+
+        Returns:
+            Mask, `N x K`. A node that would keep nothing keeps all its candidates (see `kept_edges`).
+        """
+
+    def reach(self, quota: Tensor, num_candidates: int) -> int:
+        """Return how many of a node's most similar candidates must be known; the others may be left out."""
+        return num_candidates
+
+
+class Threshold(Selection):
+    """Keep what lies above one threshold per node, as published.
+
+    Five bisections, from the mean similarity, between the least one and 1, meet the quota roughly.
+    """
+
+    def __call__(self, similarity: Tensor, quota: Tensor) -> Tensor:
+        threshold = similarity.mean(dim=1)
+        low, high = similarity.amin(dim=1), torch.ones_like(threshold)
+        for _ in range(BISECTIONS):
+            too_many = (similarity > threshold[:, None]).sum(dim=1) > quota
+            low = torch.where(too_many, threshold, low)
+            high = torch.where(too_many, high, threshold)
+            threshold = torch.where(too_many, threshold + high, threshold + low) / 2
+        return similarity > threshold[:, None]
+
+
+class TopD(Selection):
+    """Keep exactly the rounded quota's number of most similar candidates; of equal ones the first."""
+
+    def __call__(self, similarity: Tensor, quota: Tensor) -> Tensor:
+        order = similarity.argsort(dim=1, descending=True, stable=True)
+        wanted = torch.arange(similarity.size(1), device=similarity.device) < quota.round()[:, None]
+        return torch.zeros_like(wanted).scatter_(1, order, wanted)
+
+    def reach(self, quota: Tensor, num_candidates: int) -> int:
+        return round(quota.max().item())
+
+
+class KNN(Selection):
+    """Keep the k most similar candidates of every node, whatever its quota.
+
+    Args:
+        k: Number of neighbours, at most 256.
+
+    Raises:
+        ValueError: `k` is no number of candidates.
+    """
+
+    def __init__(self, *, k: int) -> None:
+        if not 1 <= k <= CANDIDATES**2:
+            raise ValueError(f"Expected k in 1..{CANDIDATES**2} (got {k})")
+        self.k = k
+
+    def __call__(self, similarity: Tensor, quota: Tensor) -> Tensor:
+        return TopD()(similarity, torch.full_like(quota, self.k))
+
+    def reach(self, quota: Tensor, num_candidates: int) -> int:
+        return self.k
+
+
+def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates, selection: Selection) -> KeptEdges:
     """Turn the chosen candidates of every node into edges.
 
     Args:
         similarity: Cosine similarity of each group's queries with its candidates, `G x 64 x 256`.
         quota: Wanted number of neighbours per node, `N`.
         candidates: The groups.
-        method: See `select`.
+        selection: Who chooses. A node for which nothing is chosen keeps all its candidates.
     """
     similarity = similarity[candidates.group, candidates.slot]
-    target, place = select(similarity, quota, method=method).nonzero(as_tuple=True)
+    keep = selection(similarity, quota)
+    target, place = (keep | ~keep.any(dim=1, keepdim=True)).nonzero(as_tuple=True)
     source = candidates.candidate[candidates.group[target], place]
     offset = slot_offsets(target.device)[candidates.slot[target], place]
     return KeptEdges(torch.stack([source, target]), offset, similarity[target, place])
-
-
-def select(similarity: Tensor, quota: Tensor, *, method: Literal["threshold", "top_d"]) -> Tensor:
-    """Choose the candidates that become neighbours.
-
-    A node that would keep nothing keeps all its candidates.
-
-    Args:
-        similarity: Cosine similarity of each node with its candidates, `N x K`.
-        quota: Wanted number of neighbours, `N`.
-        method: `threshold` bisects one threshold per node and meets the quota roughly;
-            `top_d` keeps exactly the rounded quota's number of most similar candidates.
-
-    Returns:
-        Mask, `N x K`.
-    """
-    keep = _above_threshold(similarity, quota) if method == "threshold" else _top(similarity, quota)
-    return keep | ~keep.any(dim=1, keepdim=True)
-
-
-def _above_threshold(similarity: Tensor, quota: Tensor) -> Tensor:
-    threshold = similarity.mean(dim=1)
-    low, high = similarity.amin(dim=1), torch.ones_like(threshold)
-    for _ in range(BISECTIONS):
-        too_many = (similarity > threshold[:, None]).sum(dim=1) > quota
-        low = torch.where(too_many, threshold, low)
-        high = torch.where(too_many, high, threshold)
-        threshold = torch.where(too_many, threshold + high, threshold + low) / 2
-    return similarity > threshold[:, None]
-
-
-def _top(similarity: Tensor, quota: Tensor) -> Tensor:
-    order = similarity.argsort(dim=1, descending=True, stable=True)
-    wanted = torch.arange(similarity.size(1), device=similarity.device) < quota.round()[:, None]
-    return torch.zeros_like(wanted).scatter_(1, order, wanted)

@@ -1,28 +1,36 @@
 """Graph feature aggregation: a layer on one graph, and the stage that alternates two graphs.
 
-x --+--> local and global graph (built once, no gradient)
+x --+--> graphs, as published a local and a global one (built once, no gradient)
     |        |         |         |
     +--> local --> global --> local --> ... --> y
 """
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch_geometric.data import Data
+from torch_geometric.nn import MessagePassing
 
 from glic_pyg.graph import GraphBuilder, to_map
 from glic_pyg.nn.conv import GatedFeedForward
 from glic_pyg.nn.graph_attention import Backend, GraphAttention
+from glic_pyg.nn.layer_aggregation import LayerAggregation
 
 
 class GFALayer(nn.Module):
-    """Attention over a graph's edges, then a feed-forward part that mixes each node's 3 x 3 surroundings.
+    """Aggregation over a graph's edges, then a feed-forward part that mixes each node's 3 x 3 surroundings.
 
-        x = x + attention(LN(x));  x = FFN(x), which norms its input and adds it
+        x = x + gate * aggregation(LN(x));  x = FFN(x), which norms its input and adds it
+
+    The gate is there only if the graph has one: where its score is learned.
 
     Args:
         channels: Features per node.
         heads: Attention heads.
         ffn_ratio: Expansion of the feed-forward part.
         position_hidden: Hidden width of the position MLP.
+        layer: A PyG layer to aggregate by, see `LayerAggregation`, in place of attention; the two arguments
+            before and the next one then mean nothing.
         backend: Who computes the attention, see `GraphAttention`.
     """
 
@@ -33,53 +41,87 @@ class GFALayer(nn.Module):
         heads: int,
         ffn_ratio: int,
         position_hidden: int,
+        layer: Callable[..., MessagePassing] | None = None,
         backend: Backend | None = None,
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.attention = GraphAttention(
-            channels=channels, heads=heads, position_hidden=position_hidden, backend=backend
-        )
+        if layer is None:
+            self.attention = GraphAttention(
+                channels=channels, heads=heads, position_hidden=position_hidden, backend=backend
+            )
+        self.aggregation = None if layer is None else LayerAggregation(layer, channels=channels)
         self.ffn = GatedFeedForward(channels, ratio=ffn_ratio, depthwise=True, eps=1e-5)
 
     def forward(self, x: Tensor, graph: Data) -> Tensor:
         """Update node features `N x C`, the nodes of `graph`, along its edges."""
-        x = x + self.attention(self.norm(x), graph.edge_index, graph.offset, graph.candidates)
+        normed = self.norm(x)
+        if self.aggregation is None:
+            update = self.attention(normed, graph.edge_index, graph.offset, graph.candidates)
+        else:
+            update = self.aggregation(normed, graph)
+        if "gate" in graph:
+            update = graph.gate[:, None] * update
+        x = x + update
         return self.ffn(to_map(x, graph.map_size)).permute(0, 2, 3, 1).reshape_as(x)
 
 
 class GFAStage(nn.Module):
-    """Layers that alternate between the local and the global graph of the stage's input.
+    """Layers that take turns with the graphs of the stage's input, as published a local and a global one.
+
+    Defaults are those of the published model's stage at H/8.
+
+    .. code-block:: python
+
+        stage = GFAStage(channels=64, depth=2, graph_builder=GraphBuilder(degree=16))
+        y = stage(x)  # B x 64 x H x W, any size
 
     Args:
         channels: Features per position.
         depth: Number of layers; even ones, from 0, work on the local graph.
-        heads: Attention heads.
+        heads: Attention heads, which divide the channels.
         ffn_ratio: Expansion of the feed-forward parts.
         position_hidden: Hidden width of the position MLPs.
-        graph_builder: Makes the graphs.
+        graph_builder: Makes the graphs; one without candidate sets makes none, and layers are their
+            feed-forward parts only.
+        layer: A PyG layer, a class or a `functools.partial` of one, to aggregate by in place of this
+            package's attention, see `LayerAggregation`; `heads`, `position_hidden` and `backend` then mean
+            nothing.
         backend: Who computes the attention, see `GraphAttention`.
+
+    Raises:
+        ValueError: the layer does not work, or heads do not divide the channels.
     """
 
     def __init__(
         self,
         *,
         channels: int,
-        depth: int,
-        heads: int,
-        ffn_ratio: int,
-        position_hidden: int,
-        graph_builder: GraphBuilder,
+        depth: int = 5,
+        heads: int = 8,
+        ffn_ratio: int = 2,
+        position_hidden: int = 512,
+        graph_builder: GraphBuilder | None = None,
+        layer: Callable[..., MessagePassing] | None = None,
         backend: Backend | None = None,
     ) -> None:
         super().__init__()
-        self.graph_builder = graph_builder
+        self.graph_builder = GraphBuilder() if graph_builder is None else graph_builder
+        self.score = (
+            self.graph_builder.score
+        )  # a module of the stage, so that its weights, if any, are trained
+        if not self.graph_builder.candidates:
+            self.layers = nn.ModuleList(
+                GatedFeedForward(channels, ratio=ffn_ratio, depthwise=True, eps=1e-5) for _ in range(depth)
+            )
+            return
         self.layers = nn.ModuleList(
             GFALayer(
                 channels=channels,
                 heads=heads,
                 ffn_ratio=ffn_ratio,
                 position_hidden=position_hidden,
+                layer=layer,
                 backend=backend,
             )
             for _ in range(depth)
@@ -88,7 +130,11 @@ class GFAStage(nn.Module):
     def forward(self, feature_map: Tensor) -> Tensor:
         """Map `B x C x H x W`, any size, to the same shape."""
         graphs = self.graph_builder(feature_map)
+        if not graphs:
+            for layer in self.layers:
+                feature_map = layer(feature_map)
+            return feature_map
         x = feature_map.permute(0, 2, 3, 1).reshape(-1, feature_map.size(1))
         for i, layer in enumerate(self.layers):
-            x = layer(x, graphs[i % 2])
-        return to_map(x, graphs.local.map_size)
+            x = layer(x, graphs[i % len(graphs)])
+        return to_map(x, graphs[0].map_size)

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from glic_pyg.codec import GLIC
-from glic_pyg.config import ConfigError
+from glic_pyg.config import ConfigError, ModelConfig
 from glic_pyg.training import manifest as manifests
 from glic_pyg.training.callbacks import MovingAverage, Progress, Recorder, RunStopped
 from glic_pyg.training.config import TrainConfig
@@ -72,7 +72,7 @@ def train(
         raise ConfigError(
             f"Expected a new run folder (got {run.path}, which has a checkpoint); take another or resume"
         )
-    if state is not None and state["config"]["model"] != config.model.to_dict():
+    if state is not None and ModelConfig.from_dict(state["config"]["model"]) != config.model:
         raise ConfigError(f"Expected the model that {run.path} was started with (got another configuration)")
     torch.manual_seed(config.seed)
     model = GLIC(config.model)

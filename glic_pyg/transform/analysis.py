@@ -1,19 +1,17 @@
 """g_a: image -> latent y.
 
-    x --> down --> conv blocks -(+)--> down --> GFA -(+)--> down --> GFA -(+)--> down -(+)--> y
-    |                           |                    |                    |             |
-    +--> wavelet 0 -------------+--> wavelet 1 ------+--> wavelet 2 ------+-> wavelet 3 +
+x --> down --> conv blocks -(+)--> down --> GFA -(+)--> down --> GFA -(+)--> down -(+)--> y
+|                           |                    |                    |             |
++--> wavelet 0 -------------+--> wavelet 1 ------+--> wavelet 2 ------+-> wavelet 3 +
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from glic_pyg.graph import GraphBuilder
 from glic_pyg.nn.conv import ConvBlock
-from glic_pyg.nn.gfa import GFAStage
-from glic_pyg.nn.graph_attention import Backend
 from glic_pyg.nn.wavelet import WaveletDown
 
 
@@ -24,11 +22,9 @@ class AnalysisTransform(nn.Module):
         channels: Widths at H/2, H/4 and H/8.
         latent_channels: Channels of y.
         depths: Conv blocks at H/2, graph layers at H/4 and H/8.
-        heads: Attention heads of the graph layers.
         ffn_ratios: Expansion of the feed-forward parts at H/2, H/4 and H/8.
-        position_hidden: Hidden width of the position MLPs.
-        graph_builder: Makes the graphs.
-        backend: Who computes the attention, see `GraphAttention`.
+        graph_stage: Makes a graph stage of its keyword arguments `channels`, `depth` and `ffn_ratio`; a
+            `GFAStage` with settings, for instance.
     """
 
     def __init__(
@@ -37,11 +33,8 @@ class AnalysisTransform(nn.Module):
         channels: tuple[int, int, int],
         latent_channels: int,
         depths: tuple[int, int, int],
-        heads: int,
         ffn_ratios: tuple[int, int, int],
-        position_hidden: int,
-        graph_builder: GraphBuilder,
-        backend: Backend | None = None,
+        graph_stage: Callable[..., nn.Module],
     ) -> None:
         super().__init__()
         widths = (3, *channels, latent_channels)
@@ -54,15 +47,7 @@ class AnalysisTransform(nn.Module):
                     *(ConvBlock(channels[0], channels[0], ratio=ffn_ratios[0]) for _ in range(depths[0]))
                 ),
                 *(
-                    GFAStage(
-                        channels=channels[i],
-                        depth=depths[i],
-                        heads=heads,
-                        ffn_ratio=ffn_ratios[i],
-                        position_hidden=position_hidden,
-                        graph_builder=graph_builder,
-                        backend=backend,
-                    )
+                    graph_stage(channels=channels[i], depth=depths[i], ffn_ratio=ffn_ratios[i])
                     for i in (1, 2)
                 ),
                 nn.Identity(),

@@ -3,11 +3,12 @@ import torch
 import torch.nn.functional as F
 from torch_geometric import EdgeIndex
 
-from glic_pyg.graph import GraphBuilder
+from glic_pyg.graph import GraphBuilder, Graphs
 from glic_pyg.graph.build import batched_similarities
-from glic_pyg.graph.candidates import global_mesh, local_windows
-from glic_pyg.graph.complexity import damp, sobel_rms
-from glic_pyg.graph.quota import group_quota
+from glic_pyg.graph.candidates import AnchorMesh, GlobalMesh, LocalWindows, global_mesh, local_windows
+from glic_pyg.graph.complexity import Score, Sobel, Uniform, damp
+from glic_pyg.graph.quota import GroupQuota, MapQuota
+from glic_pyg.graph.selection import KNN, Threshold, TopD
 
 SIZES = [(2, 6, 16, 32), (1, 6, 7, 12), (2, 6, 17, 24)]
 
@@ -45,7 +46,7 @@ def test_golden_edges(golden, kind):
     assert differing(found[found[:, 1] != 0], expected) <= len(expected) / 10_000  # ties
 
 
-@pytest.mark.parametrize("selection", ["threshold", "top_d"])
+@pytest.mark.parametrize("selection", [Threshold(), TopD()])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_edges_are_sorted_by_target_and_reach_from_the_zero_node(size, selection):
     x = feature_map(*size)
@@ -87,10 +88,11 @@ def test_edge_attributes_belong_to_their_edges(size):
 def test_score_and_quota_are_the_damped_score_and_its_share():
     x = feature_map(2, 6, 17, 24)
     graphs = GraphBuilder(degree=12)(x)
-    score = damp(sobel_rms(x)).flatten()
+    score = damp(Sobel()(x)).flatten()
     for graph, find in zip(graphs, (local_windows, global_mesh), strict=True):
         torch.testing.assert_close(graph.score, score)
-        torch.testing.assert_close(graph.quota, group_quota(score, find((2, 17, 24)), degree=12))
+        quota = GroupQuota()(score, find((2, 17, 24)), graph.batch, degree=12)
+        torch.testing.assert_close(graph.quota, quota)
 
 
 def test_degrees_follow_the_quota():
@@ -99,7 +101,7 @@ def test_degrees_follow_the_quota():
     for graph in GraphBuilder(degree=32)(x):
         degree = graph.edge_index[1].bincount(minlength=graph.num_nodes).double()
         assert (degree - graph.quota).abs().mean() < 8
-        exact = GraphBuilder(degree=32, selection="top_d")(x)
+        exact = GraphBuilder(degree=32, selection=TopD())(x)
         for same in exact:
             degree = same.edge_index[1].bincount(minlength=same.num_nodes)
             assert torch.equal(degree, same.quota.round().long())
@@ -132,7 +134,7 @@ def test_an_all_zero_map_keeps_every_candidate():
         assert graph.num_edges == 256 * 256
 
 
-@pytest.mark.parametrize("selection", ["threshold", "top_d"])
+@pytest.mark.parametrize("selection", [Threshold(), TopD()])
 @pytest.mark.parametrize("size", [(3, 6, 16, 16), (2, 6, 9, 20)], ids=str)
 def test_pictures_of_a_batch_are_independent(size, selection):
     x = feature_map(*size)
@@ -155,3 +157,73 @@ def test_batched_similarities(find):
     found = batched_similarities(unit, candidates)
     assert found.shape == (candidates.candidate.size(0), 64, 256)
     torch.testing.assert_close(found[candidates.group, candidates.slot], each)
+
+
+def test_a_graph_for_every_candidate_set():
+    x = feature_map(2, 6, 17, 24)
+    both = GraphBuilder(degree=12)(x)
+    assert isinstance(both, Graphs)
+    (alone,) = GraphBuilder(degree=12, candidates=[GlobalMesh()])(x)
+    assert torch.equal(columns(alone), columns(both.global_))
+    mixed = GraphBuilder(degree=12, candidates=[AnchorMesh(), LocalWindows(), GlobalMesh()])(x)
+    assert len(mixed) == 3
+    assert torch.equal(columns(mixed[1]), columns(both.local))
+    assert GraphBuilder(candidates=[])(x) == ()
+
+
+@pytest.mark.parametrize("neighbors", ["arithmetic", "torch_cluster"])
+def test_nearest_anchors_in_feature_space(neighbors):
+    """k nearest neighbours among strided anchors, against a sort of all distances."""
+    x = feature_map(2, 6, 32, 48)
+    builder = GraphBuilder(candidates=[AnchorMesh()], selection=KNN(k=9), neighbors=neighbors)
+    (graph,) = builder(x)
+    anchors = x[:, :, 1::2, 1::3].flatten(2).transpose(1, 2)
+    ids = torch.arange(32 * 48).view(32, 48)[1::2, 1::3].flatten()
+    for b in range(2):
+        nodes = x[b].flatten(1).T
+        distance = torch.cdist(F.normalize(nodes, dim=1), F.normalize(anchors[b], dim=1))
+        expected = (b * 32 * 48 + ids[distance.topk(9, largest=False).indices]).sort(dim=1).values
+        source = graph.edge_index[0].as_tensor().view(-1, 9)[b * 32 * 48 : (b + 1) * 32 * 48]
+        assert torch.equal(source.sort(dim=1).values, expected)
+
+
+def test_the_map_quota_moves_edges_to_where_it_is_busy():
+    x = feature_map(1, 6, 32, 32)
+    x[..., 16:] *= 20
+    degree = []
+    for quota in (GroupQuota(), MapQuota()):
+        (graph,) = GraphBuilder(degree=20, candidates=[LocalWindows()], quota=quota, selection=TopD())(x)
+        busy = graph.pos[:, 1] >= 16
+        counts = graph.edge_index[1].bincount().double()
+        degree.append(counts[busy].mean() / counts[~busy].mean())
+    assert degree[0] < 1.1
+    assert degree[1] > 1.5
+
+
+def test_without_a_score_all_nodes_have_the_same_degree():
+    for graph in GraphBuilder(degree=20, score=Uniform(), selection=TopD())(feature_map(1, 6, 16, 32)):
+        assert (graph.edge_index[1].bincount() == 20).all()
+
+
+def test_a_score_with_weights_gets_its_gradient_through_the_gate():
+    class Scaled(Score):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1, 6, 1, 1, dtype=torch.double))
+
+        def forward(self, feature_map):
+            return (self.weight * feature_map).abs().mean(dim=1) + 0.1
+
+    score = Scaled()
+    x = feature_map(2, 6, 9, 12).requires_grad_()
+    graphs = GraphBuilder(degree=12, score=score)(x)
+    assert graphs.local.gate is graphs.global_.gate
+    gate = graphs.local.gate
+    torch.testing.assert_close(gate.view(2, -1).mean(dim=1), torch.ones(2, dtype=torch.double))
+    damped = graphs.local.score.view(2, -1)
+    torch.testing.assert_close(gate.view(2, -1), damped / damped.mean(dim=1, keepdim=True))
+    (gate * torch.rand_like(gate)).sum().backward()
+    assert score.weight.grad.abs().min() > 0
+    assert x.grad is None
+    assert not any(value.requires_grad for value in tensors(graphs.local) if value is not gate)
+    assert "gate" not in GraphBuilder()(x).local

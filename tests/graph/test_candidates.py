@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from glic_pyg.graph.candidates import Candidates, global_mesh, local_windows, slot_offsets
+from glic_pyg.graph.candidates import Candidates, anchor_mesh, global_mesh, local_windows, slot_offsets
 from glic_pyg.graph.grid import MapSize
 
 SIZES = [
@@ -42,6 +42,13 @@ def meshes_by_definition(height: int, width: int) -> Iterator[Group]:
             yield queries, candidates
 
 
+def anchors_by_definition(height: int, width: int) -> Iterator[Group]:
+    sh, sw = -(-height // 16), -(-width // 16)
+    anchors = [(ci * sh + sh // 2, cj * sw + sw // 2) for ci in range(16) for cj in range(16)]
+    for queries, _ in meshes_by_definition(height, width):
+        yield queries, anchors
+
+
 def assert_as_defined(found: Candidates, map_size: MapSize, groups: list[Group]) -> None:
     batch_size, height, width = map_size
     num_nodes = batch_size * height * width
@@ -73,6 +80,17 @@ def test_local_windows(map_size):
 @pytest.mark.parametrize("map_size", SIZES, ids=str)
 def test_global_mesh(map_size):
     assert_as_defined(global_mesh(map_size), map_size, list(meshes_by_definition(*map_size[1:])))
+
+
+@pytest.mark.parametrize("map_size", SIZES, ids=str)
+def test_anchor_mesh(map_size):
+    assert_as_defined(anchor_mesh(map_size), map_size, list(anchors_by_definition(*map_size[1:])))
+
+
+def test_groups_have_256_candidates():
+    node = torch.zeros(4, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"^Expected 256 candidates per group, .* \(got \(1, 9\)\)$"):
+        Candidates(candidate=torch.zeros(1, 9, dtype=torch.long), group=node, slot=node)
 
 
 @pytest.mark.parametrize("find", [local_windows, global_mesh])

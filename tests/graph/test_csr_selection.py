@@ -5,7 +5,7 @@ import torch
 
 from glic_pyg.graph import GraphBuilder, csr_selection
 from glic_pyg.graph.candidates import global_mesh, local_windows
-from glic_pyg.graph.selection import kept_edges
+from glic_pyg.graph.selection import Threshold, kept_edges
 
 CASES = [(local_windows, (2, 16, 32)), (global_mesh, (2, 16, 32)), (local_windows, (2, 9, 21))]
 
@@ -19,7 +19,7 @@ def exact_similarities(candidates):
 
 def assert_same_edges(similarity, quota, candidates):
     found = csr_selection.kept_edges(similarity, quota, candidates)
-    expected = kept_edges(similarity, quota, candidates, method="threshold")
+    expected = kept_edges(similarity, quota, candidates, Threshold())
     for tensor, other in zip(found, expected, strict=True):
         assert tensor.dtype == other.dtype
         torch.testing.assert_close(tensor, other, rtol=0, atol=0, equal_nan=True)

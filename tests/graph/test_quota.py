@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from glic_pyg.graph.candidates import global_mesh, local_windows
-from glic_pyg.graph.quota import group_quota
+from glic_pyg.graph.quota import GroupQuota, MapQuota
+
+
+def batch_of(candidates):
+    """All nodes in one picture: a group's quota does not depend on it."""
+    return torch.zeros_like(candidates.group)
+
 
 SIZES = [(1, 16, 16), (2, 32, 48), (2, 5, 7), (1, 17, 30)]
 
@@ -12,7 +18,7 @@ SIZES = [(1, 16, 16), (2, 32, 48), (2, 5, 7), (1, 17, 30)]
 def test_quota_is_its_definition(find, map_size):
     candidates = find(map_size)
     score = torch.rand(candidates.num_nodes, dtype=torch.double) ** 6 + 1e-6
-    quota = group_quota(score, candidates, degree=64)
+    quota = GroupQuota()(score, candidates, batch_of(candidates), degree=64)
     for group in candidates.group.unique():
         members = (candidates.group == group).nonzero().squeeze(1).tolist()
         total = sum(score[i].item() for i in members)
@@ -29,7 +35,7 @@ def test_quota_is_its_definition(find, map_size):
 def test_a_group_spends_its_budget_where_nothing_is_clamped(find, map_size, degree):
     candidates = find(map_size)
     score = 1 + torch.rand(candidates.num_nodes, dtype=torch.double) / 2
-    quota = group_quota(score, candidates, degree=degree)
+    quota = GroupQuota()(score, candidates, batch_of(candidates), degree=degree)
     for group in candidates.group.unique():
         inside = candidates.group == group
         torch.testing.assert_close(quota[inside].sum(), degree * inside.sum().double())
@@ -37,20 +43,46 @@ def test_a_group_spends_its_budget_where_nothing_is_clamped(find, map_size, degr
 
 def test_equal_scores_share_equally():
     candidates = local_windows((1, 13, 21))
-    quota = group_quota(torch.full((273,), 0.3, dtype=torch.double), candidates, degree=20)
+    quota = GroupQuota()(
+        torch.full((273,), 0.3, dtype=torch.double), candidates, batch_of(candidates), degree=20
+    )
     torch.testing.assert_close(quota, torch.full_like(quota, 20))
 
 
 def test_quota_depends_on_the_own_group_only():
     candidates = local_windows((1, 16, 16))
     score = torch.rand(256) + 0.1
-    before = group_quota(score, candidates, degree=64)
+    before = GroupQuota()(score, candidates, batch_of(candidates), degree=64)
     first = candidates.group == 0
-    after = group_quota(torch.where(first, score * 5, score), candidates, degree=64)
+    after = GroupQuota()(torch.where(first, score * 5, score), candidates, batch_of(candidates), degree=64)
     torch.testing.assert_close(after, before)  # scaling a whole group changes nothing either
     changed = score.clone()
     changed[0] *= 2  # node 0 is in group 0
-    after = group_quota(changed, candidates, degree=64)
+    after = GroupQuota()(changed, candidates, batch_of(candidates), degree=64)
     assert torch.equal(after[~first], before[~first])
     assert after[0] > before[0]
     assert (after[first][1:] < before[first][1:]).all()
+
+
+@pytest.mark.parametrize("find", [local_windows, global_mesh])
+def test_quota_of_the_map_is_its_definition(find):
+    candidates = find((2, 9, 20))
+    score = torch.rand(360, dtype=torch.double) ** 8 + 1e-6
+    quota = MapQuota()(score, candidates, torch.arange(2).repeat_interleave(180), degree=64)
+    for first in (0, 180):
+        total = score[first : first + 180].sum()
+        expected = (64 * 180 * score[first : first + 180] / total).clamp(1, 256)
+        torch.testing.assert_close(quota[first : first + 180], expected)
+    assert quota.min() == 1
+    assert quota.max() == 256
+
+
+def test_a_map_moves_its_budget_between_groups():
+    candidates = local_windows((1, 16, 16))
+    score = torch.ones(256)
+    score[candidates.group == 3] = 4
+    degree = [
+        quota(score, candidates, batch_of(candidates), degree=10)[candidates.group == 3].mean().item()
+        for quota in (GroupQuota(), MapQuota())
+    ]
+    assert degree == pytest.approx([10, 10 * 4 / 1.75])

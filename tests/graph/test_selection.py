@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from glic_pyg.graph.selection import select
+from glic_pyg.graph.candidates import local_windows
+from glic_pyg.graph.selection import KNN, Threshold, TopD, kept_edges
 
 
 def threshold_by_definition(similarity: list[float], quota: float) -> list[bool]:
@@ -13,8 +14,7 @@ def threshold_by_definition(similarity: list[float], quota: float) -> list[bool]
             low, t = t, (t + high) / 2
         else:
             high, t = t, (t + low) / 2
-    keep = [s > t for s in similarity]
-    return keep if any(keep) else [True] * len(similarity)
+    return [s > t for s in similarity]
 
 
 @pytest.fixture
@@ -27,40 +27,41 @@ def similarity():
 
 @pytest.mark.parametrize("quota", [1.0, 10.3, 64.0, 128.5, 256.0])
 def test_threshold_is_its_definition(similarity, quota):
-    keep = select(similarity, torch.full((200,), quota, dtype=torch.double), method="threshold")
+    keep = Threshold()(similarity, torch.full((200,), quota, dtype=torch.double))
     for row, kept in zip(similarity, keep, strict=True):
         assert kept.tolist() == threshold_by_definition(row.tolist(), quota)
 
 
 def test_thresholds_are_found_per_row(similarity):
     quota = torch.linspace(1, 256, 200, dtype=torch.double)
-    keep = select(similarity, quota, method="threshold")
+    keep = Threshold()(similarity, quota)
     for i, kept in enumerate(keep):
         assert kept.tolist() == threshold_by_definition(similarity[i].tolist(), quota[i].item())
-        alone = select(similarity[i : i + 1], quota[i : i + 1], method="threshold")
+        alone = Threshold()(similarity[i : i + 1], quota[i : i + 1])
         assert torch.equal(alone[0], kept)
 
 
 def test_threshold_meets_the_quota_roughly():
     similarity = torch.rand(500, 256) * 2 - 1
     quota = torch.linspace(10, 250, 500)
-    degree = select(similarity, quota, method="threshold").sum(dim=1)
+    degree = Threshold()(similarity, quota).sum(dim=1)
     assert (degree - quota).abs().max() < 16
 
 
 @pytest.mark.parametrize("value", [0.0, 0.25])
-def test_a_row_that_keeps_nothing_keeps_all(value):
-    similarity = torch.full((3, 256), value)
-    similarity[1, 7] = 1
-    keep = select(similarity, torch.full((3,), 5.0), method="threshold")
-    assert keep.sum(dim=1).tolist() == [256, 1, 256]
-    assert keep[1, 7]
+def test_a_node_that_keeps_nothing_keeps_all(value):
+    candidates = local_windows((1, 1, 3))
+    similarity = torch.full((1, 64, 256), value)
+    similarity[0, 1, 7] = 1
+    kept = kept_edges(similarity, torch.full((3,), 5.0), candidates, Threshold())
+    assert kept.index[1].bincount().tolist() == [256, 1, 256]
+    assert kept.index[0, kept.index[1] == 1] == candidates.candidate[0, 7]
 
 
 def test_top_d_keeps_exactly_the_rounded_quota_of_the_most_similar():
     similarity = torch.rand(300, 256).argsort(dim=1) / 256  # no ties
     quota = torch.linspace(1, 256, 300)
-    keep = select(similarity, quota, method="top_d")
+    keep = TopD()(similarity, quota)
     assert torch.equal(keep.sum(dim=1), quota.round().long())
     for row, kept in zip(similarity, keep, strict=True):
         if not kept.all():
@@ -70,14 +71,38 @@ def test_top_d_keeps_exactly_the_rounded_quota_of_the_most_similar():
 def test_top_d_takes_the_first_of_equals():
     similarity = torch.zeros(1, 256)
     similarity[0, 100] = 1
-    keep = select(similarity, torch.tensor([4.0]), method="top_d")
+    keep = TopD()(similarity, torch.tensor([4.0]))
     assert keep[0].nonzero().squeeze(1).tolist() == [0, 1, 2, 100]
 
 
-@pytest.mark.parametrize("method", ["threshold", "top_d"])
-def test_input_is_not_modified(method):
+def test_knn_keeps_the_k_most_similar_whatever_the_quota():
+    similarity = torch.rand(300, 256).argsort(dim=1) / 256
+    keep = KNN(k=7)(similarity, torch.linspace(1, 256, 300))
+    expected = torch.zeros_like(keep).scatter_(1, similarity.topk(7, dim=1).indices, True)
+    assert torch.equal(keep, expected)
+
+
+@pytest.mark.parametrize("k", [0, 257])
+def test_knn_has_candidates_for_its_k(k):
+    with pytest.raises(ValueError, match=rf"^Expected k in 1\.\.256 \(got {k}\)$"):
+        KNN(k=k)
+
+
+def test_what_is_beyond_reach_changes_nothing():
+    """What a selection says it can do without: torch-cluster leaves it out."""
+    similarity = torch.rand(50, 256).argsort(dim=1) / 256
+    quota = torch.linspace(1, 60, 50)
+    for selection, reach in [(Threshold(), 256), (TopD(), 60), (KNN(k=5), 5)]:
+        assert selection.reach(quota, 256) == reach
+        rank = similarity.argsort(dim=1, descending=True).argsort(dim=1)
+        known = similarity.masked_fill(rank >= reach, -torch.inf)
+        assert torch.equal(selection(known, quota), selection(similarity, quota))
+
+
+@pytest.mark.parametrize("selection", [Threshold(), TopD(), KNN(k=5)])
+def test_input_is_not_modified(selection):
     similarity, quota = torch.rand(4, 256), torch.full((4,), 9.0)
     before = similarity.clone(), quota.clone()
-    select(similarity, quota, method=method)
+    selection(similarity, quota)
     assert torch.equal(similarity, before[0])
     assert torch.equal(quota, before[1])

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from glic_pyg.graph import GraphBuilder, torch_cluster_neighbors
 from glic_pyg.graph.build import batched_similarities
 from glic_pyg.graph.candidates import global_mesh, local_windows
+from glic_pyg.graph.selection import TopD
 
 SIZES = [(1, 16, 16), (2, 32, 16), (2, 5, 7), (1, 1, 1), (1, 8, 25), (3, 9, 20), (1, 40, 17)]
 
@@ -70,8 +71,8 @@ def test_threshold_graphs_are_the_same(size, calls):
 @pytest.mark.parametrize("size", [(2, 6, 16, 32), (1, 6, 7, 12), (3, 6, 9, 20)], ids=str)
 def test_top_d_graphs_are_the_same_but_for_the_choice_among_zero_nodes(size):
     x = torch.randn(size, dtype=torch.double)
-    expected = GraphBuilder(degree=12, selection="top_d")(x)
-    found = GraphBuilder(degree=12, selection="top_d", neighbors="torch_cluster")(x)
+    expected = GraphBuilder(degree=12, selection=TopD())(x)
+    found = GraphBuilder(degree=12, selection=TopD(), neighbors="torch_cluster")(x)
     for graph, other in zip(found, expected, strict=True):
         edges, other_edges = (
             torch.cat([g.edge_index.as_tensor(), g.offset.T.long()]).T.contiguous() for g in (graph, other)

@@ -2,13 +2,13 @@ import torch
 import torch.nn.functional as F
 
 from glic_pyg.codec import MULTIPLE
-from glic_pyg.graph.complexity import sobel_rms
+from glic_pyg.graph.complexity import Sobel
 from glic_pyg.image import pad
 from glic_pyg.inspection import choose_nodes
 
 
 def choose(image):
-    score = sobel_rms(F.avg_pool2d(pad(image, MULTIPLE), 4))
+    score = Sobel()(F.avg_pool2d(pad(image, MULTIPLE), 4))
     return choose_nodes(image, score.flatten(), tuple(score.shape))
 
 

@@ -1,14 +1,18 @@
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch_geometric.nn import SAGEConv
 
 from glic_pyg.graph import GraphBuilder, to_map, to_nodes
+from glic_pyg.graph.candidates import AnchorMesh, GlobalMesh, LocalWindows
 from glic_pyg.nn.gfa import GFALayer, GFAStage
 from glic_pyg.nn.graph_attention import BACKENDS
+from glic_pyg.nn.learned_score import LearnedScore
 from glic_pyg.published import published_name
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -128,3 +132,53 @@ def test_what_inference_mode_computes_does_not_hinder_training(backend):
     y = stage(x)
     torch.testing.assert_close(y, expected.clone())
     y.sum().backward()
+
+
+def test_defaults_make_a_stage_of_the_published_kind():
+    stage = GFAStage(channels=16)
+    assert len(stage.layers) == 5
+    assert stage(torch.randn(1, 16, 9, 14)).shape == (1, 16, 9, 14)
+
+
+@pytest.mark.parametrize("candidates", [[LocalWindows()], [GlobalMesh()], [AnchorMesh(), LocalWindows()]])
+def test_layers_take_turns_with_any_number_of_graphs(candidates):
+    seen = []
+    stage = GFAStage(depth=5, graph_builder=GraphBuilder(degree=12, candidates=candidates), **SMALL)
+    for layer in stage.layers:
+        layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[1]))
+    stage(torch.randn(1, 8, 9, 14))
+    assert len({id(graph) for graph in seen}) == len(candidates)
+    assert all(seen[i] is seen[i % len(candidates)] for i in range(5))
+
+
+def test_without_candidates_a_stage_is_its_feed_forward_parts():
+    torch.manual_seed(0)
+    stage = GFAStage(depth=2, graph_builder=GraphBuilder(candidates=[]), **SMALL)
+    x = torch.randn(2, 8, 9, 14)
+    torch.testing.assert_close(stage(x), stage.layers[1](stage.layers[0](x)))
+    assert not any("attention" in name for name in stage.state_dict())
+
+
+def test_a_pyg_layer_in_place_of_attention():
+    torch.manual_seed(0)
+    layer = GFALayer(layer=partial(SAGEConv, aggr="max"), **SMALL)
+    graph = GraphBuilder(degree=6)(torch.randn(1, 8, 9, 14)).local
+    x = graph.x + layer.aggregation(F.layer_norm(graph.x, (8,)), graph)
+    torch.testing.assert_close(layer(graph.x, graph), to_nodes(layer.ffn(to_map(x, (1, 9, 14)))).x)
+    assert not any("attention" in name for name in layer.state_dict())
+
+
+def test_a_learned_score_scales_updates_and_is_trained():
+    torch.manual_seed(0)
+    builder = GraphBuilder(degree=6, score=LearnedScore(channels=8))
+    stage = GFAStage(depth=1, graph_builder=builder, **SMALL)
+    x = torch.randn(1, 8, 9, 14)
+    graph = builder(x).local
+    (layer,) = stage.layers
+    update = layer.attention(layer.norm(graph.x), graph.edge_index, graph.offset)
+    nodes = graph.x + graph.gate[:, None] * update
+    torch.testing.assert_close(stage(x), layer.ffn(to_map(nodes, (1, 9, 14))), rtol=1e-4, atol=1e-5)
+    stage(x).square().sum().backward()
+    learned = {name: p for name, p in stage.named_parameters() if name.startswith("score.")}
+    assert len(learned) == 4
+    assert all(p.grad.abs().max() > 0 for p in learned.values())

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch_geometric import EdgeIndex
 
 from glic_pyg.graph import GraphBuilder
+from glic_pyg.graph.selection import Threshold, TopD
 from glic_pyg.nn import graph_attention
 from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.kernels import window_attention
@@ -30,12 +31,12 @@ def nodes(num_nodes):
 
 
 @functools.cache
-def built(kind, selection="threshold"):
+def built(kind, selection=Threshold):
     """Two pictures of odd size: windows at borders, zero nodes, uneven degrees; one node is all zero."""
     x = torch.randn(2, CHANNELS, 9, 14, generator=torch.Generator().manual_seed(1))
     x[..., 7:] *= 10
     x[0, :, 0, 0] = 0
-    graph = getattr(GraphBuilder(degree=12, selection=selection)(x), kind)
+    graph = getattr(GraphBuilder(degree=12, selection=selection())(x), kind)
     return graph.edge_index, graph.offset, graph.candidates
 
 
@@ -52,7 +53,7 @@ def random_edges():
 GRAPHS = {
     "local": lambda: built("local"),
     "global": lambda: built("global_"),
-    "top_d": lambda: built("local", "top_d"),
+    "top_d": lambda: built("local", TopD),
     "random": random_edges,
 }
 

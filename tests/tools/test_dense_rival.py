@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from glic_pyg import GLIC, ModelConfig
+from glic_pyg.config import ConfigError
+
 PATH = Path(__file__).parents[2] / "tools" / "dense_rival.py"
 
 
@@ -38,3 +41,15 @@ def test_nothing_fused_is_left(rival, tiny_model):
     with torch.profiler.profile() as profile:
         dense(x)
     assert not [event.name for event in profile.events() if event.name.startswith("glic_pyg::")]
+
+
+@pytest.mark.parametrize(
+    "values", [{"graph": {"score": "none"}}, {"aggregation": "torch_geometric.nn.SAGEConv"}]
+)
+def test_what_has_no_rival_is_refused(rival, tiny_config, values):
+    model = GLIC(ModelConfig.from_dict(tiny_config.to_dict() | values))
+    message = (
+        r"^Expected published graphs and attention for the dense rival \(got tiny\); name other --backends$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        rival.make_dense(model)

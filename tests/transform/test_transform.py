@@ -3,8 +3,12 @@
 import dataclasses
 
 import pytest
+import torch
 
-from glic_pyg.config import GraphConfig
+from glic_pyg.config import Aggregation, ConfigError, GraphConfig, ModelConfig, Part
+from glic_pyg.graph.candidates import AnchorMesh
+from glic_pyg.graph.quota import MapQuota
+from glic_pyg.graph.selection import TopD
 from glic_pyg.nn.conv import ConvBlock
 from glic_pyg.nn.gfa import GFALayer, GFAStage
 from glic_pyg.transform import build_analysis, build_synthesis
@@ -38,9 +42,55 @@ def test_depths_ratios_and_heads(tiny_config, build):
 
 @pytest.mark.parametrize("build", [build_analysis, build_synthesis])
 def test_graph_options(tiny_config, build):
-    graph = GraphConfig(degree=9, selection="top_d", neighbors="torch_cluster")
+    graph = GraphConfig(degree=9, selection=Part("top_d"), neighbors="torch_cluster")
     transform = build(dataclasses.replace(tiny_config, graph=graph))
     builders = [stage.graph_builder for stage in transform.stages if isinstance(stage, GFAStage)]
     assert len(builders) == 2
     for builder in builders:
-        assert (builder.degree, builder.selection, builder.neighbors) == (9, "top_d", "torch_cluster")
+        assert (builder.degree, type(builder.selection), builder.neighbors) == (9, TopD, "torch_cluster")
+        assert builder.candidates[0].neighbors == "torch_cluster"
+
+
+@pytest.mark.parametrize("build", [build_analysis, build_synthesis])
+def test_parts_by_name(tiny_config, build):
+    graph = GraphConfig(
+        candidates=(Part("anchors"),),
+        score=Part("learned", {"hidden": 3}),
+        quota=Part("map"),
+        selection=Part("knn", {"k": 4}),
+    )
+    aggregation = Aggregation("torch_geometric.nn.GATv2Conv", {"heads": 2})
+    config = dataclasses.replace(tiny_config, graph=graph, aggregation=aggregation, channels=(4, 8, 12))
+    transform = build(config)
+    stages = [stage for stage in transform.stages if isinstance(stage, GFAStage)]
+    assert sorted(stage.score.convolution.in_channels for stage in stages) == [8, 12]
+    for stage in stages:
+        builder = stage.graph_builder
+        assert [type(candidates) for candidates in builder.candidates] == [AnchorMesh]
+        assert (type(builder.quota), builder.selection.k) == (MapQuota, 4)
+        assert {layer.aggregation.layer.heads for layer in stage.layers} == {2}
+        channels = stage.score.convolution.in_channels
+        assert stage(torch.randn(1, channels, 9, 10)).shape == (1, channels, 9, 10)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"aggregation": "torch.nn.Linear"},
+            r"^Expected aggregation to be derived from MessagePassing \(got t",
+        ),
+        (
+            {"aggregation": "torch_geometric.nn.NNConv"},
+            r"^Expected a layer that takes nodes, edges and edge at",
+        ),
+        (
+            {"graph": {"score": "my_module.Mine"}},
+            r"^Expected score to be a class that Python finds \(got my_mo",
+        ),
+    ],
+)
+def test_parts_that_do_not_work_are_refused_in_one_line(tiny_config, values, message):
+    config = ModelConfig.from_dict(tiny_config.to_dict() | values)
+    with pytest.raises(ConfigError, match=message):
+        build_analysis(config)

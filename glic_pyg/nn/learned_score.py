@@ -1,0 +1,29 @@
+"""A score of complexity that is learned with the rest of the model."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glic_pyg.graph.complexity import LEAST, Score
+
+
+class LearnedScore(Score):
+    r"""Score each position by a small convolutional network on its features.
+
+    .. math:: S = \mathrm{softplus}(w^T \mathrm{ReLU}(W * x))
+
+    Choosing neighbours has no gradient. The network gets one from the gate that a stage with such a score
+    has (see `glic_pyg.nn.gfa.GFALayer`), as in PyG's `TopKPooling`.
+
+    Args:
+        channels: Features per position.
+        hidden: Width of the 3 x 3 convolution W.
+    """
+
+    def __init__(self, *, channels: int, hidden: int = 16) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, hidden, 3, padding=1)
+        self.output = nn.Conv2d(hidden, 1, 1)
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        hidden = F.relu(self.convolution(feature_map))
+        return F.softplus(self.output(hidden)).squeeze(1) + LEAST

@@ -1,0 +1,72 @@
+"""Parts by name and by import path."""
+
+import pytest
+
+from glic_pyg.config import NAMES, ConfigError, Part
+from glic_pyg.graph.candidates import CandidateSet, LocalWindows
+from glic_pyg.graph.complexity import Score
+from glic_pyg.graph.quota import Quota
+from glic_pyg.graph.selection import KNN, Selection
+from glic_pyg.nn.graph_attention import GraphAttention
+from glic_pyg.parts import find_class, make_part
+
+BASES = {
+    "aggregation": GraphAttention,
+    "candidates": CandidateSet,
+    "score": Score,
+    "quota": Quota,
+    "selection": Selection,
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in NAMES for name in NAMES[kind]])
+def test_every_name_has_its_class(kind, name):
+    assert issubclass(find_class(kind, name, BASES[kind]), BASES[kind])
+
+
+def test_settings_and_what_is_known_arrive():
+    assert make_part("selection", Part("knn", {"k": 5}), Selection, neighbors="torch_cluster").k == 5
+    local = make_part("candidates", Part("local"), CandidateSet, neighbors="torch_cluster")
+    assert (type(local), local.neighbors) == (LocalWindows, "torch_cluster")
+    learned = make_part("score", Part("learned", {"hidden": 3}), Score, channels=7)
+    assert learned.convolution.weight.shape == (3, 7, 3, 3)
+
+
+def test_a_class_in_a_file_of_the_user(tmp_path, monkeypatch):
+    (tmp_path / "my_selection_4711.py").write_text(
+        "from glic_pyg.graph.selection import KNN\n"
+        "class Five(KNN):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(k=5)\n"
+    )
+    part = Part("my_selection_4711.Five")
+    with pytest.raises(
+        ConfigError, match=r"No module named 'my_selection_4711'\); its folder must be in PYTH"
+    ):
+        make_part("selection", part, Selection)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = make_part("selection", part, Selection)
+    assert isinstance(made, KNN)
+    assert made.k == 5
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (Part("torch.nn.Linear"), r"^Expected score to be derived from Score \(got torch\.nn\.Linear\)$"),
+        (Part("os.system"), r"^Expected score to be derived from Score \(got os\.system\)$"),
+        (
+            Part("glic_pyg.graph.complexity.Nothing"),
+            r"^Expected score to be a class that Python finds \(got gl",
+        ),
+        (
+            Part("sobel", {"poling": "rms"}),
+            r"^Expected settings that score sobel takes \(got \{'poling': 'rms'",
+        ),
+        (Part("sobel", {"pooling": "max"}), r"Expected pooling to be one of rms, mean \(got max\)\)$"),
+    ],
+)
+def test_what_is_no_part(part, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        make_part("score", part, Score)
+    assert "\n" not in str(caught.value)
