@@ -40,10 +40,6 @@ NAMES: Mapping[str, Mapping[str, str]] = {
 """Per kind of part the names of those that come with the package; any other name is an import path."""
 
 
-class PartError(ValueError):
-    """A part that does not exist or cannot be made; the message is one line for the user."""
-
-
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line for the user."""
 
