@@ -155,7 +155,7 @@ def test_wrong_number_of_strings(tiny_model):
 
 
 def test_strings_of_anything_are_decoded_to_something(tiny_model):
-    for length in (0, 1, 7, 1000):
+    for length in (0, 1, 7, 128):
         out = tiny_model.decompress([[b"\xff" * length]] * 5, (64, 64))
         assert out["x_hat"].shape == (1, 3, 64, 64)
 

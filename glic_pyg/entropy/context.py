@@ -85,6 +85,7 @@ def group_codec(
         min_channels: Least inner width of the pointwise blocks.
     """
     context_prediction = CheckerboardMaskedConv2d(group_channels, 2 * group_channels, 5, padding=2)
+    _mask_weight(context_prediction)
     context_prediction.register_load_state_dict_post_hook(_mask_weight)
     return CheckerboardLatentCodec(
         latent_codec={"y": GaussianConditionalLatentCodec(quantizer="ste")},
@@ -103,6 +104,6 @@ def group_codec(
 
 
 @torch.no_grad()
-def _mask_weight(module: CheckerboardMaskedConv2d, _: object) -> None:
+def _mask_weight(module: CheckerboardMaskedConv2d, _: object = None) -> None:
     """Do now what the first call would: a model's identity must not depend on whether it was called."""
     module.weight.mul_(module.mask)
