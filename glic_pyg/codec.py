@@ -13,13 +13,11 @@ from torch import Tensor, nn
 from glic_pyg import checkpoint
 from glic_pyg.config import ModelConfig
 from glic_pyg.entropy import GainUnits, accept_tables_of_any_size, build_entropy_model, update_tables
-from glic_pyg.image import crop, pad
+from glic_pyg.image import crop, pad, to_8bit, to_float
 from glic_pyg.nn.graph_attention import Backend
 from glic_pyg.threads import one_thread_per_operator
+from glic_pyg.tiles import MULTIPLE, Tile, largest_side, tiles
 from glic_pyg.transform import build_analysis, build_synthesis
-
-MULTIPLE = 64
-"""Sides that the model takes are multiples of this: z has a 64th of the picture's."""
 
 
 class QualityError(ValueError):
@@ -98,12 +96,16 @@ class GLIC(nn.Module):
         return {"x_hat": x_hat, "y_hat": out["y_hat"], "likelihoods": out["likelihoods"]}
 
     @torch.no_grad()
-    def compress(self, x: Tensor, quality: float | None = None) -> dict[str, Any]:
+    def compress(
+        self, x: Tensor, quality: float | None = None, *, max_memory: int | None = None
+    ) -> dict[str, Any]:
         """Code one picture.
 
         Args:
-            x: A picture in [0, 1], `1 x 3 x H x W`.
+            x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
             quality: Only for a model of several qualities.
+            max_memory: Bytes that the process may hold, with a model on the CPU. A picture too large for
+                that goes through g_a in tiles, see `glic_pyg.tiles`.
 
         Returns:
             `strings`, the coded bytes, as CompressAI nests them (per string a list over the batch of one);
@@ -112,21 +114,31 @@ class GLIC(nn.Module):
 
         Raises:
             QualityError: the model has no such quality.
+            MemoryBoundError: the picture cannot be coded within `max_memory`.
             ValueError: `x` is not one RGB picture, or the model has no tables (see `update`).
         """
         if x.ndim != 4 or x.shape[:2] != (1, 3) or 0 in x.shape:
             raise ValueError(f"Expected a picture of shape 1 x 3 x H x W (got {tuple(x.shape)})")
         self._require_tables()
-        # In one memory layout: the coder's networks take other paths, and round otherwise, in another.
         gain, gains = self._gains(quality)
-        y = (gain * self.g_a(pad(x, MULTIPLE))).contiguous()
+        shape = tuple(x.shape[-2:])
+        # In one memory layout: the coder's networks take other paths, and round otherwise, in another.
+        y = torch.empty(1, self.config.latent_channels, *_latent_sides(shape), device=x.device)
+        for tile in self._tiles(shape, max_memory, picture_bytes=x.nbytes):
+            part = pad(to_float(x[tile.read(16)]), MULTIPLE)
+            y[tile.kept(1)] = gain * self.g_a(part)[tile.core(1)]
         with one_thread_per_operator():
             out = self.latent_codec.compress(y, **gains)
-        return {"strings": out["strings"], "shape": tuple(x.shape[-2:]), "y_hat": out["y_hat"]}
+        return {"strings": out["strings"], "shape": shape, "y_hat": out["y_hat"]}
 
     @torch.no_grad()
     def decompress(
-        self, strings: Sequence[Sequence[bytes]], shape: tuple[int, int], quality: float | None = None
+        self,
+        strings: Sequence[Sequence[bytes]],
+        shape: tuple[int, int],
+        quality: float | None = None,
+        *,
+        max_memory: int | None = None,
     ) -> dict[str, Any]:
         """Decode one picture.
 
@@ -134,12 +146,16 @@ class GLIC(nn.Module):
             strings: As `compress` returned them.
             shape: (H, W) of the picture.
             quality: As `compress` was given.
+            max_memory: Bytes that the process may hold, with a model on the CPU. A picture too large for
+                that is restored in tiles.
 
         Returns:
-            `x_hat`, `1 x 3 x H x W` in [0, 1], and `y_hat`.
+            `x_hat`, `1 x 3 x H x W` in [0, 1], rounded to 8 bits (uint8) if `max_memory` is given; and
+            `y_hat`, on which tiles have no influence.
 
         Raises:
             QualityError: the model has no such quality.
+            MemoryBoundError: the picture cannot be restored within `max_memory`.
             ValueError: not this model's number of strings, or the model has no tables (see `update`).
         """
         num_strings = 2 * len(self.config.groups) + 1
@@ -148,9 +164,11 @@ class GLIC(nn.Module):
                 f"Expected {num_strings} strings of one picture (got {[len(s) for s in strings]})"
             )
         self._require_tables()
-        height, width = (-(-side // MULTIPLE) * MULTIPLE for side in shape)
-        y_shapes = [(channels, height // 16, width // 16) for channels in self.config.groups]
-        z_shape = (height // 64, width // 64)
+        bounded = max_memory is not None
+        parts = self._tiles(shape, max_memory, picture_bytes=3 * shape[0] * shape[1])
+        height, width = _latent_sides(shape)
+        y_shapes = [(channels, height, width) for channels in self.config.groups]
+        z_shape = (height // 4, width // 4)
         counts = [c * h * w // 2 for c, h, w in chain.from_iterable((y, y) for y in y_shapes)]
         counts.append(self.config.hyper_channels * z_shape[0] * z_shape[1])
         padded = [[_padded(s[0], n)] for s, n in zip(strings, counts, strict=True)]
@@ -158,7 +176,13 @@ class GLIC(nn.Module):
         inverse = {name: gain for name, gain in self._gains(quality)[1].items() if name.endswith("_inv")}
         with one_thread_per_operator():
             y_hat = self.latent_codec.decompress(padded, shapes, **inverse)["y_hat"]
-        return {"x_hat": crop(self.g_s(y_hat), *shape).clamp(0, 1), "y_hat": y_hat}
+        dtype = torch.uint8 if bounded else y_hat.dtype
+        x_hat = torch.empty(1, 3, *shape, dtype=dtype, device=y_hat.device)
+        for tile in parts:
+            kept = x_hat[tile.kept(16)]
+            part = crop(self.g_s(y_hat[tile.read(1)])[tile.core(16)], *kept.shape[-2:])
+            kept.copy_(to_8bit(part) if bounded else part.clamp(0, 1))
+        return {"x_hat": x_hat, "y_hat": y_hat}
 
     def orthogonality_loss(self) -> Tensor:
         """Return the wavelet shortcuts' orthogonality losses, summed, without their weight in the loss."""
@@ -201,11 +225,24 @@ class GLIC(nn.Module):
             "z_gain_inv": gains["z_inverse"],
         }
 
+    def _tiles(self, shape: tuple[int, int], max_memory: int | None, *, picture_bytes: int) -> list[Tile]:
+        """Return the tiles that a bound on memory asks for; without, one of everything."""
+        side = max(shape) + MULTIPLE
+        if max_memory is not None:
+            side = largest_side(self, *shape, max_memory, picture_bytes=picture_bytes)
+        return list(tiles(*shape, side))
+
     def _require_tables(self) -> None:
         if self.latent_codec.hyper.entropy_bottleneck.quantized_cdf.numel() == 0:
             raise ValueError(
                 "Expected a model with probability tables (got one without); call update() first"
             )
+
+
+def _latent_sides(shape: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of y for a picture of that shape."""
+    height, width = (-(-side // MULTIPLE) * MULTIPLE // 16 for side in shape)
+    return height, width
 
 
 def _padded(string: bytes, num_symbols: int) -> bytes:

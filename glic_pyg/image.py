@@ -76,8 +76,15 @@ def picture_suffixes() -> set[str]:
     return {suffix for suffix, name in suffixes.items() if name in Image.OPEN}
 
 
+def to_float(x: Tensor) -> Tensor:
+    """Return a picture in [0, 1]; one of 8 bits (uint8) is divided by 255."""
+    return x.float() / 255 if x.dtype == torch.uint8 else x
+
+
 def to_8bit(x: Tensor) -> Tensor:
-    """Round a picture in [0, 1] to 8 bits per channel, out-of-range values clamped."""
+    """Round a picture in [0, 1] to 8 bits per channel, out-of-range values clamped; one of 8 bits stays."""
+    if x.dtype == torch.uint8:
+        return x
     return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
