@@ -60,9 +60,7 @@ class Bitstream:
     strings: tuple[bytes, ...]
 
 
-def encode(
-    model: GLIC, x: Tensor, quality: float | None = None, *, max_memory: int | None = None
-) -> bytes:
+def encode(model: GLIC, x: Tensor, quality: float | None = None, *, max_memory: int | None = None) -> bytes:
     """Compress a picture into the bytes of a .glic file.
 
     Args:

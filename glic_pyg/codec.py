@@ -165,7 +165,7 @@ class GLIC(nn.Module):
             )
         self._require_tables()
         bounded = max_memory is not None
-        parts = self._tiles(shape, max_memory, picture_bytes=3 * shape[0] * shape[1])
+        parts = self._tiles(shape, max_memory, picture_bytes=2 * 3 * shape[0] * shape[1])
         height, width = _latent_sides(shape)
         y_shapes = [(channels, height, width) for channels in self.config.groups]
         z_shape = (height // 4, width // 4)

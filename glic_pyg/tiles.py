@@ -1,4 +1,4 @@
-"""Large pictures within a memory bound: both transforms work on tiles that overlap, the entropy model on all of y.
+"""Large pictures within a bound on memory: both transforms in tiles that overlap, the entropy model whole.
 
     tile   |---------------|
     tile               |---------------|
@@ -15,6 +15,8 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, NamedTuple
+
+from glic_pyg.config import ModelConfig
 
 if TYPE_CHECKING:
     from glic_pyg.codec import GLIC
@@ -104,54 +106,60 @@ def _spans(length: int, side: int) -> list[Span]:
 
 
 def largest_side(model: GLIC, height: int, width: int, max_memory: int, *, picture_bytes: int) -> int:
-    """Return the largest side of tiles with which coding a picture keeps a bound on memory.
+    """Return the side of the largest tiles with which coding a picture keeps a bound on memory.
 
-    Estimated for the worst picture, a flat one, whose graphs keep every candidate. It depends on nothing but the
-    arguments, so that the same call gives the same file anywhere.
+    Estimated for the worst picture, a flat one, whose graphs keep every candidate. It depends on nothing but
+    the arguments, so that the same call gives the same file anywhere.
 
     Args:
         model: The model, on the CPU with its default backend.
         height: Of the picture in pixels.
         width: Of the picture in pixels.
         max_memory: Bytes that the whole process may hold.
-        picture_bytes: Of the picture as it is held.
+        picture_bytes: Of the pictures that are held.
 
     Raises:
         MemoryBoundError: the bound is too low for that model and size.
     """
-    config = model.config
-    padded = math.prod(-(-side // MULTIPLE) * MULTIPLE for side in (height, width))
+    positions = -(-height // MULTIPLE) * -(-width // MULTIPLE) * 16  # of y
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    held = PROCESS + weights + picture_bytes + 2 * 4 * config.latent_channels * padded // 256
+    held = PROCESS + weights + picture_bytes + 2 * 4 * model.config.latent_channels * positions
+    per_pixel = _bytes_per_pixel(model.config)
     least = max(
         PROCESS + 3 * weights,  # while it is loaded
         PROCESS + weights + READING * height * width,
-        PROCESS + weights + picture_bytes + _bytes_of_entropy_model(model) * padded // 256,
-        held + _bytes_per_pixel(model) * min(padded, LEAST_SIDE**2),
+        PROCESS + weights + picture_bytes + _bytes_per_position(model.config) * positions,
+        held + per_pixel * min(256 * positions, LEAST_SIDE**2),
     )
     if max_memory < least:
         raise MemoryBoundError(
-            f"Expected a memory bound of at least {math.ceil(least / 2**20)}M for {width} x {height} pixels "
+            f"Expected --max-memory of at least {math.ceil(least / 2**20)}M for {width} x {height} pixels "
             f"(got {max_memory >> 20}M)"
         )
-    pixels = (max_memory - held) // _bytes_per_pixel(model)
-    if padded <= pixels:
-        return max(height, width) + MULTIPLE
-    return math.isqrt(pixels) // MULTIPLE * MULTIPLE
+    pixels = (max_memory - held) // per_pixel
+    return max(height, width) + MULTIPLE if 256 * positions <= pixels else math.isqrt(pixels) // 64 * 64
 
 
-def _bytes_per_pixel(model: GLIC) -> int:
+def check_memory(model: GLIC, height: int, width: int, max_memory: int) -> None:
+    """Refuse a picture of 8 bits that cannot be coded within a bound on memory, before it is read.
+
+    Raises:
+        MemoryBoundError: the bound is too low.
+    """
+    largest_side(model, height, width, max_memory, picture_bytes=3 * height * width)
+
+
+def _bytes_per_pixel(config: ModelConfig) -> int:
     """Estimate what the transforms take per pixel of a tile.
 
-    The largest stage is the one of graphs at a quarter of the sides, or that of conv blocks at half of them. A node's 256
-    edges take 54 bytes each, in two graphs, and 4 sizes' tables are kept; its features are there 12 times.
+    The most at a quarter of the sides, with graphs, or at half of them, with conv blocks. A node's 256 edges
+    take 54 bytes each, in two graphs and on the way, the tables of 4 sizes, which are kept, 640; its features
+    are there 12 times.
     """
-    config = model.config
     graphs = (256 * 54 + 640 + 12 * 4 * config.channels[1]) // 16
     return max(graphs, 6 * config.channels[0])
 
 
-def _bytes_of_entropy_model(model: GLIC) -> int:
-    """Estimate what the entropy model takes per position of y, measured with three configurations."""
-    config = model.config
+def _bytes_per_position(config: ModelConfig) -> int:
+    """Estimate what the entropy model takes per position of y, as it was found with three configurations."""
     return 4 * (8 * config.latent_channels + 12 * config.hyper_channels + 12 * max(config.groups))
