@@ -118,7 +118,8 @@ def convert_files(
             line = work(path, target / name)
         except USER_ERRORS as error:
             failed += 1
-            _print_line("error", error)
+            unnamed = isinstance(error, MemoryBoundError | QualityError)
+            _print_line("error", f"{path}: {error}" if unnamed else error)
         else:
             with tqdm.external_write_mode():
                 print(line)

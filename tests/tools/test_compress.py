@@ -145,3 +145,12 @@ def test_a_search_within_a_bound_on_memory(tool, variable_model, tmp_path):
             assert (status, err) == (0, "")
             files.append(target.read_bytes())
         assert files[0] == files[1]
+
+
+def test_in_a_folder_the_refused_picture_is_named(tool, model_file, tmp_path):
+    source = picture(tmp_path / "photos" / "a.png")
+    status, _, err = tool(
+        "compress", source.parent, "-o", tmp_path / "out", "--model", model_file, "--max-memory", "300M"
+    )
+    assert status == 1
+    assert err.splitlines()[0].startswith(f"error: {source}: Expected --max-memory of at least ")
