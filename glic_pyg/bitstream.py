@@ -27,6 +27,7 @@ from torch import Tensor
 from glic_pyg.checkpoint import model_identity
 from glic_pyg.codec import GLIC
 from glic_pyg.image import MAX_PIXELS, MAX_SIDE
+from glic_pyg.tiles import MemoryBoundError
 
 MAGIC = b"GLIC"
 VERSION = 3
@@ -63,20 +64,22 @@ class Bitstream:
     version: int = VERSION
 
 
-def encode(model: GLIC, x: Tensor, quality: float | None = None) -> bytes:
+def encode(model: GLIC, x: Tensor, quality: float | None = None, *, max_memory: int | None = None) -> bytes:
     """Compress a picture into the bytes of a .glic file.
 
     Args:
         model: The model.
-        x: A picture in [0, 1], `1 x 3 x H x W`.
+        x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
         quality: Only for a model of several qualities, by default the middle one; rounded to 256ths.
+        max_memory: Bytes that the process may hold, see `GLIC.compress`.
 
     Raises:
         QualityError: the model has no such quality.
+        MemoryBoundError: the picture cannot be coded within `max_memory`.
     """
     height, width = x.shape[-2:]
     steps = quality_steps(model, quality)
-    out = model.compress(x, steps / QUALITY_STEPS if steps else None)
+    out = model.compress(x, steps / QUALITY_STEPS if steps else None, max_memory=max_memory)
     strings = tuple(string for (string,) in out["strings"])
     checksum = _latent_checksum(out["y_hat"])
     return pack(Bitstream(model_identity(model), steps, height, width, checksum, strings))
@@ -88,17 +91,22 @@ def quality_steps(model: GLIC, quality: float | None) -> int:
     return 0 if quality is None else round(quality * QUALITY_STEPS)
 
 
-def decode(model: GLIC, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+def decode(
+    model: GLIC, data: bytes, *, max_pixels: int = MAX_PIXELS, max_memory: int | None = None
+) -> Tensor:
     """Restore the picture of a .glic file, `1 x 3 x H x W` in [0, 1].
 
     Args:
         model: The model that the file was made with.
         data: The file's bytes.
         max_pixels: A larger picture is refused before anything is decoded.
+        max_memory: Bytes that the process may hold, see `GLIC.decompress`; the picture is then one of
+            8 bits (uint8).
 
     Raises:
         BitstreamError: not a .glic file, damaged, too large, of another version or another model, or this
             machine does not compute the latents that the encoder had.
+        MemoryBoundError: the picture cannot be restored within `max_memory`.
     """
     stream = unpack(data)
     _check_size(stream.height, stream.width, max_pixels)
@@ -112,8 +120,14 @@ def decode(model: GLIC, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         of_one = stream.quality == 0 and model.config.qualities == 1
         quality = None if of_one else stream.quality / QUALITY_STEPS
         out = model.decompress(
-            strings, (stream.height, stream.width), quality, exact=stream.version >= EXACT_SINCE
+            strings,
+            (stream.height, stream.width),
+            quality,
+            max_memory=max_memory,
+            exact=stream.version >= EXACT_SINCE,
         )
+    except MemoryBoundError:
+        raise
     except ValueError as error:
         raise BitstreamError(str(error)) from error
     checksum = _latent_checksum(out["y_hat"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -18,8 +19,17 @@ from glic_pyg.codec import QualityError
 from glic_pyg.config import ConfigError
 from glic_pyg.files import files_below
 from glic_pyg.image import MAX_PIXELS, ImageError
+from glic_pyg.tiles import MemoryBoundError
 
-USER_ERRORS = (BitstreamError, CheckpointError, ConfigError, ImageError, QualityError, OSError)
+USER_ERRORS = (
+    BitstreamError,
+    CheckpointError,
+    ConfigError,
+    ImageError,
+    MemoryBoundError,
+    QualityError,
+    OSError,
+)
 """What bad input raises; anything else is a bug and keeps its traceback."""
 
 
@@ -42,6 +52,23 @@ def add_max_pixels(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures (default: %(default)s)"
     )
+
+
+def add_max_memory(parser: ArgumentParser) -> None:
+    """Add the flag that bounds the memory of the process."""
+    parser.add_argument(
+        "--max-memory",
+        type=_bytes,
+        metavar="4G",
+        help="bytes (K, M, G: times 1024) that the process may hold: larger pictures are coded in tiles",
+    )
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+)([KMG]?)", text)
+    if not match:
+        raise ArgumentTypeError(f"Expected a number of bytes such as 4G (got {text})")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
 
 
 def convert_files(
@@ -91,7 +118,8 @@ def convert_files(
             line = work(path, target / name)
         except USER_ERRORS as error:
             failed += 1
-            _print_line("error", error)
+            unnamed = isinstance(error, MemoryBoundError | QualityError)
+            _print_line("error", f"{path}: {error}" if unnamed else error)
         else:
             with tqdm.external_write_mode():
                 print(line)

@@ -20,12 +20,10 @@ from glic_pyg.entropy import (
     encode_latents,
     update_tables,
 )
-from glic_pyg.image import crop, pad
+from glic_pyg.image import crop, pad, to_8bit, to_float
 from glic_pyg.nn.graph_attention import Backend
+from glic_pyg.tiles import MULTIPLE, Tile, largest_side, tiles
 from glic_pyg.transform import build_analysis, build_synthesis
-
-MULTIPLE = 64
-"""Sides that the model takes are multiples of this: z has a 64th of the picture's."""
 
 
 class QualityError(ValueError):
@@ -114,12 +112,16 @@ class GLIC(nn.Module):
         return {"x_hat": x_hat, "y_hat": out["y_hat"], "likelihoods": out["likelihoods"]}
 
     @torch.no_grad()
-    def compress(self, x: Tensor, quality: float | None = None) -> dict[str, Any]:
+    def compress(
+        self, x: Tensor, quality: float | None = None, *, max_memory: int | None = None
+    ) -> dict[str, Any]:
         """Code one picture.
 
         Args:
-            x: A picture in [0, 1], `1 x 3 x H x W`.
+            x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
             quality: Only for a model of several qualities.
+            max_memory: Bytes that the process may hold, with a model on the CPU. A picture too large for
+                that goes through g_a in tiles, see `glic_pyg.tiles`.
 
         Returns:
             `strings`, the coded bytes, as CompressAI nests them (per string a list over the batch of one);
@@ -127,21 +129,23 @@ class GLIC(nn.Module):
 
         Raises:
             QualityError: the model has no such quality.
+            MemoryBoundError: the picture cannot be coded within `max_memory`.
             ValueError: `x` is not one RGB picture, or the model has no tables (see `update`).
         """
         if x.ndim != 4 or x.shape[:2] != (1, 3) or 0 in x.shape:
             raise ValueError(f"Expected a picture of shape 1 x 3 x H x W (got {tuple(x.shape)})")
         self._require_tables()
         gains = self._gains(quality)
-        y = gains["y"] * self.g_a(pad(x, MULTIPLE))
+        shape = tuple(x.shape[-2:])
+        y = torch.empty(1, self.config.latent_channels, *_latent_sides(shape), device=x.device)
+        for tile in self._tiles(shape, max_memory, picture_bytes=x.nbytes):
+            part = pad(to_float(x[tile.read(16)]), MULTIPLE)
+            y[tile.kept(1)] = gains["y"] * self.g_a(part)[tile.core(1)]
         strings, y_hat = encode_latents(
             self.latent_codec, self._coder_nets(), y, z_gain=gains["z"], z_gain_inverse=gains["z_inverse"]
         )
-        return {
-            "strings": [[string] for string in strings],
-            "shape": tuple(x.shape[-2:]),
-            "y_hat": y_hat * gains["y_inverse"],
-        }
+        y_hat = y_hat.mul_(gains["y_inverse"])
+        return {"strings": [[string] for string in strings], "shape": shape, "y_hat": y_hat}
 
     @torch.no_grad()
     def decompress(
@@ -150,6 +154,7 @@ class GLIC(nn.Module):
         shape: tuple[int, int],
         quality: float | None = None,
         *,
+        max_memory: int | None = None,
         exact: bool = True,
     ) -> dict[str, Any]:
         """Decode one picture.
@@ -158,13 +163,17 @@ class GLIC(nn.Module):
             strings: As `compress` returned them.
             shape: (H, W) of the picture.
             quality: As `compress` was given.
+            max_memory: Bytes that the process may hold, with a model on the CPU. A picture too large for
+                that is restored in tiles.
             exact: False for strings of the time when probabilities were computed in floating point.
 
         Returns:
-            `x_hat`, `1 x 3 x H x W` in [0, 1], and `y_hat`.
+            `x_hat`, `1 x 3 x H x W` in [0, 1], rounded to 8 bits (uint8) if `max_memory` is given; and
+            `y_hat`, on which tiles have no influence.
 
         Raises:
             QualityError: the model has no such quality.
+            MemoryBoundError: the picture cannot be restored within `max_memory`.
             ValueError: not this model's number of strings, or the model has no tables (see `update`).
         """
         num_strings = 2 * len(self.config.groups) + 1
@@ -173,16 +182,25 @@ class GLIC(nn.Module):
                 f"Expected {num_strings} strings of one picture (got {[len(s) for s in strings]})"
             )
         self._require_tables()
+        bounded = max_memory is not None
+        parts = self._tiles(shape, max_memory, picture_bytes=2 * 3 * shape[0] * shape[1])
+        height, width = _latent_sides(shape)
         gains = self._gains(quality)
         y_hat = decode_latents(
             self.latent_codec,
             self._coder_nets() if exact else Nets(self.latent_codec, exactly=False),
             [string for (string,) in strings],
-            tuple(-(-side // MULTIPLE) for side in shape),
+            (height // 4, width // 4),
             z_gain_inverse=gains["z_inverse"],
         )
-        y_hat = y_hat * gains["y_inverse"]
-        return {"x_hat": crop(self.g_s(y_hat), *shape).clamp(0, 1), "y_hat": y_hat}
+        y_hat = y_hat.mul_(gains["y_inverse"])
+        dtype = torch.uint8 if bounded else y_hat.dtype
+        x_hat = torch.empty(1, 3, *shape, dtype=dtype, device=y_hat.device)
+        for tile in parts:
+            kept = x_hat[tile.kept(16)]
+            part = crop(self.g_s(y_hat[tile.read(1)])[tile.core(16)], *kept.shape[-2:])
+            kept.copy_(to_8bit(part) if bounded else part.clamp(0, 1))
+        return {"x_hat": x_hat, "y_hat": y_hat}
 
     def orthogonality_loss(self) -> Tensor:
         """Return the wavelet shortcuts' orthogonality losses, summed, without their weight in the loss."""
@@ -232,9 +250,21 @@ class GLIC(nn.Module):
     def _forget_coder_nets(module: GLIC, _: object) -> None:
         module.coder_nets = None
 
+    def _tiles(self, shape: tuple[int, int], max_memory: int | None, *, picture_bytes: int) -> list[Tile]:
+        """Return the tiles that a bound on memory asks for; without, one of everything."""
+        side = max(shape) + MULTIPLE
+        if max_memory is not None:
+            side = largest_side(self, *shape, max_memory, picture_bytes=picture_bytes)
+        return list(tiles(*shape, side))
+
     def _require_tables(self) -> None:
         if self.latent_codec.hyper.entropy_bottleneck.quantized_cdf.numel() == 0:
             raise ValueError(
                 "Expected a model with probability tables (got one without); call update() first"
             )
 
+
+def _latent_sides(shape: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of y for a picture of that shape."""
+    height, width = (-(-side // MULTIPLE) * MULTIPLE // 16 for side in shape)
+    return height, width

@@ -14,6 +14,17 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 @contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Let an `OSError` name the file to be written: not a temporary one, nor none, as a full disk does."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` on success, remove it on failure.
 
@@ -29,7 +40,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield aside
-        aside.replace(path)
+        with naming(path):
+            yield aside
+            aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

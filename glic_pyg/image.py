@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,16 @@ MAX_PIXELS = 2**27
 MAX_SIDE = 2**16 - 1
 """Of a picture: a longer one, padded to the codec's multiples, would have many times its pixels."""
 
+PIXELS_AT_ONCE = 1 << 22
+
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Read a picture as an RGB tensor `1 x 3 x H x W` in [0, 1].
+    """Read a picture as an RGB tensor `1 x 3 x H x W` in [0, 1]; see `read_pixels`."""
+    return to_float(read_pixels(path, max_pixels=max_pixels))
+
+
+def read_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read a picture as an RGB tensor `1 x 3 x H x W`, of 8 bits (uint8) or, if the file has more, in [0, 1].
 
     Grey and palette pictures become RGB, 16-bit grey keeps its precision, CMYK is converted, the
     EXIF orientation is applied, and alpha is composited over white (with a warning where it is not
@@ -37,32 +46,60 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     Raises:
         ImageError: no such file, no picture, damaged, or too large.
     """
+    with _opened(path) as image:
+        size = f"{image.width} x {image.height}"
+        if image.width * image.height > max_pixels:
+            raise ImageError(f"Expected at most {max_pixels} pixels (got {path}: {size})")
+        if max(image.size) > MAX_SIDE:
+            raise ImageError(f"Expected sides of at most {MAX_SIDE} pixels (got {path}: {size})")
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey = torch.from_numpy(_deep_grey(image, path))
+        return grey.expand(1, 3, -1, -1)
+    return torch.from_numpy(_rgb(image, path)).permute(2, 0, 1)[None]
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Return height and width of a picture, as its file's head tells them.
+
+    Raises:
+        ImageError: no such file, or no picture.
+    """
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Open a picture; whatever goes wrong meanwhile becomes an `ImageError`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                size = f"{image.width} x {image.height}"
-                if image.width * image.height > max_pixels:
-                    raise ImageError(f"Expected at most {max_pixels} pixels (got {path}: {size})")
-                if max(image.size) > MAX_SIDE:
-                    raise ImageError(f"Expected sides of at most {MAX_SIDE} pixels (got {path}: {size})")
-                image.load()
-                image = ImageOps.exif_transpose(image)
+                yield image
     except ImageError:
         raise
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"Expected a picture (got {path}: {reason})") from error
-    if image.mode == "F" or image.mode.startswith("I"):
-        grey = torch.from_numpy(_deep_grey(image, path))
-        return grey.expand(1, 3, -1, -1)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if image.getchannel("A").getextrema() != (255, 255):
-            warnings.warn(f"{path} has transparent parts: composited over white", stacklevel=2)
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    pixels = torch.from_numpy(np.array(image.convert("RGB")))
-    return pixels.permute(2, 0, 1)[None].float() / 255
+
+
+def _rgb(image: Image.Image, path: str | Path) -> np.ndarray:
+    """Return a picture of 8 bits as `H x W x 3`, band by band: conversions copy what they convert."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows, transparent = max(1, PIXELS_AT_ONCE // width), False
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        if band.has_transparency_data:
+            band = band.convert("RGBA")
+            transparent |= band.getchannel("A").getextrema() != (255, 255)
+            band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
+        pixels[top : top + rows] = band.convert("RGB")
+    if transparent:
+        warnings.warn(f"{path} has transparent parts: composited over white", stacklevel=3)
+    return pixels
 
 
 def _deep_grey(image: Image.Image, path: str | Path) -> np.ndarray:
@@ -71,7 +108,8 @@ def _deep_grey(image: Image.Image, path: str | Path) -> np.ndarray:
     highest = 1 if image.mode == "F" else 65535
     if not (values.min() >= 0 and values.max() <= highest):
         raise ImageError(f"Expected grey values in 0..{highest} (got {path}: {values.min()}..{values.max()})")
-    return values / highest
+    values /= highest
+    return values
 
 
 def picture_suffixes() -> set[str]:
@@ -80,8 +118,15 @@ def picture_suffixes() -> set[str]:
     return {suffix for suffix, name in suffixes.items() if name in Image.OPEN}
 
 
+def to_float(x: Tensor) -> Tensor:
+    """Return a picture in [0, 1]; one of 8 bits (uint8) is divided by 255."""
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+
 def to_8bit(x: Tensor) -> Tensor:
-    """Round a picture in [0, 1] to 8 bits per channel, out-of-range values clamped."""
+    """Round a picture in [0, 1] to 8 bits per channel, out-of-range values clamped; one of 8 bits stays."""
+    if x.dtype == torch.uint8:
+        return x
     return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from glic_pyg.checkpoint import CheckpointError
@@ -54,8 +56,12 @@ def load_published(path: str | Path) -> GLIC:
         CheckpointError: it cannot be read, or is not of the published model.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other pickle protocols
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError,
+    ) as error:  # fmt: skip
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"Expected a checkpoint of tensors (got {path}: {reason})") from error
     model = GLIC(ModelConfig())

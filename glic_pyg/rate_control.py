@@ -3,55 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
 from glic_pyg import bitstream
 from glic_pyg.bitstream import QUALITY_STEPS
 from glic_pyg.codec import GLIC, QualityError
+from glic_pyg.config import ModelConfig
 from glic_pyg.evaluation.metrics import bpp, psnr
 
 TOLERANCE = 0.005
 
 
-def encode_to_bpp(model: GLIC, x: Tensor, target: float) -> bytes:
+def encode_to_bpp(model: GLIC, x: Tensor, target: float, *, max_memory: int | None = None) -> bytes:
     """Compress a picture to about `target` bits per pixel, all bytes of the file counted.
 
     Args:
         model: A model of several qualities.
-        x: A picture in [0, 1], `1 x 3 x H x W`.
+        x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
         target: In bits per pixel.
+        max_memory: Bytes that the process may hold, see `GLIC.compress`.
 
     Raises:
         QualityError: none of the model's qualities gives that.
     """
-    return _search(model, x, target, lambda data: bpp(data, x), "bpp")
+    encode = partial(bitstream.encode, model, x, max_memory=max_memory)
+    return _search(model.config, encode, target, lambda data: bpp(data, x), "bpp")
 
 
-def encode_to_psnr(model: GLIC, x: Tensor, target: float) -> bytes:
+def encode_to_psnr(model: GLIC, x: Tensor, target: float, *, max_memory: int | None = None) -> bytes:
     """Compress a picture so that the restored 8-bit picture has about `target` dB.
 
     Args:
         model: A model of several qualities.
-        x: A picture in [0, 1], `1 x 3 x H x W`.
+        x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
         target: In dB.
+        max_memory: Bytes that the process may hold, see `GLIC.compress`.
 
     Raises:
         QualityError: none of the model's qualities gives that.
     """
-    return _search(model, x, target, lambda data: psnr(x, bitstream.decode(model, data)), "dB")
+    encode = partial(bitstream.encode, model, x, max_memory=max_memory)
+
+    def measure(data: bytes) -> float:
+        return psnr(x, bitstream.decode(model, data, max_pixels=x[0, 0].numel(), max_memory=max_memory))
+
+    return _search(model.config, encode, target, measure, "dB")
 
 
-def _search(model: GLIC, x: Tensor, target: float, measure: Callable[[bytes], float], unit: str) -> bytes:
+def _search(
+    config: ModelConfig,
+    encode: Callable[[float], bytes],
+    target: float,
+    measure: Callable[[bytes], float],
+    unit: str,
+) -> bytes:
     """Halve the range of qualities until what is measured, which grows with quality, is near the target."""
-    if model.config.qualities == 1:
+    if config.qualities == 1:
         raise QualityError(f"Expected a model of several qualities for {target:g} {unit} (got one)")
 
     def attempt(steps: int) -> tuple[float, bytes]:
-        data = bitstream.encode(model, x, steps / QUALITY_STEPS)
+        data = encode(steps / QUALITY_STEPS)
         return measure(data), data
 
-    low, high = QUALITY_STEPS, model.config.qualities * QUALITY_STEPS
+    low, high = QUALITY_STEPS, config.qualities * QUALITY_STEPS
     tried = [attempt(low), attempt(high)]
     least, most = tried[0][0], tried[1][0]
     if not least * (1 - TOLERANCE) <= target <= most * (1 + TOLERANCE):

@@ -6,7 +6,19 @@ import pytest
 import torch
 from PIL import Image
 
-from glic_pyg.image import ImageError, crop, pad, picture_suffixes, read_image, to_8bit, write_png
+from glic_pyg import image as images
+from glic_pyg.image import (
+    ImageError,
+    crop,
+    pad,
+    picture_size,
+    picture_suffixes,
+    read_image,
+    read_pixels,
+    to_8bit,
+    to_float,
+    write_png,
+)
 
 RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4
 
@@ -26,6 +38,36 @@ def test_rgb_is_read_exactly(tmp_path):
     x = read_image(saved(tmp_path, Image.fromarray(RGB)))
     assert x.dtype == torch.float32
     torch.testing.assert_close(x, as_tensor(RGB), rtol=0, atol=0)
+
+
+def test_pictures_of_8_bits_stay_so_until_they_are_floats(tmp_path):
+    path = saved(tmp_path, Image.fromarray(RGB))
+    pixels = read_pixels(path)
+    assert (pixels.dtype, pixels.shape) == (torch.uint8, (1, 3, 4, 5))
+    assert torch.equal(to_float(pixels), read_image(path))
+    assert torch.equal(to_8bit(pixels), pixels)
+    assert torch.equal(to_float(read_image(path)), read_image(path))
+    assert read_pixels(saved(tmp_path, Image.fromarray(np.uint16([[7]])), "b.png")).dtype == torch.float32
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA"])
+@pytest.mark.filterwarnings("ignore:.* has transparent parts")
+def test_bands_are_joined_without_a_seam(tmp_path, monkeypatch, mode):
+    image = Image.effect_noise((7, 50), 80).convert("RGB").convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    whole = read_image(saved(tmp_path, image))
+    monkeypatch.setattr(images, "PIXELS_AT_ONCE", 7 * 3)
+    assert torch.equal(read_image(tmp_path / "a.png"), whole)
+
+
+def test_size_is_read_from_the_head(tmp_path):
+    path = saved(tmp_path, Image.new("L", (64, 65)))
+    path.write_bytes(path.read_bytes()[:60])
+    assert picture_size(path) == (65, 64)
+    path.write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"Expected a picture \(got .*a\.png: cannot identify"):
+        picture_size(path)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from glic_pyg import GLIC, bitstream, cli
-from glic_pyg.cli import add_max_pixels
+from glic_pyg.cli import add_max_memory, add_max_pixels
 from glic_pyg.files import replacing
 from glic_pyg.image import write_png
 
@@ -29,6 +29,7 @@ def main() -> int:
         help="name or .safetensors file the input was made with (default: %(default)s)",
     )
     add_max_pixels(parser)
+    add_max_memory(parser)
     args = parser.parse_args()
     if not args.input.is_dir() and args.output.suffix.lower() != ".png":
         parser.error(f"Expected an output name that ends in .png (got {args.output})")
@@ -38,7 +39,7 @@ def main() -> int:
         start = time.perf_counter()
         data = source.read_bytes()
         try:
-            x = bitstream.decode(model, data, max_pixels=args.max_pixels)
+            x = bitstream.decode(model, data, max_pixels=args.max_pixels, max_memory=args.max_memory)
         except bitstream.BitstreamError as error:
             raise bitstream.BitstreamError(f"{source}: {error}") from error
         with replacing(target) as aside:

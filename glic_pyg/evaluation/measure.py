@@ -20,7 +20,7 @@ from glic_pyg.config import ConfigError
 from glic_pyg.evaluation.codecs import Codec, load_codec
 from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.evaluation.metrics import bpp, decibels, ms_ssim, psnr, psnr_unrounded
-from glic_pyg.files import replacing
+from glic_pyg.files import naming, replacing
 from glic_pyg.image import read_image
 
 
@@ -157,10 +157,10 @@ class Table:
         if path.exists():
             try:
                 with path.open(newline="") as file:
-                    for line in csv.DictReader(file):
-                        if None not in line.values():  # the last one, where a run was killed
-                            row = Row(**{name: kind(line[name]) for name, kind in kinds.items()})
-                            self.rows[row.key] = row
+                    whole = (line for line in file if line.endswith("\n"))  # not the last of a killed run
+                    for line in csv.DictReader(whole):
+                        row = Row(**{name: kind(line[name]) for name, kind in kinds.items()})
+                        self.rows[row.key] = row
             except (OSError, ValueError, KeyError, csv.Error) as error:
                 raise ConfigError(f"Expected a table of this tool (got {path}: {error!r})") from error
         with replacing(path) as aside, aside.open("w", newline="") as file:
@@ -171,7 +171,7 @@ class Table:
     def add(self, row: Row) -> None:
         """Append a row to the file."""
         self.rows[row.key] = row
-        with self.path.open("a", newline="") as file:
+        with naming(self.path), self.path.open("a", newline="") as file:
             csv.DictWriter(file, list(asdict(row)), lineterminator="\n").writerow(asdict(row))
 
 

@@ -134,11 +134,12 @@ class Recorder(Callback):
         self.seconds, self.best = state_dict["seconds"], state_dict["best"]
 
     def _save(self, trainer: Trainer, path: Path) -> None:
-        aside = path.with_name(f".{path.name}.partial")
-        trainer.save_checkpoint(aside)
-        if trainer.is_global_zero:
-            aside.replace(path)
-            export(path, path.with_suffix(".safetensors"), self.config)
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(path)  # the first process writes, but all take part
+            return
+        with replacing(path) as aside:
+            trainer.save_checkpoint(aside)
+        export(path, path.with_suffix(".safetensors"), self.config)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.stopped:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import glic_pyg
-from glic_pyg.files import replacing
+from glic_pyg.files import naming, replacing
 from glic_pyg.training.config import TrainConfig
 
 PACKAGES = (
@@ -82,7 +82,7 @@ class RunFolder:
 
     def append(self, path: Path, row: Mapping[str, float]) -> None:
         """Append a line to `log` or `eval`; a new file gets the names as its first line."""
-        with path.open("a", newline="") as file:
+        with naming(path), path.open("a", newline="") as file:
             writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
             if file.tell() == 0:
                 writer.writeheader()

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from glic_pyg import bitstream, checkpoint
+from glic_pyg.evaluation.metrics import psnr
 from glic_pyg.image import read_image, to_8bit
 
 
@@ -103,6 +104,10 @@ def test_a_second_start_skips_what_is_done(tool, model_file, variable_model, tmp
         (["--quality", "9"], "error: Expected a quality in 1..4 (got 9.0)"),
         (["--target-bpp", "99"], "error: Expected a target in "),
         (["--max-pixels", "1199"], "error: Expected at most 1199 pixels (got "),
+        (
+            ["--max-memory", "300M"],
+            "error: Expected --max-memory of at least ",
+        ),
     ],
 )
 def test_what_cannot_be_had_gives_one_line(tool, variable_model, tmp_path, arguments, message):
@@ -116,3 +121,36 @@ def test_what_cannot_be_had_gives_one_line(tool, variable_model, tmp_path, argum
     assert status == 2
     assert line.startswith(message)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("text", ["4 G", "G", "-1", "4.5G", "4GB"])
+def test_memory_is_a_whole_number_of_bytes(tool, tmp_path, text):
+    status, _, err = tool("compress", tmp_path, "-o", tmp_path, f"--max-memory={text}")
+    assert status == 2
+    assert f"argument --max-memory: Expected a number of bytes such as 4G (got {text})" in err
+
+
+def test_a_search_within_a_bound_on_memory(tool, variable_model, tmp_path):
+    """Whose picture fits: the file is the same."""
+    checkpoint.save(variable_model, tmp_path / "variable.safetensors")
+    source, arguments = picture(tmp_path / "a.png"), ["--model", tmp_path / "variable.safetensors"]
+    data = [bitstream.encode(variable_model, read_image(source), quality) for quality in (1, 4)]
+    for flag, aim in [("--target-bpp", 8 * len(data[1]) / 1200), ("--target-psnr", None)]:
+        if aim is None:
+            aim = psnr(read_image(source), bitstream.decode(variable_model, data[1]))
+        files = []
+        for bound in ([], ["--max-memory", f"{2**30}"]):
+            target = tmp_path / f"{len(files)}.glic"
+            status, _, err = tool("compress", source, "-o", target, *arguments, flag, f"{aim:.6f}", *bound)
+            assert (status, err) == (0, "")
+            files.append(target.read_bytes())
+        assert files[0] == files[1]
+
+
+def test_in_a_folder_the_refused_picture_is_named(tool, model_file, tmp_path):
+    source = picture(tmp_path / "photos" / "a.png")
+    status, _, err = tool(
+        "compress", source.parent, "-o", tmp_path / "out", "--model", model_file, "--max-memory", "300M"
+    )
+    assert status == 1
+    assert err.splitlines()[0].startswith(f"error: {source}: Expected --max-memory of at least ")

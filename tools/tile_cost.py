@@ -1,0 +1,78 @@
+"""Measure what it costs to work in tiles: small ones are forced, whatever memory there is.
+
+    python tools/tile_cost.py -d KODAK --kept 256 --margins 0 32 64 128
+
+Printed are how far what a file gives in tiles is from what it gives as a whole (the largest difference of
+8-bit values in all pictures, the mean PSNR of one to the other), and what tiles in the decoder, and on both
+sides, change in bits and dB, as means over the pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import fmean
+from unittest.mock import patch
+
+from torch import Tensor
+
+from glic_pyg import GLIC, bitstream, cli, codec, tiles
+from glic_pyg.evaluation.metrics import bpp, psnr
+from glic_pyg.files import files_below
+from glic_pyg.image import ImageError, picture_suffixes, read_pixels, to_8bit
+
+
+def main() -> int:
+    """Parse the command line, measure, print a line per margin."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("-d", "--dataset", type=Path, required=True, help="folder of pictures")
+    add("--model", default="glic_nano", help="name or .safetensors file (default: %(default)s)")
+    add("--kept", type=int, default=256, help="side of what is kept of a tile, 64 n (default: %(default)s)")
+    add("--margins", type=int, nargs="+", default=[tiles.MARGIN], help="32 n (default: %(default)s)")
+    args = parser.parse_args()
+    if args.kept < 64 or any(n % 32 or n < 0 for n in args.margins) or args.kept % 64:
+        parser.error("Expected --kept to be a multiple of 64 and --margins ones of 32 (got others)")
+    paths = files_below(args.dataset, picture_suffixes())
+    if not paths:
+        raise ImageError(f"Expected a folder with pictures (got {args.dataset})")
+    model = GLIC.from_pretrained(args.model)
+    whole = {path: bitstream.encode(model, read_pixels(path)) for path in paths}
+    for margin in args.margins:
+        side = args.kept + 2 * margin
+        rows = [_compare(model, read_pixels(path), whole[path], side, margin) for path in paths]
+        largest, near, decoder, bits, both = zip(*rows, strict=True)
+        print(
+            f"tiles of {side}, margin {margin}: decoder {max(largest)} of 255 and {fmean(near):.2f} dB "
+            f"from the whole, {fmean(decoder):+.4f} dB; both {100 * fmean(bits):+.3f} % bpp, "
+            f"{fmean(both):+.4f} dB",
+            flush=True,
+        )
+    return 0
+
+
+def _compare(
+    model: GLIC, x: Tensor, data: bytes, side: int, margin: int
+) -> tuple[int, float, float, float, float]:
+    restored = to_8bit(bitstream.decode(model, data))
+    with (
+        patch.object(codec, "largest_side", lambda *_, **__: side),
+        patch.object(tiles, "MARGIN", margin),
+    ):
+        in_tiles = bitstream.decode(model, data, max_memory=0)
+        of_tiles = bitstream.encode(model, x, max_memory=0)
+        in_both = bitstream.decode(model, of_tiles, max_memory=0)
+    before = psnr(x, restored)
+    return (
+        (in_tiles.int() - restored.int()).abs().max().item(),
+        psnr(restored, in_tiles),
+        psnr(x, in_tiles) - before,
+        bpp(of_tiles, x) / bpp(data, x) - 1,
+        psnr(x, in_both) - before,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
