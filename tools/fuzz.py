@@ -5,8 +5,8 @@
 
 Files of every version are changed, cut, joined, invented, most of them with a true checksum; with --guided,
 which needs package atheris, those are changed further that reach new branches. Inputs that do something else
-are kept in the output folder, and so is, as `current.glic`, the one that a crash would end with. Exit status 1
-if there is any.
+are kept in the output folder, and so is, as `current.glic`, the one that a crash would end with. Exit status
+1 if there is any.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10, help="an input's bound (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     args = parser.parse_args()
-    faulthandler.enable()
+    faulthandler.enable(sys.__stderr__)
     args.output.mkdir(parents=True, exist_ok=True)
     current = args.output / "current.glic"
     model = GLIC.from_pretrained(TRUE_FILES / "of_2.safetensors")

@@ -123,6 +123,7 @@ def _latents(codec: HyperpriorLatentCodec, nets: Nets, z_hat: Tensor, code: Half
         if k > 0:
             side = torch.cat([nets.channel_contexts[k - 1](y_hat[:, :first]), params], dim=1)
         sides = group.unembed(side)
+        del side  # of large pictures, each of these takes much
         context = sides.new_zeros(1, 2 * (end - first), *sides.shape[-2:])
         hat = sides.new_zeros(2, 1, end - first, *sides.shape[-2:])
         gaussian = group.y.gaussian_conditional
@@ -132,7 +133,8 @@ def _latents(codec: HyperpriorLatentCodec, nets: Nets, z_hat: Tensor, code: Half
             scales, means = nets.parameter_nets[k](torch.cat([context, sides[half]], dim=1)).chunk(2, dim=1)
             scales = gaussian.lower_bound_scale(scales.contiguous())
             # What CompressAI's build_indexes does, in one pass.
-            indexes = torch.bucketize(scales, gaussian.scale_table[:-1]).int()
+            indexes = torch.bucketize(scales, gaussian.scale_table[:-1], out_int32=True)
+            del scales
             hat[half] = code(gaussian, indexes, means)
         y_hat[:, first:end] = group.embed(hat)
     return y_hat

@@ -90,10 +90,17 @@ class InParts(nn.Sequential):
     """Modules that read one position at a time, on some of the positions at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
-        some = x.movedim(1, -1).reshape(1, 1, -1, x.size(1)).split(POSITIONS_AT_ONCE, dim=2)
-        parts = map_in_threads(super().forward, [part.movedim(-1, 1) for part in some])
-        out = torch.cat(parts, dim=3).movedim(1, -1)
-        return out.reshape(len(x), *x.shape[2:], -1).movedim(-1, 1)
+        first, *rest = x.movedim(1, -1).flatten(0, -2).split(POSITIONS_AT_ONCE)
+        run = super().forward
+        y = run(first.T[None, :, None])[0, :, 0].T
+        out = y.new_empty(len(x) * x[0, 0].numel(), y.size(1))
+        out[: len(y)] = y
+
+        def fill(part: tuple[Tensor, Tensor]) -> None:
+            part[1].copy_(run(part[0].T[None, :, None])[0, :, 0].T)
+
+        map_in_threads(fill, list(zip(rest, out.split(POSITIONS_AT_ONCE)[1:], strict=True)))
+        return out.view(len(x), *x.shape[2:], -1).movedim(-1, 1)
 
 
 @exact.register(nn.Conv2d)
