@@ -143,8 +143,3 @@ def test_a_model_with_parts_of_another_kind_is_saved_and_told_apart(tiny_config,
     changed = copy.deepcopy(model)
     object.__setattr__(changed, "config", replace(model.config, graph=replace(graph, quota=Part("map"))))
     assert model_identity(changed) != model_identity(model)
-
-
-def test_identity_of_a_model_is_that_of_the_version_that_trained_it():
-    """As computed before parts had names in the configuration."""
-    assert model_identity(GLIC.from_pretrained("glic_nano")).hex() == "2f9ef6a61c228183"

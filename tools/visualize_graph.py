@@ -15,6 +15,7 @@ from pathlib import Path
 
 from glic_pyg import cli
 from glic_pyg.codec import GLIC
+from glic_pyg.config import ConfigError
 from glic_pyg.image import read_image
 from glic_pyg.inspection import (
     STAGES,
@@ -38,6 +39,12 @@ def main() -> int:
     if output is None and all(other is None for other in others):
         output = args.input.with_name(args.input.stem + "_graph.png")
     model, image = GLIC.from_pretrained(args.model), limit_size(read_image(args.input))
+    kinds = [part.name for part in model.config.graph.candidates]
+    if kinds != ["local", "global"] or model.config.aggregation.name != "attention":
+        raise ConfigError(
+            "Expected a model with attention on a local and a global graph "
+            f"(got {model.config.aggregation.name} on {', '.join(kinds) or 'none'})"
+        )
     figures = {}
     try:
         if output is not None:

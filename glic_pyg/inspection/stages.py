@@ -54,8 +54,8 @@ class StageRun:
     """What a stage did with a picture.
 
     Args:
-        graphs: The two graphs that it built.
-        attentions: Those of its layers.
+        graphs: The graphs that it built.
+        attentions: Those of its layers; none of layers that aggregate otherwise.
         inputs: What each of them was given, `N x C`.
     """
 
@@ -77,7 +77,10 @@ def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> di
         ValueError: no such stage.
     """
     modules = {stage: stage_module(model, stage) for stage in stages}
-    attentions = {stage: [layer.attention for layer in m.layers] for stage, m in modules.items()}
+    attentions = {
+        stage: [layer.attention for layer in m.layers if hasattr(layer, "attention")]
+        for stage, m in modules.items()
+    }
     inputs: dict[nn.Module, Tensor] = {}
     watched = [*modules.values(), *itertools.chain(*attentions.values())]
     hooks = [

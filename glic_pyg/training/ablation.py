@@ -25,7 +25,7 @@ from glic_pyg.config import ConfigError
 from glic_pyg.evaluation.bd import Curve, delta
 from glic_pyg.files import replacing
 from glic_pyg.inspection.neighborhood import degrees
-from glic_pyg.inspection.stages import graphs_by_stage
+from glic_pyg.inspection.stages import run_stages
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.data import center_crops, find_pictures, split_pictures
 from glic_pyg.training.run_folder import RunFolder
@@ -159,8 +159,8 @@ def degree_statistics(model: GLIC, pictures: Tensor) -> dict[str, Any]:
     every: list[Tensor] = []
     by_graph: dict[str, list[float]] = {}
     for picture in pictures.split(1):
-        for stage, graphs in graphs_by_stage(model, picture).items():
-            counts = [degrees(graph).float() for graph in graphs]
+        for stage, run in run_stages(model, picture).items():
+            counts = [degrees(graph).float() for graph in run.graphs]
             every += counts
             means = [count.mean().item() / len(pictures) for count in counts]
             by_graph[stage] = [

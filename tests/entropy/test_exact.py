@@ -162,10 +162,13 @@ def test_it_costs_next_to_nothing_in_bits():
 
     model = GLIC.from_pretrained("glic_nano")
     x = torch.from_numpy(astronaut()[:256, 128:384]).movedim(-1, 0)[None] / 255
-    y = model.g_a(x)
+    gains = model._gains(3)
+    y = gains["y"] * model.g_a(x)
     sizes = {}
     for exactly in (False, True):
         nets = Nets(model.latent_codec, exactly=exactly)
-        strings, _ = encode_latents(model.latent_codec, nets, y, z_gain=1.0, z_gain_inverse=1.0)
+        strings, _ = encode_latents(
+            model.latent_codec, nets, y, z_gain=gains["z"], z_gain_inverse=gains["z_inverse"]
+        )
         sizes[exactly] = sum(map(len, strings))
     assert sizes[True] == pytest.approx(sizes[False], rel=0.005)

@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch_geometric.data import Data
 
+from glic_pyg import GLIC, checkpoint
+from glic_pyg.config import Part
 from glic_pyg.image import write_png
 from glic_pyg.inspection import drawings, stages
 
@@ -81,3 +85,15 @@ def test_errors_are_one_line_and_status_2(tool, model_file, source, tmp_path):
         assert err.startswith(f"error: {message}")
         assert err.count("\n") == 1
     assert not source.with_name("photo_graph.png").exists()
+
+
+def test_models_with_other_graphs_are_refused(tool, tiny_config, source, tmp_path):
+    config = replace(tiny_config, graph=replace(tiny_config.graph, candidates=(Part("local"),)))
+    model = GLIC(config)
+    model.update()
+    checkpoint.save(model, tmp_path / "local.safetensors")
+    assert tool("visualize_graph", source, "--model", tmp_path / "local.safetensors") == (
+        2,
+        "",
+        "error: Expected a model with attention on a local and a global graph (got attention on local)\n",
+    )
