@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from glic_pyg import GLIC
 from glic_pyg.config import ConfigError, GraphConfig, ModelConfig
-from glic_pyg.entropy.context import PointwiseBlock
 from glic_pyg.graph import candidates, to_map
 from glic_pyg.graph.build import batched_similarities
 from glic_pyg.graph.candidates import Candidates, slot_offsets
@@ -29,7 +28,9 @@ MASKED = -100.0
 
 
 def make_dense(model: GLIC) -> None:
-    """Replace the model's conv blocks and graph stages by dense ones with the same weights.
+    """Replace the transforms' conv blocks and graph stages by dense ones with the same weights.
+
+    The entropy model stays: what it computes is part of a file's meaning.
 
     Raises:
         ConfigError: graphs or layers of another kind than the published ones.
@@ -40,12 +41,10 @@ def make_dense(model: GLIC) -> None:
             f"Expected published graphs and attention for the dense rival (got {model.config.name}); "
             "name other --backends"
         )
-    for parent in list(model.modules()):
+    for parent in [*model.g_a.modules(), *model.g_s.modules()]:
         for name, child in parent.named_children():
             if isinstance(child, ConvBlock):
                 setattr(parent, name, PlainConvBlock(child))
-            elif isinstance(child, PointwiseBlock):
-                child.ffn = PlainFeedForward(child.ffn)
             elif isinstance(child, GFAStage):
                 setattr(parent, name, DenseStage(child))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 import zlib
@@ -141,4 +142,4 @@ def try_file(model: GLIC, data: bytes, findings: Findings, *, seconds_bound: flo
 def _kind(line: str) -> str:
     """Leave out numbers, names and what came, so that lines of one kind are alike."""
     words = line.split(" (got ")[0].split()
-    return " ".join("N" if any(c.isdigit() for c in word) else word for word in words)
+    return " ".join("N" if re.search(r"\d|^[0-9a-f]{8}$", word) else word for word in words)
