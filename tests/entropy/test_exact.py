@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import nn
 from glic_pyg import GLIC
 from glic_pyg.config import ModelConfig
 from glic_pyg.entropy import Nets, build_entropy_model, encode_latents
-from glic_pyg.entropy.exact import EXACT, PEAK, exact, exact_arithmetic, gelu
+from glic_pyg.entropy.exact import EXACT, PEAK, _quantized, exact, exact_arithmetic, gelu
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
 
 CONVOLUTIONS = {
@@ -85,6 +86,33 @@ def test_the_order_of_channels_does_not_matter():
     x[:, 0] *= 50
     assert torch.equal(exact(norm)(x)[:, order], exact(norm)(x[:, order]))
     assert not torch.equal(norm(x)[:, order], norm(x[:, order]))
+
+
+HARD = {
+    "zeros": lambda x: 0 * x,
+    "huge": lambda x: 1e30 * x,
+    "tiny": lambda x: 1e-30 * x,
+    "ties of rounding": lambda x: (2 * x).round() / 2,
+    "largest is negative": lambda x: -x.abs(),
+    "some positions zero": lambda x: x * (x[:, :1] > 0),
+}
+
+
+@pytest.mark.parametrize("over", [1, (2, 3), (1, 2, 3)], ids=str)
+@pytest.mark.parametrize("size", [(1, 7, 5, 9), (2, 33, 1, 1), (1, 1, 1, 17)], ids=str)
+@pytest.mark.parametrize("change", HARD.values(), ids=HARD)
+def test_steps_and_integers(change, size, over):
+    """NumPy's, in both layouts, and steps by the norm that torch has for it."""
+    x = change(torch.randn(size, generator=torch.Generator().manual_seed(3)))
+    for layout in (x, x.contiguous(memory_format=torch.channels_last)):
+        before = layout.clone()
+        integers, step = _quantized(layout, over, PEAK)
+        assert torch.equal(layout, before)
+        largest = torch.linalg.vector_norm(x, torch.inf, over, keepdim=True).clamp(min=1e-20).numpy()
+        factor = np.float32(1) / largest * np.float32(PEAK)
+        assert np.array_equal(integers.numpy(), np.rint(x.numpy() * factor))
+        assert np.array_equal(step.numpy(), largest * np.float32(1 / PEAK))
+        assert integers.abs().max() <= PEAK
 
 
 @torch.no_grad()
