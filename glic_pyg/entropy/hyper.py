@@ -11,13 +11,6 @@ def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
 
 
-def _wide_conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """Return a convolution that starts with outputs of its inputs' variance."""
-    conv = _conv3x3(in_channels, out_channels, stride)
-    nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
-    return conv
-
-
 def _upsample(channels: int) -> nn.Sequential:
     return nn.Sequential(_conv3x3(channels, 4 * channels), nn.PixelShuffle(2))
 
@@ -33,9 +26,6 @@ def hyper_analysis(*, latent_channels: int, hyper_channels: int, depth: int, rat
 
         y -> conv3x3 -> blocks -> conv3x3 v2 -> blocks -> conv3x3 v2 -> z
 
-    Its convolutions start wide: with torch's usual weights z would be so small that rounding makes it zero,
-    h_s would learn to do without, and training would hardly find back.
-
     Args:
         latent_channels: Channels of y.
         hyper_channels: Channels of z.
@@ -43,11 +33,11 @@ def hyper_analysis(*, latent_channels: int, hyper_channels: int, depth: int, rat
         ratio: Expansion of the blocks' feed-forward nets.
     """
     return nn.Sequential(
-        _wide_conv3x3(latent_channels, hyper_channels),
+        _conv3x3(latent_channels, hyper_channels),
         *_blocks(hyper_channels, depth, ratio),
-        _wide_conv3x3(hyper_channels, hyper_channels, stride=2),
+        _conv3x3(hyper_channels, hyper_channels, stride=2),
         *_blocks(hyper_channels, depth, ratio),
-        _wide_conv3x3(hyper_channels, hyper_channels, stride=2),
+        _conv3x3(hyper_channels, hyper_channels, stride=2),
     )
 
 
