@@ -92,12 +92,12 @@ def _per_picture(anchor: str, test: str, args: argparse.Namespace) -> list[Delta
         path = Path(name)
         if path.suffix != ".json" or not (path.parent / "pictures.csv").exists():
             return []
-        codec = json.loads(path.read_text())["name"]
-        rows = [row for row in Table(path.parent / "pictures.csv").rows.values() if row.codec == codec]
+        means = json.loads(path.read_text())
+        rows = Table(path.parent / "pictures.csv").rows_of(means)
         curves.append(
             {
                 picture: Curve(
-                    f"{codec}, {picture}",
+                    f"{means['name']}, {picture}",
                     tuple(row.bpp for row in rows if row.picture == picture),
                     tuple(METRICS[args.metric](row) for row in rows if row.picture == picture),
                 ).within(least, most)

@@ -49,6 +49,8 @@ def main() -> int:
     args = parser.parse_args()
     results = _read_results(args.results)
     table = Table(args.results / "pictures.csv")
+    rows = [(result, table.rows_of(result)) for result in results]
+    names = sorted({row.picture for _, some in rows for row in some})
 
     figures, deltas = {}, {}
     for metric, label in SCORES.items():
@@ -65,13 +67,13 @@ def main() -> int:
         deltas[caption] = _delta_table(curves, args)
 
     page = build_report(
-        title=f"Codecs compared on {_number(table)} pictures",
+        title=f"Codecs compared on {len(names)} pictures",
         command=shlex.join(["python", *sys.argv]),
         results=results,
         deltas=deltas,
         figures=figures,
         complexity=json.loads(args.benchmark.read_text()) if args.benchmark else [],
-        pictures=_pictures(table, results, args),
+        pictures=_pictures(names, rows, args),
     )
     with replacing(args.output / "report.html") as aside:
         aside.write_text(page, encoding="utf-8")
@@ -121,23 +123,18 @@ def _delta_table(curves: Sequence[Curve], args: argparse.Namespace) -> list[list
     return rows
 
 
-def _number(table: Table) -> int:
-    return len({row.picture for row in table.rows.values()})
-
-
-def _pictures(table: Table, results: Sequence[dict[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
+def _pictures(
+    names: Sequence[str], rows: Sequence[tuple[dict[str, Any], list[Row]]], args: argparse.Namespace
+) -> dict[str, Any]:
     """Restore some pictures, spread over all of them, with every codec at the quality nearest in rate."""
-    names = sorted({row.picture for row in table.rows.values()})
     chosen = names[:: max(1, len(names) // max(1, args.pictures))][: args.pictures]
     shown: dict[str, Any] = {}
     for name in tqdm(chosen, desc="pictures", disable=None):
         x, restored = read_image(name), []
-        for result in results:
-            rows = [
-                row for row in table.rows.values() if row.picture == name and row.codec == result["name"]
-            ]
-            if rows:
-                nearest = min(rows, key=lambda row: abs(row.bpp - args.picture_bpp))
+        for result, all_rows in rows:
+            some = [row for row in all_rows if row.picture == name]
+            if some:
+                nearest = min(some, key=lambda row: abs(row.bpp - args.picture_bpp))
                 restored.append(_restore(nearest, result, x))
         shown[Path(name).name] = (x, restored)
     return shown

@@ -151,7 +151,7 @@ RIVALS: dict[str, tuple[str, str, dict[str, Any], str, Sequence[int]]] = {
         (5, 8, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 95),
     ),
     "jpeg2000": (
-        "JPEG2000", "jpg_2000", {"irreversible": True, "quality_mode": "dB"}, "quality_layers",
+        "JPEG2000", "jpg_2000", {"irreversible": True, "mct": 1, "quality_mode": "dB"}, "quality_layers",
         tuple(range(24, 45, 2)),
     ),
     "webp": ("WEBP", "webp", {"method": 6}, "quality", (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95)),

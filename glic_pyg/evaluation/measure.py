@@ -8,7 +8,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -86,12 +86,12 @@ class Job:
         """Return the key that its row will have."""
         quality = math.nan if self.quality is None else float(self.quality)
         size = self.picture.stat().st_size
-        return codec.name, settings_hash(codec), repr(quality), self.picture.as_posix(), size
+        return codec.name, settings_hash(codec.settings), repr(quality), self.picture.as_posix(), size
 
 
-def settings_hash(codec: Codec) -> str:
+def settings_hash(settings: Mapping[str, Any]) -> str:
     """Return a short hash of whatever changes a codec's files."""
-    return hashlib.sha256(json.dumps(codec.settings, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @cache
@@ -173,6 +173,11 @@ class Table:
         self.rows[row.key] = row
         with naming(self.path), self.path.open("a", newline="") as file:
             csv.DictWriter(file, list(asdict(row)), lineterminator="\n").writerow(asdict(row))
+
+    def rows_of(self, means: Mapping[str, Any]) -> list[Row]:
+        """Return the rows behind `results`, without those of the codec's other settings or weights."""
+        wanted = means["name"], settings_hash(means["settings"])
+        return [row for row in self.rows.values() if (row.codec, row.settings) == wanted]
 
 
 def _mean(values: Sequence[float]) -> float | None:

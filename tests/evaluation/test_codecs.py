@@ -31,6 +31,13 @@ def test_jpeg_is_pillows_with_halved_colours(photo):
         assert [(h, v) for _, h, v, _ in image.layer] == [(2, 2), (1, 1), (1, 1)]
 
 
+def test_jpeg2000_transforms_colours_and_takes_the_wavelet_for_lossy_files(photo):
+    data = PillowCodec("jpeg2000").encode(photo(64, 64), 30)
+    coding_style = data[data.index(b"\xff\x52") :]  # ISO 15444-1, A.6.1
+    assert coding_style[8] == 1  # multiple component transformation
+    assert coding_style[13] == 0  # 9-7 irreversible
+
+
 def test_a_rival_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(codecs.features, "check", lambda _: False)
     with pytest.raises(ConfigError, match=r"Expected a Pillow with avif \(got .* without\)"):

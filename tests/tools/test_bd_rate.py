@@ -3,12 +3,15 @@ import json
 import pytest
 
 from glic_pyg.evaluation.anchors import anchor_names, load_anchor
+from glic_pyg.evaluation.measure import settings_hash
+
+SETTINGS = {"identity": "now"}
 
 
 def results(path, *, scale=1.0, gain=0.0):
     scores = [gain + score for score in (28, 30, 32, 34)]
     values = {"bpp": [scale * rate for rate in (0.1, 0.2, 0.4, 0.8)], "psnr-rgb": scores}
-    path.write_text(json.dumps({"name": path.stem, "results": values}))
+    path.write_text(json.dumps({"name": path.stem, "settings": SETTINGS, "results": values}))
     return path
 
 
@@ -28,7 +31,10 @@ def test_thin_overlap_is_told(tool, tmp_path):
 
 
 def test_the_mean_over_pictures_is_told_where_there_is_a_table(tool, tmp_path):
-    """Two pictures, for which one codec takes a half and four fifths of the other's bits."""
+    """Two pictures, for which one codec takes a half and four fifths of the other's bits.
+
+    Rows of its earlier weights do not count.
+    """
     header = (
         "codec,settings,quality,picture,picture_bytes,bpp,payload_bpp,estimated_bpp,psnr,psnr_unrounded,"
         "ms_ssim,encoding_seconds,decoding_seconds,encoding_bytes,decoding_bytes"
@@ -38,7 +44,9 @@ def test_the_mean_over_pictures_is_told_where_there_is_a_table(tool, tmp_path):
         for picture, share in enumerate(shares):
             for quality in range(4):
                 rate, score = share * 0.1 * 2**quality, 28 + 2 * quality
-                lines.append(f"{codec},s,{quality},p{picture},9,{rate},1,1,{score},{score},0.9,1,1,1,1")
+                for settings, factor in ((settings_hash(SETTINGS), 1), ("earlier", 3)):
+                    rest = f"{factor * rate},1,1,{score},{score},0.9,1,1,1,1"
+                    lines.append(f"{codec},{settings},{quality},p{picture},9,{rest}")
     (tmp_path / "pictures.csv").write_text("\n".join(lines) + "\n")
     anchor, test = results(tmp_path / "a.json"), results(tmp_path / "b.json", scale=0.65)
     _, out, _ = tool("bd_rate", "--anchor", anchor, "--compare", test)
