@@ -17,6 +17,21 @@ from torch import Tensor
 from glic_pyg.image import to_pil
 
 TEMPLATE = Path(__file__).with_name("report.html")
+COLUMNS = {
+    "quality": ("quality", "{:g}", 1),
+    "bpp": ("bpp", "{:.4f}", 1),
+    "payload-bpp": ("payload bpp", "{:.4f}", 1),
+    "estimated-bpp": ("estimated bpp", "{:.4f}", 1),
+    "psnr-rgb": ("PSNR dB", "{:.2f}", 1),
+    "psnr-rgb-unrounded": ("unrounded", "{:.2f}", 1),
+    "ms-ssim-rgb": ("MS-SSIM", "{:.4f}", 1),
+    "ms-ssim-db-rgb": ("in dB", "{:.2f}", 1),
+    "encoding_time": ("encode s", "{:.3f}", 1),
+    "decoding_time": ("decode s", "{:.3f}", 1),
+    "encoding_memory": ("encode MiB", "{:.1f}", 2**20),
+    "decoding_memory": ("decode MiB", "{:.1f}", 2**20),
+}
+"""Of a codec's results: heading, format and unit."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +109,13 @@ def _command(command: str) -> str:
 
 
 def _results_table(result: Mapping[str, Any]) -> str:
-    values = result["results"]
-    rows = [list(values)]
-    for i in range(len(values["bpp"])):
-        cells = [column[i] for column in values.values()]
-        rows.append(["" if cell is None else f"{cell:.4g}" for cell in cells])
+    columns = []
+    for name, (heading, form, unit) in COLUMNS.items():
+        values = result["results"].get(name, [])
+        if any(value is not None for value in values):
+            cells = ("" if value is None else form.format(value / unit) for value in values)
+            columns.append([heading, *cells])
+    rows = list(zip(*columns, strict=True))
     settings = ", ".join(f"{key} {value}" for key, value in result.get("settings", {}).items())
     made = _command(result["command"]) if "command" in result else ""
     return f"{_table(result['name'], rows)}<p>{html.escape(settings)}</p>{made}"

@@ -34,7 +34,8 @@ def test_curves_and_tables(tool, results, tmp_path):
         "http://creativecommons.org", ""
     )
     for row in json.loads((results / "jpeg.json").read_text())["results"]["bpp"]:
-        assert f"<td>{row:.4g}</td>" in page
+        assert f"<td>{row:.4f}</td>" in page
+    assert page.count("<td>payload bpp</td>") == 1  # the model's; JPEG has none
     assert {path.suffix for path in (tmp_path / "report").iterdir()} == {".html", ".png", ".svg"}
 
 
