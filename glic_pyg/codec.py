@@ -183,7 +183,7 @@ class GLIC(nn.Module):
             )
         self._require_tables()
         bounded = max_memory is not None
-        parts = self._tiles(shape, max_memory, picture_bytes=2 * 3 * shape[0] * shape[1])
+        parts = self._tiles(shape, max_memory, picture_bytes=2 * 3 * shape[0] * shape[1], restoring=True)
         height, width = _latent_sides(shape)
         gains = self._gains(quality)
         y_hat = decode_latents(
@@ -250,11 +250,13 @@ class GLIC(nn.Module):
     def _forget_coder_nets(module: GLIC, _: object) -> None:
         module.coder_nets = None
 
-    def _tiles(self, shape: tuple[int, int], max_memory: int | None, *, picture_bytes: int) -> list[Tile]:
+    def _tiles(
+        self, shape: tuple[int, int], max_memory: int | None, *, picture_bytes: int, restoring: bool = False
+    ) -> list[Tile]:
         """Return the tiles that a bound on memory asks for; without, one of everything."""
         side = max(shape) + MULTIPLE
         if max_memory is not None:
-            side = largest_side(self, *shape, max_memory, picture_bytes=picture_bytes)
+            side = largest_side(self, *shape, max_memory, picture_bytes=picture_bytes, restoring=restoring)
         return list(tiles(*shape, side))
 
     def _require_tables(self) -> None:

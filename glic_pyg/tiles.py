@@ -30,8 +30,11 @@ MARGIN = 64
 LEAST_SIDE = 256
 """Of tiles: a smaller one would be mostly margin."""
 
-PROCESS = 800 << 20
-"""Bytes of a process with torch, Numba and compiled kernels, and what its allocator does not give back."""
+PROCESS = 1200 << 20
+"""Bytes of a process with torch, Numba and compiled kernels, and what its allocator does not give back.
+
+Torch's CUDA build takes a third of it for its libraries, without a GPU too.
+"""
 
 READING = 20
 """Bytes per pixel while a picture is read: Pillow's, the array's, and what decoders such as JPEG's hold."""
@@ -105,7 +108,9 @@ def _spans(length: int, side: int) -> list[Span]:
     return [Span(*span) for span in zip(starts, stops, *zip(*pairwise(cuts), strict=True), strict=True)]
 
 
-def largest_side(model: GLIC, height: int, width: int, max_memory: int, *, picture_bytes: int) -> int:
+def largest_side(
+    model: GLIC, height: int, width: int, max_memory: int, *, picture_bytes: int, restoring: bool = False
+) -> int:
     """Return the side of the largest tiles with which coding a picture keeps a bound on memory.
 
     Estimated for the worst picture, a flat one, whose graphs keep every candidate. It depends on nothing but
@@ -117,6 +122,7 @@ def largest_side(model: GLIC, height: int, width: int, max_memory: int, *, pictu
         width: Of the picture in pixels.
         max_memory: Bytes that the whole process may hold.
         picture_bytes: Of the pictures that are held.
+        restoring: Whether they are made only once the latents are decoded.
 
     Raises:
         MemoryBoundError: the bound is too low for that model and size.
@@ -128,7 +134,7 @@ def largest_side(model: GLIC, height: int, width: int, max_memory: int, *, pictu
     least = max(
         PROCESS + 3 * weights,  # while it is loaded
         PROCESS + weights + READING * height * width,
-        PROCESS + weights + picture_bytes + _bytes_per_position(model.config) * positions,
+        PROCESS + weights + picture_bytes * (not restoring) + _bytes_per_position(model.config) * positions,
         held + per_pixel * min(256 * positions, LEAST_SIDE**2),
     )
     if max_memory < least:

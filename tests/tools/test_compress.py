@@ -139,7 +139,7 @@ def test_a_search_within_a_bound_on_memory(tool, variable_model, tmp_path):
         if aim is None:
             aim = psnr(read_image(source), bitstream.decode(variable_model, data[1]))
         files = []
-        for bound in ([], ["--max-memory", f"{2**30}"]):
+        for bound in ([], ["--max-memory", f"{2**31}"]):
             target = tmp_path / f"{len(files)}.glic"
             status, _, err = tool("compress", source, "-o", target, *arguments, flag, f"{aim:.6f}", *bound)
             assert (status, err) == (0, "")
