@@ -31,6 +31,8 @@ COLUMNS = {
     "seeds": ("seeds", "{}"),
     "loss": ("R-D loss", "{:.4f}"),
     "loss_spread": ("+-", "{:.4f}"),
+    "loss_change": ("change %", "{:+.2f}"),
+    "loss_change_spread": ("+-", "{:.2f}"),
     "bd_rate": ("BD-rate %", "{:+.2f}"),
     "bd_rate_spread": ("+-", "{:.2f}"),
     "parameters": ("parameters", "{}"),

@@ -198,8 +198,12 @@ class Summary:
         seeds: Their number.
         loss: Held-out rate-distortion loss, the mean over qualities, pictures and seeds.
         loss_spread: Its standard deviation over the seeds, as for all spreads.
-        bd_rate: Against the base of the same seed, in %, the mean over seeds. For the base itself: each seed
-            but the first against the first, the mean of the sizes, which is what chance makes.
+        loss_change: Of the loss against the base of the same seed, in %, the mean over seeds. Both saw the
+            same pictures in the same order: it tells smaller differences than losses or BD-rates do. For the
+            base itself: each seed but the first against the first, the mean of the sizes, which is what
+            chance makes.
+        loss_change_spread: Of that; None for the base.
+        bd_rate: Against the base of the same seed, in %, the mean over seeds; for the base itself likewise.
         bd_rate_spread: Of the BD-rate; None for the base.
         parameters: Of the model.
         step_seconds: Per training step, without waiting for pictures; the median of steps, mean over seeds.
@@ -211,6 +215,8 @@ class Summary:
     seeds: int
     loss: float
     loss_spread: float | None
+    loss_change: float | None
+    loss_change_spread: float | None
     bd_rate: float | None
     bd_rate_spread: float | None
     parameters: int
@@ -231,10 +237,13 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> list[Summary]:
         anchors = {row["seed"]: row for row in by_variant.get(members[0]["base"], [])}
         is_base = members[0]["base"] == name
         if is_base:
-            changes = [_bd_rate(members[0], row) for row in members[1:]]
-            changes = [None if change is None else abs(change) for change in changes]
+            pairs = [(members[0], row) for row in members[1:]]
         else:
-            changes = [_bd_rate(anchors[row["seed"]], row) for row in members if row["seed"] in anchors]
+            pairs = [(anchors[row["seed"]], row) for row in members if row["seed"] in anchors]
+        rates = [_bd_rate(*pair) for pair in pairs]
+        changes = [100 * (row["loss"] / anchor["loss"] - 1) for anchor, row in pairs]
+        if is_base:
+            rates, changes = ([None if x is None else abs(x) for x in some] for some in (rates, changes))
         losses = [row["loss"] for row in members]
         summaries.append(
             Summary(
@@ -242,8 +251,10 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> list[Summary]:
                 seeds=len(members),
                 loss=fmean(losses),
                 loss_spread=_spread(losses),
-                bd_rate=_mean(changes),
-                bd_rate_spread=None if is_base else _spread(changes),
+                loss_change=_mean(changes),
+                loss_change_spread=None if is_base else _spread(changes),
+                bd_rate=_mean(rates),
+                bd_rate_spread=None if is_base else _spread(rates),
                 parameters=members[0]["parameters"],
                 step_seconds=_mean([row["step_seconds"] for row in members]),
                 degree=_mean([row["degree"]["mean"] for row in members]),

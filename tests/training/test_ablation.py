@@ -160,20 +160,24 @@ def test_means_and_spreads_over_seeds():
         row("worse", 0, rate=1.1, loss=1.2),
         row("full", 0),
         row("full", 1),
-        row("full", 2, rate=0.96),
+        row("full", 2, rate=0.96, loss=0.94),
         row("alone", 5, rate=2.0, degree=None),
     ]
     full, alone, worse = summarize(rows)
     assert [s.variant for s in (full, alone, worse)] == ["full", "alone", "worse"]
     assert (worse.seeds, worse.loss, worse.parameters) == (2, pytest.approx(1.3), 7)
     assert worse.loss_spread == pytest.approx(stdev([1.2, 1.4]))
+    assert worse.loss_change == pytest.approx(30)
+    assert worse.loss_change_spread == pytest.approx(stdev([20, 40]))
     # Curves with a constant ratio of their rates.
     assert worse.bd_rate == pytest.approx(20)
     assert worse.bd_rate_spread == pytest.approx(stdev([10, 30]))
     assert worse.step_seconds == pytest.approx(0.15)
     # What chance makes: seeds 1 and 2 against seed 0.
     assert full.bd_rate == pytest.approx((0 + 4) / 2)
-    assert (full.bd_rate_spread, alone.bd_rate, alone.loss_spread) == (None, None, None)
+    assert full.loss_change == pytest.approx((0 + 6) / 2)
+    assert (full.bd_rate_spread, full.loss_change_spread, alone.bd_rate) == (None, None, None)
+    assert (alone.loss_change, alone.loss_spread) == (None, None)
     assert alone.degree is None
 
 
