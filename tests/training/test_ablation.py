@@ -1,5 +1,6 @@
 """Ablations: variant files, complete rows, and their summary against hand-made figures."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -13,8 +14,11 @@ from glic_pyg import GLIC
 from glic_pyg.config import ConfigError, ModelConfig
 from glic_pyg.evaluation.bd import Curve, delta
 from glic_pyg.training.ablation import degree_statistics, load_variant, read_rows, run_row, summarize
+from glic_pyg.training.config import TrainConfig
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "ablation"
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs" / "ablation"
+ROWS = ROOT / "docs" / "ablation"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -195,3 +199,21 @@ def test_a_damaged_row_is_named(tmp_path):
     (tmp_path / "a-0" / "row.json").write_text(json.dumps(row("a", 0))[:-5])
     with pytest.raises(ConfigError, match=r"^Expected a row of an ablation \(got .*row\.json: "):
         read_rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in ROWS.glob("*/row.json")), ids=lambda p: p.name
+)
+def test_a_published_row_is_of_the_variant_as_it_is(folder):
+    """So that it is not trained again."""
+    name, seed = folder.name.rsplit("-", 1)
+    config = load_variant(CONFIGS / f"{name}.yaml").config
+    assert TrainConfig.from_yaml(folder / "config.yaml") == dataclasses.replace(config, seed=int(seed))
+
+
+def test_the_readme_tells_what_the_published_rows_say():
+    table = (ROOT / "README.md").read_text()
+    for s in summarize(read_rows(ROWS)):
+        assert f"| `{s.variant}` | {s.seeds} | {s.loss:.4f} ± {s.loss_spread:.4f} |" in table
+        if s.loss_change_spread is not None:
+            assert f"| {s.loss_change:+.2f} ± {s.loss_change_spread:.2f} | {s.bd_rate:+.2f} ± " in table
