@@ -2,10 +2,12 @@
 
     python tools/bd_rate.py --anchor results/jpeg.json --compare results/glic_nano.json results/webp.json
     python tools/bd_rate.py --anchor kodak/vtm-compressai --compare kodak/glic results/glic_nano.json
+    python tools/bd_rate.py --anchor vtm-9.1 --compare dcae hpcm-base lalic
     python tools/bd_rate.py --paper
 
 A curve is a results file in CompressAI's layout (tools/evaluate.py writes them), or published points by name
-(--list). Where a table of pictures lies beside two files, the mean of the pictures' BD-rates is told too.
+(--list); an anchor's name without a data set means each that has points of it. Where a table of pictures lies
+beside two files, the mean of the pictures' BD-rates is told too.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from glic_pyg import cli
@@ -49,20 +52,31 @@ def main() -> int:
     elif args.anchor is None or not args.compare:
         raise ConfigError("Expected --anchor and --compare, or --paper, or --list (got neither)")
     else:
-        _compare(args)
+        known = anchor_names()
+        datasets = [dataset for dataset in DATASETS if f"{dataset}/{args.anchor}" in known]
+        if not datasets:
+            _compare(args.anchor, args.compare, args)
+        for dataset in datasets:
+            names = [name if _has_place(name) else f"{dataset}/{name}" for name in args.compare]
+            _compare(f"{dataset}/{args.anchor}", names, args)
     return 0
 
 
-def _compare(args: argparse.Namespace) -> None:
+def _has_place(name: str) -> bool:
+    """Return whether a name is a file's or has a data set."""
+    return name.endswith(".json") or "/" in name
+
+
+def _compare(anchor_name: str, names: Sequence[str], args: argparse.Namespace) -> None:
     least, most = args.bpp or (0, math.inf)
     limits = f", {least:g} to {most:g} bpp" if args.bpp else ""
-    print(f"{args.metric} against {args.anchor}, {args.method}{limits}")
-    anchor = _load(args.anchor, args.metric).within(least, most)
-    width = max(map(len, args.compare))
-    for name in args.compare:
+    anchor = _load(anchor_name, args.metric).within(least, most)
+    print(f"{args.metric} against {anchor_name}, {args.method}{limits}")
+    width = max(map(len, names))
+    for name in names:
         result = delta(anchor, _load(name, args.metric).within(least, most), method=args.method)
         line = f"{name:{width}}  {_text(result)}"
-        pictures = _per_picture(args.anchor, name, args)
+        pictures = _per_picture(anchor_name, name, args)
         if pictures:
             mean = statistics.fmean(result.rate for result in pictures)
             line += f"; mean over {len(pictures)} pictures {mean:+.2f} %"

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from glic_pyg.evaluation.anchors import anchor_names, load_anchor
+from glic_pyg.evaluation.anchors import anchor_names, load_anchor, load_paper_table
 from glic_pyg.evaluation.measure import settings_hash
 
 SETTINGS = {"identity": "now"}
@@ -52,6 +52,19 @@ def test_the_mean_over_pictures_is_told_where_there_is_a_table(tool, tmp_path):
     _, out, _ = tool("bd_rate", "--anchor", anchor, "--compare", test)
     assert "BD-rate -35.00 %" in out
     assert out.rstrip().endswith("; mean over 2 pictures -35.00 %")
+
+
+def test_an_anchor_by_its_name_is_taken_in_every_data_set_that_has_it(tool):
+    """The figures are the paper's, of HPCM and LALIC on Tecnick and CLIC."""
+    status, out, _ = tool("bd_rate", "--anchor", "vtm-9.1", "--compare", "hpcm-base", "lalic")
+    assert status == 0
+    heads = [line for line in out.splitlines() if " against " in line]
+    assert heads == [f"psnr-rgb against {dataset}/vtm-9.1, cubic" for dataset in ("tecnick", "clic")]
+    table = {row["method"]: row["bd_rate"] for row in load_paper_table()["rows"]}
+    for dataset in ("tecnick", "clic"):
+        for name, points in {"HPCM": "hpcm-base", "LALIC": "lalic"}.items():
+            (line,) = [line for line in out.splitlines() if line.startswith(f"{dataset}/{points} ")]
+            assert float(line.split()[2]) == pytest.approx(table[name][dataset], abs=0.02)
 
 
 def test_the_papers_table(tool):
