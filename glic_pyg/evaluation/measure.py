@@ -175,8 +175,11 @@ class Table:
             csv.DictWriter(file, list(asdict(row)), lineterminator="\n").writerow(asdict(row))
 
     def rows_of(self, means: Mapping[str, Any]) -> list[Row]:
-        """Return the rows behind `results`, without those of the codec's other settings or weights."""
-        wanted = means["name"], settings_hash(means["settings"])
+        """Return the rows behind `results`, without those of the codec's other settings or weights.
+
+        Results that another tool wrote tell no settings, and have no rows.
+        """
+        wanted = means["name"], settings_hash(means.get("settings", {}))
         return [row for row in self.rows.values() if (row.codec, row.settings) == wanted]
 
 

@@ -53,6 +53,13 @@ def test_the_mean_over_pictures_is_told_where_there_is_a_table(tool, tmp_path):
     assert "BD-rate -35.00 %" in out
     assert out.rstrip().endswith("; mean over 2 pictures -35.00 %")
 
+    # A file of another tool, which tells no settings, has no rows in a table beside it.
+    content = json.loads(test.read_text())
+    del content["settings"]
+    test.write_text(json.dumps(content))
+    status, out, _ = tool("bd_rate", "--anchor", anchor, "--compare", test)
+    assert (status, "mean over" in out) == (0, False)
+
 
 def test_an_anchor_by_its_name_is_taken_in_every_data_set_that_has_it(tool):
     """The figures are the paper's, of HPCM and LALIC on Tecnick and CLIC."""
