@@ -212,8 +212,20 @@ def test_a_published_row_is_of_the_variant_as_it_is(folder):
 
 
 def test_the_readme_tells_what_the_published_rows_say():
+    def told(value: float, spread: float | None, form: str) -> str:
+        return f"{value:{form}}" if spread is None else f"{value:{form}} ± {spread:{form.lstrip('+')}}"
+
     table = (ROOT / "README.md").read_text()
     for s in summarize(read_rows(ROWS)):
-        assert f"| `{s.variant}` | {s.seeds} | {s.loss:.4f} ± {s.loss_spread:.4f} |" in table
-        if s.loss_change_spread is not None:
-            assert f"| {s.loss_change:+.2f} ± {s.loss_change_spread:.2f} | {s.bd_rate:+.2f} ± " in table
+        if s.variant == "full":
+            change = f"chance: {s.loss_change:.2f} | chance: {s.bd_rate:.2f}"
+        else:
+            change = (
+                f"{told(s.loss_change, s.loss_change_spread, '+.2f')} | "
+                f"{told(s.bd_rate, s.bd_rate_spread, '+.2f')}"
+            )
+        degree = "none" if s.degree is None else told(s.degree, s.degree_deviation, ".0f")
+        assert (
+            f"| `{s.variant}` | {s.seeds} | {told(s.loss, s.loss_spread, '.4f')} | {change} | {degree} |"
+            in table
+        )
