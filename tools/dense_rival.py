@@ -86,9 +86,9 @@ class DenseAttention(nn.Module):
         """Aggregate node features `N x C`; the additive `mask` is `G x 64 x 256`."""
         part = self.attention
         heads = part.heads
-        padded = F.pad(part.query(x), (0, 0, 0, 1))
+        padded = F.pad(_plain(part.query, x), (0, 0, 0, 1))
         query = padded[groups.node].unflatten(-1, (heads, -1)).transpose(1, 2)
-        padded = F.pad(part.key_value(x), (0, 0, 0, 1))
+        padded = F.pad(_plain(part.key_value, x), (0, 0, 0, 1))
         key, value = padded[groups.candidate].unflatten(-1, (2, heads, -1)).unbind(2)
         key, value = key.transpose(1, 2), value.transpose(1, 2)
         scale = part.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()[:, None, None]
@@ -96,7 +96,7 @@ class DenseAttention(nn.Module):
         bias = part.position_bias()[self.row].T.view(heads, *mask.shape[1:])
         scores = scores + bias + mask[:, None]
         out = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
-        return part.output(out[groups.group, groups.slot])
+        return _plain(part.output, out[groups.group, groups.slot])
 
 
 class DenseLayer(nn.Module):
@@ -150,3 +150,7 @@ class DenseStage(nn.Module):
             mask = torch.where(keep, 0.0, MASKED).view_as(similarity)
             graphs.append((groups, mask))
         return graphs
+
+
+def _plain(layer: nn.Linear, x: Tensor) -> Tensor:
+    return F.linear(x, layer.weight, layer.bias)

@@ -8,6 +8,7 @@ from compressai.layers import CheckerboardMaskedConv2d, sequential_channel_ramp
 from torch import Tensor, nn
 
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward
+from glic_pyg.nn.pointwise import PointwiseConv2d
 from glic_pyg.threads import map_in_threads
 
 POSITIONS_AT_ONCE = 128
@@ -24,7 +25,7 @@ class PointwiseBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, ratio: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1)
+        self.conv = PointwiseConv2d(in_channels, out_channels)
         self.ffn = GatedFeedForward(out_channels, ratio=ratio)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from glic_pyg.entropy.context import PointwiseBlock, PointwiseNet
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
+from glic_pyg.nn.pointwise import linear
 from glic_pyg.threads import map_in_threads
 
 PEAK = 255
@@ -132,7 +133,7 @@ class ExactConv2d(nn.Module):
         over = 1 if self.pointwise else (2, 3) if self.groups > 1 else (1, 2, 3)
         x, step = _quantized(x, over, PEAK)
         if self.pointwise:
-            y = F.linear(x.movedim(1, -1), self.weight.flatten(1)).movedim(-1, 1)
+            y = linear(x.movedim(1, -1), self.weight.flatten(1)).movedim(-1, 1)
         else:
             y = F.conv2d(x, self.weight, None, self.stride, self.padding, groups=self.groups)
         y = y.mul_(step).mul_(self.step[:, None, None])

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glic_pyg.nn.kernels.feed_forward import bands, normed_feed_forward
+from glic_pyg.nn.pointwise import PointwiseConv2d
 
 HALO = 2  # rows that the depthwise 5x5 convolution reads beyond its own
 
@@ -51,11 +52,11 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         hidden = 2 * ratio * channels
         self.norm = LayerNorm2d(channels, eps)
-        self.project_in = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.project_in = PointwiseConv2d(channels, hidden, bias=False)
         self.depthwise = (
             nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False) if depthwise else None
         )
-        self.project_out = nn.Conv2d(ratio * channels, channels, 1, bias=False)
+        self.project_out = PointwiseConv2d(ratio * channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to the same shape."""
@@ -105,10 +106,10 @@ class ConvBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, ratio: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, in_channels, 1)
+        self.conv1 = PointwiseConv2d(in_channels, in_channels)
         self.depthwise = nn.Conv2d(in_channels, in_channels, 5, padding=2, groups=in_channels)
-        self.conv2 = nn.Conv2d(in_channels, out_channels, 1)
-        self.adaptor = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.conv2 = PointwiseConv2d(in_channels, out_channels)
+        self.adaptor = PointwiseConv2d(in_channels, out_channels) if in_channels != out_channels else None
         self.ffn = GatedFeedForward(out_channels, ratio=ratio)
 
     def forward(self, x: Tensor) -> Tensor:

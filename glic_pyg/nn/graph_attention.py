@@ -13,6 +13,7 @@ from torch_geometric.utils import softmax
 from glic_pyg.graph.candidates import Candidates
 from glic_pyg.nn.kernels.csr_attention import csr_attention
 from glic_pyg.nn.kernels.window_attention import window_attention
+from glic_pyg.nn.pointwise import Linear
 from glic_pyg.nn.position_bias import PositionBias, table_row
 
 Backend = Literal["reference", "csr", "windows"]
@@ -55,9 +56,9 @@ class GraphAttention(MessagePassing):
             raise ValueError(f"Expected backend to be one of {', '.join(BACKENDS)} (got {backend})")
         self.heads = heads
         self.backend = backend
-        self.query = nn.Linear(channels, channels)
-        self.key_value = nn.Linear(channels, 2 * channels)
-        self.output = nn.Linear(channels, channels)
+        self.query = Linear(channels, channels)
+        self.key_value = Linear(channels, 2 * channels)
+        self.output = Linear(channels, channels)
         self.logit_scale = nn.Parameter(torch.full((heads,), math.log(10)))
         self.position_bias = PositionBias(heads=heads, hidden=position_hidden)
 

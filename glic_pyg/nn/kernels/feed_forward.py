@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from glic_pyg.nn.pointwise import linear
+
 FEATURES_AT_ONCE = 1_500_000
 
 
@@ -42,28 +44,20 @@ def normed_feed_forward(
     """
     x = x.contiguous()
     out = torch.empty_like(x)
-    channels = x.shape[3:]
-
     halo = 0 if depthwise is None else 1
+    beyond = x.new_zeros(halo, x.size(2), len(project_in))
     for picture, result in zip(x, out, strict=True):
-        height, width, _ = picture.shape
-        last = None
+        height, width, channels = picture.shape
+        hidden = beyond
         for top, bottom in bands(height, width, len(project_in)):
-            hidden = x.new_zeros(bottom - top + 2 * halo, width, len(project_in))
-            first = top - halo
-            if last is not None:  # the band before has computed its last rows already
-                hidden[: 2 * halo] = last[len(last) - 2 * halo :]
-                first = top + halo
-            first = max(0, first)
-            rows = F.layer_norm(picture[first : bottom + halo], channels, norm_weight, norm_bias, eps)
-            inside = hidden[first - top + halo :][: len(rows)]
-            torch.mm(rows.view(-1, x.size(3)), project_in.T, out=inside.view(-1, len(project_in)))
-            last = hidden
-            a, b = _mix(hidden, depthwise).view(-1, len(project_in)).chunk(2, dim=1)
-            torch.addmm(
-                picture[top:bottom].view(-1, x.size(3)), F.gelu(a).mul_(b), project_out.T,
-                out=result[top:bottom].view(-1, x.size(3)),
-            )  # fmt: skip
+            # The band before has computed this one's first rows.
+            known, first = (hidden[len(hidden) - 2 * halo :], top + halo) if top else (beyond, 0)
+            rows = F.layer_norm(picture[first : bottom + halo], (channels,), norm_weight, norm_bias, eps)
+            hidden = linear(rows, project_in)
+            if halo:
+                hidden = torch.cat([known, hidden, *([beyond] if bottom == height else [])])
+            a, b = _mix(hidden, depthwise).chunk(2, dim=-1)
+            torch.add(picture[top:bottom], linear(F.gelu(a).mul_(b), project_out), out=result[top:bottom])
     return out
 
 

@@ -1,0 +1,62 @@
+"""Linear maps of many rows, by oneDNN on the CPU.
+
+torch has two libraries for them. MKL leaves AVX-512 alone on AMD's processors and takes twice as long there;
+it gets what is a linear layer, or a convolution on one thread. Convolutions of 16 pictures go to oneDNN.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAST_ROWS = 256  # fewer are faster by MKL where they are short
+PICTURES = range(16, 65)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return `F.linear` of the same arguments, up to rounding.
+
+    Many rows, if their number can be divided so, become the positions of 16 to 64 pictures.
+
+    Args:
+        x: `... x C`.
+        weight: `C' x C`.
+        bias: `C'`.
+
+    Returns:
+        `... x C'`.
+    """
+    count = x[..., 0].numel()
+    pictures = next((n for n in PICTURES if count % n == 0), None)
+    if x.device.type != "cpu" or count < LEAST_ROWS or pictures is None:
+        return F.linear(x, weight, bias)
+    maps = x.reshape(pictures, -1, 1, x.size(-1)).movedim(-1, 1)
+    return F.conv2d(maps, weight[..., None, None], bias).movedim(1, -1).reshape(*x.shape[:-1], -1)
+
+
+class Linear(nn.Linear):
+    """A linear layer, by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `... x C` to `... x C'`."""
+        return linear(x, self.weight, self.bias)
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """A 1x1 convolution, by `linear` where channels are last.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        bias: Whether to add one.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `B x C x H x W` to `B x C' x H x W`."""
+        rows = x.movedim(1, -1)
+        if not rows.is_contiguous():
+            return super().forward(x)
+        return linear(rows, self.weight.flatten(1), self.bias).movedim(-1, 1)

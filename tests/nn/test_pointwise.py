@@ -1,0 +1,45 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from glic_pyg.nn.pointwise import PointwiseConv2d, linear
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("rows", "by_onednn"),
+    [((0,), False), ((1,), False), ((255,), False), ((509,), False), ((4, 16, 16), True), ((2, 5, 27), True)],
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_as_in_double_precision_whoever_computes_it(rows, by_onednn, bias):
+    x = torch.randn(*rows, 24, requires_grad=True)
+    weight = torch.randn(40, 24, requires_grad=True)
+    bias = torch.randn(40, requires_grad=True) if bias else None
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    with torch.profiler.profile() as profile:
+        y = linear(*inputs)
+    assert ("aten::mkldnn_convolution" in {event.key for event in profile.key_averages()}) == by_onednn
+    expected = F.linear(*(value.double() for value in inputs))
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+
+    slope = torch.randn_like(y)
+    found = torch.autograd.grad(y, inputs, slope)
+    exact = torch.autograd.grad(expected, inputs, slope.double())
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_a_convolution_in_any_memory_format(memory_format):
+    convolution = PointwiseConv2d(24, 40)
+    x = torch.randn(2, 24, 16, 20)
+    expected = F.conv2d(x.double(), convolution.weight.double(), convolution.bias.double())
+    y = convolution(x.contiguous(memory_format=memory_format))
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+    assert y.is_contiguous(memory_format=memory_format)
