@@ -43,14 +43,19 @@ TINY = 1e-20
 
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """Keep torch from computing convolutions with fewer bits, or by transforms that leave the integers."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    """Keep torch from computing with fewer bits, or convolutions by transforms that leave the integers."""
+    backends = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.cuda.matmul)
+    precisions = [backend.fp32_precision for backend in backends]
+    cudnn = torch.backends.cudnn.enabled
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+    torch.backends.cudnn.enabled = False
     try:
-        with torch.backends.cudnn.flags(enabled=False):
-            yield
+        yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.enabled = cudnn
+        for backend, precision in zip(backends, precisions, strict=True):
+            backend.fp32_precision = precision
 
 
 @singledispatch

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -172,15 +173,31 @@ def test_what_has_no_exact_counterpart():
         exact(GatedFeedForward(4, ratio=1, depthwise=True))
 
 
-def test_fewer_bits_are_not_allowed_within():
-    torch.set_float32_matmul_precision("medium")
+@pytest.mark.parametrize(
+    ("set_to", "usual"),
+    [
+        (torch.set_float32_matmul_precision, ("medium", "highest")),
+        (partial(setattr, torch.backends, "fp32_precision"), ("bf16", "none")),
+    ],
+)
+def test_fewer_bits_are_not_allowed_within(set_to, usual):
+    backends = torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.cuda.matmul
+    at_first = [backend.fp32_precision for backend in backends]
+    fewer_bits, all_bits = usual
+    set_to(fewer_bits)
     try:
+        fewer = [backend.fp32_precision for backend in backends]
+        assert "bf16" in fewer
         with exact_arithmetic():
-            assert torch.get_float32_matmul_precision() == "highest"
+            assert [backend.fp32_precision for backend in backends] == ["ieee"] * 3
             assert not torch.backends.cudnn.enabled
-        assert torch.get_float32_matmul_precision() == "medium"
+        assert [backend.fp32_precision for backend in backends] == fewer
+        assert torch.backends.cudnn.enabled
     finally:
-        torch.set_float32_matmul_precision("highest")
+        set_to(all_bits)
+        for backend, precision in zip(backends, at_first, strict=True):
+            backend.fp32_precision = precision
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 @torch.no_grad()
