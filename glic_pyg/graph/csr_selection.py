@@ -39,11 +39,12 @@ def _bisect(similarity, group, slot, quota, threshold, degree):
     num_candidates = similarity.shape[2]
     for i in numba.prange(len(group)):
         row = similarity[group[i], slot[i]]
-        total, low = np.float32(0), row[0]
+        # In float64, so that the order, which is the compiler's choice, is not seen in the rounded mean.
+        total, low = np.float64(0), row[0]
         for k in range(num_candidates):
-            total += row[k]
+            total += np.float64(row[k])
             low = min(low, row[k])
-        t, high = total / np.float32(num_candidates), np.float32(1)
+        t, high = np.float32(total / num_candidates), np.float32(1)
         for _ in range(BISECTIONS):
             above = np.int32(0)
             for k in range(num_candidates):

@@ -1,5 +1,10 @@
 """The compiled selection keeps the same edges as the plain one."""
 
+import os
+import subprocess
+import sys
+from functools import partial
+
 import pytest
 import torch
 
@@ -63,3 +68,25 @@ def test_graphs_are_the_same(size, monkeypatch):
         assert torch.equal(graph.edge_index.as_tensor(), other.edge_index.as_tensor())
         assert torch.equal(graph.offset, other.offset)
         torch.testing.assert_close(graph.similarity.double(), other.similarity, rtol=0, atol=1e-6)
+
+
+THRESHOLDS = """
+import hashlib
+import numpy as np
+from glic_pyg.graph.csr_selection import _bisect
+
+similarity = np.random.default_rng(0).random((64, 64, 256), dtype=np.float32)
+node = np.arange(64 * 64)
+threshold, degree = np.empty(len(node), np.float32), np.empty(len(node), np.int64)
+_bisect(similarity, node // 64, node % 64, np.full(len(node), 16.0, np.float32), threshold, degree)
+print(hashlib.sha256(threshold).hexdigest())
+"""
+
+
+def test_thresholds_are_the_same_whether_just_compiled_or_from_the_cache(tmp_path):
+    """The compiler does not always add in the same order."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    run = partial(subprocess.check_output, [sys.executable, "-c", THRESHOLDS], env=environment)
+    compiled = run()
+    assert list(tmp_path.rglob("*.nbi"))
+    assert run() == compiled
