@@ -22,7 +22,6 @@ from glic_pyg.training.config import TrainConfig
 
 PACKAGES = (
     "glic_pyg",
-    "torch",
     "lightning",
     "torch-geometric",
     "torch-cluster",
@@ -114,6 +113,8 @@ def describe_session() -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        # torch tells its build (+cpu, +cu130) here; its metadata does not always.
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
+        | {name: version(name) for name in PACKAGES},
         "git": {"commit": git("rev-parse", "HEAD"), "changed": git("status", "--porcelain", "--", ".")},
     }

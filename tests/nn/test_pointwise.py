@@ -5,14 +5,6 @@ import torch.nn.functional as F
 from glic_pyg.nn.pointwise import PointwiseConv2d, linear
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize(
     ("rows", "by_onednn"),
     [((0,), False), ((1,), False), ((255,), False), ((509,), False), ((4, 16, 16), True), ((2, 5, 27), True)],
