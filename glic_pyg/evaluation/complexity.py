@@ -152,5 +152,5 @@ def _status(name: str) -> int:
 
 @register_flop_formula(torch.ops.glic_pyg.csr_attention)
 def _(query: Any, key_value: Any, scale: Any, bias: Any, row: Any, *_: Any, **__: Any) -> int:
-    edges, (_, heads, dims) = row[0], query
+    edges, (_, dims, heads) = row[0], query
     return 4 * edges * heads * dims

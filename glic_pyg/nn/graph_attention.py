@@ -13,7 +13,7 @@ from torch_geometric.utils import softmax
 from glic_pyg.graph.candidates import Candidates
 from glic_pyg.nn.kernels.csr_attention import csr_attention
 from glic_pyg.nn.kernels.window_attention import window_attention
-from glic_pyg.nn.pointwise import Linear
+from glic_pyg.nn.pointwise import Linear, linear
 from glic_pyg.nn.position_bias import PositionBias, table_row
 
 Backend = Literal["reference", "csr", "windows"]
@@ -80,51 +80,61 @@ class GraphAttention(MessagePassing):
             ValueError: a backend is demanded for what it cannot take.
         """
         num_nodes = x.size(0)
-        key_value = self.key_value(x).view(num_nodes, 2, self.heads, -1)
         scale, bias = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp(), self.position_bias()
-        backend = self._choose(key_value, edge_index, candidates)
+        shared = {"size": (num_nodes + 1, num_nodes), "bias": bias, "row": table_row(offset)}
+        backend = self._choose(x, edge_index, candidates)
         self.fuse = backend == "csr"
         if self.fuse:
-            # The zero node at the end, and heads side by side, as the kernel wants them; the first copy goes.
-            key_value = key_value.transpose(2, 3)
-            key_value = torch.cat([key_value, key_value.new_zeros(1, *key_value.shape[1:])])
-        query = self.query(x).view(num_nodes, self.heads, -1)
-        if backend == "windows":
-            out = window_attention(query, key_value, scale, bias, edge_index, offset, candidates)
-            return self.output(out.flatten(1))
-        shared = {"size": (num_nodes + 1, num_nodes), "bias": bias, "row": table_row(offset)}
-        if self.fuse:
+            key_value = self._heads_last(self.key_value, x)
             out = self.propagate(
                 edge_index,
-                query=query,
-                key_value=key_value,
+                query=self._heads_last(self.query, x).squeeze(1),
+                key_value=torch.cat([key_value, key_value.new_zeros(1, *key_value.shape[1:])]),
                 scale=scale,
                 order=torch.arange(num_nodes) if candidates is None else candidates.order,
                 **shared,
             )
-        else:
-            key, value = F.pad(key_value, (0, 0, 0, 0, 0, 0, 0, 1)).unbind(dim=1)
-            out = self.propagate(
-                edge_index,
-                query=(None, F.normalize(query, dim=-1) * scale[:, None]),
-                key=(F.normalize(key, dim=-1), None),
-                value=(value, None),
-                **shared,
-            )
+            weight = self._reordered(self.output.weight.T).T
+            return linear(out.flatten(1), weight, self.output.bias)
+        query = self.query(x).view(num_nodes, self.heads, -1)
+        key_value = self.key_value(x).view(num_nodes, 2, self.heads, -1)
+        if backend == "windows":
+            out = window_attention(query, key_value, scale, bias, edge_index, offset, candidates)
+            return self.output(out.flatten(1))
+        key, value = F.pad(key_value, (0, 0, 0, 0, 0, 0, 0, 1)).unbind(dim=1)
+        out = self.propagate(
+            edge_index,
+            query=(None, F.normalize(query, dim=-1) * scale[:, None]),
+            key=(F.normalize(key, dim=-1), None),
+            value=(value, None),
+            **shared,
+        )
         return self.output(out.flatten(1))
 
-    def _choose(self, feature: Tensor, edge_index: EdgeIndex, candidates: Candidates | None) -> Backend:
+    def _heads_last(self, layer: Linear, x: Tensor) -> Tensor:
+        """Apply a layer whose weights, not features, were put in order: `N x parts x D x heads`."""
+        features = linear(x, self._reordered(layer.weight), self._reordered(layer.bias))
+        return features.unflatten(1, (-1, x.size(1) // self.heads, self.heads))
+
+    def _reordered(self, parameter: Tensor) -> Tensor:
+        """Order the channels of the first axis by those of a head first, then by head."""
+        per_head = self.output.in_features // self.heads
+        return parameter.unflatten(0, (-1, self.heads, per_head)).transpose(1, 2).flatten(0, 2)
+
+    def _choose(self, x: Tensor, edge_index: EdgeIndex, candidates: Candidates | None) -> Backend:
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         by_target = isinstance(edge_index, EdgeIndex) and edge_index.is_sorted_by_col
-        fusible = feature.device.type == "cpu" and feature.dtype == torch.float32 and by_target
+        fusible = device == "cpu" and dtype == torch.float32 and by_target
         if self.backend is None:
             if fusible:
                 return "csr"
-            return "windows" if feature.device.type == "cuda" and candidates is not None else "reference"
+            return "windows" if device == "cuda" and candidates is not None else "reference"
         if self.backend == "csr" and not fusible:
             order = "sorted" if by_target else "not sorted"
             raise ValueError(
                 "Expected float32 nodes on the CPU and an EdgeIndex sorted by target for backend csr "
-                f"(got {feature.dtype} on {feature.device}, {order})"
+                f"(got {dtype} on {x.device}, {order})"
             )
         if self.backend == "windows" and candidates is None:
             raise ValueError("Expected the candidates of the edges for backend windows (got none)")

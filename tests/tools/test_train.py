@@ -126,7 +126,7 @@ def test_killed_run_continues_as_if_never_stopped(setting):
     [
         ({"batch": 3}, [], "error: Unknown key 'batch'; did you mean 'batch_size'?"),
         ({"model": "tiny.yml"}, [], "error: Expected model to be a YAML file or a mapping (got tiny.yml)"),
-        ({"batch_size": "x"}, [], 'error: Parser key "batch_size": Expected a <class \'int\'>. Got value: x'),
+        ({"batch_size": "x"}, [], "error: Parser key \"batch_size\": Expected a <class 'int'>. Got value: x"),
         ({}, ["--batchsize", "3"], "error: Unknown flag '--batchsize'; did you mean '--batch-size'?"),
         ({}, ["--steps", "0"], "error: Expected steps to be at least 1 (got 0)"),
         ({}, ["-d", "elsewhere"], "error: Expected a folder of pictures (got elsewhere)"),

@@ -62,4 +62,3 @@ def test_impossible_values_are_refused(name, value, message):
 def test_rates_are_given_by_a_cosine_or_by_milestones():
     with pytest.raises(ConfigError, match=r"final_learning_rate or rates at milestones \(got both\)"):
         TrainConfig(steps=9, final_learning_rate=1e-5, milestones=(Milestone(at=2, learning_rate=1e-5),))
-

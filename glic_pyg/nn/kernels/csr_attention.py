@@ -1,9 +1,10 @@
 """Cosine attention over the edges of a graph in one pass per target node, on the CPU.
 
 Neither direction makes a tensor of size edges x channels. The forward pass keeps one
-log-sum-exp per node and head, from which the backward pass rebuilds the attention weights.
+pair of numbers per node and head, from which the backward pass rebuilds the attention weights.
 """
 
+import math
 from typing import Any
 
 import numba
@@ -11,12 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glic_pyg.nn.kernels.simd import load, maximum, store, zeros
+from glic_pyg.nn.kernels.simd import (
+    below,
+    floor,
+    fold,
+    full,
+    load,
+    maximum,
+    power_of_two,
+    repeat,
+    square_root,
+    store,
+    zeros,
+)
 from glic_pyg.threads import use_torch_threads
 
-LOG2E = np.float32(1.4426950408889634)
-LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-LEAST_NORM = np.float32(1e-12)  # as torch.nn.functional.normalize has it
+LOG2E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
+LEAST_NORM = 1e-12  # as torch.nn.functional.normalize has it
+WIDEST = 16  # float32 in the widest vector register, of AVX-512
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # sums in any order; infinities keep their meaning
 
 
@@ -35,10 +48,11 @@ def csr_attention(
         a_ij = scale * cos(q_i, k_j) + bias[row_ij]
         out_i = sum_j softmax_j(a_ij) v_j
 
+    Heads lie side by side in all features, so that one vector instruction serves them all.
+
     Args:
-        query: `N x heads x D`, float32, on the CPU.
-        key_value: Keys and values of the sources, `S x 2 x D x heads`: with the heads side by side, so
-            that one vector instruction serves them all.
+        query: `N x D x heads`, float32, on the CPU.
+        key_value: Keys and values of the sources, `S x 2 x D x heads`.
         scale: `heads`.
         bias: `R x heads`.
         row: Row of `bias` for each edge, `E`, int16.
@@ -48,7 +62,7 @@ def csr_attention(
             targets that share sources follow each other: these are then found in the processor's caches.
 
     Returns:
-        `N x heads x D`; zero for a target without edges.
+        `N x D x heads`; zero for a target without edges.
     """
     return _csr_attention(query, key_value, scale, bias, row, indptr, source, order)[0]
 
@@ -65,15 +79,16 @@ def _csr_attention(
     order: Tensor,
 ) -> tuple[Tensor, Tensor]:
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    log_sum = query.new_zeros(query.shape[:2])  # stays so for a target without edges
-    arrays = _arrays(query, key_value, scale, bias, row, indptr, source, order, out, log_sum)
-    _forward(_lanes(query), *arrays, use_torch_threads())
-    return out, log_sum
+    statistics = query.new_zeros(len(query), 2, query.size(2))  # unused for a target without edges
+    arrays = _arrays(query, key_value, scale, bias, row, indptr, source, order, out, statistics)
+    _forward(*_vectors(query), *arrays, use_torch_threads())
+    return out, statistics
 
 
 @_csr_attention.register_fake
 def _(query: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(query, memory_format=torch.contiguous_format), query.new_empty(query.shape[:2])
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    return out, query.new_empty(len(query), 2, query.size(2))
 
 
 @torch.library.custom_op("glic_pyg::csr_attention_backward", mutates_args=(), device_types="cpu")
@@ -88,14 +103,14 @@ def _csr_attention_backward(
     source: Tensor,
     order: Tensor,
     out: Tensor,
-    log_sum: Tensor,
+    statistics: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     threads = use_torch_threads()
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     grad_key_value, grad_scale, grad_bias = (x.new_zeros(threads, *x.shape) for x in (key_value, scale, bias))
-    arrays = _arrays(query, key_value, scale, bias, row, indptr, source, order, out, log_sum, grad_out)
+    arrays = _arrays(query, key_value, scale, bias, row, indptr, source, order, out, statistics, grad_out)
     gradients = _arrays(grad_query, grad_key_value, grad_scale, grad_bias)
-    _backward(_lanes(query), *arrays, *gradients, threads)
+    _backward(*_vectors(query), *arrays, *gradients, threads)
     # A copy: an operator's outputs must not share memory with what else lives on.
     return grad_query, grad_key_value[0].clone(), grad_scale.sum(0), grad_bias.sum(0)
 
@@ -119,52 +134,78 @@ def _differentiate(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None
 _csr_attention.register_autograd(_differentiate, setup_context=_save)
 
 
-def _lanes(query: Tensor) -> tuple[np.float32, ...]:
-    """Tell compiled code the number of heads by its arguments' types: a tuple with one entry for each."""
-    return (np.float32(0),) * query.size(1)
+def _vectors(query: Tensor) -> tuple[tuple[np.float32, ...], tuple[np.float32, ...]]:
+    """Tell compiled code by its arguments' types, tuples, how long vectors are.
+
+    Returns:
+        `lanes`, with one number per head, and `wide`, with those of several channels side by side: of as many
+        channels as fill at most `WIDEST` numbers and divide the channels of a head.
+    """
+    _, dims, heads = query.shape
+    lanes = (np.float32(0),) * heads
+    return lanes, lanes * math.gcd(dims, max(1, WIDEST // heads))
 
 
 def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
     return tuple(t.detach().contiguous().numpy() for t in tensors)
 
 
-@numba.njit(fastmath=FAST)
-def _exponential(x, bits, power):
-    """Replace x, all at most 0, by its exponential, accurate to about 1e-7; bits and power share memory."""
-    for i in range(x.size):
-        y = max(x[i], np.float32(-87.0))
-        n = np.floor(y * LOG2E + np.float32(0.5))
-        r = y - n * LN2_HIGH - n * LN2_LOW
-        p = np.float32(1.9875691500e-4)
-        p = p * r + np.float32(1.3981999507e-3)
-        p = p * r + np.float32(8.3334519073e-3)
-        p = p * r + np.float32(4.1665795894e-2)
-        p = p * r + np.float32(1.6666665459e-1)
-        p = p * r + np.float32(5.0000001201e-1)
-        x[i] = (p * r * r + r) + np.float32(1.0)
-        bits[i] = (np.int32(n) + np.int32(127)) << np.int32(23)
-    for i in range(x.size):
-        x[i] *= power[i]  # 2 ** n
+# `lanes` and `wide` are tuples with as many entries as vectors have numbers (see `_vectors`), `size` is the
+# number of a node's features, `at` the place where they begin in an array. No views are made per node:
+# they would be counted, atomically by all threads.
 
 
 @numba.njit(fastmath=FAST)
-def _inverse_norm(x):
-    total = np.float32(0)
-    for c in range(x.size):
-        total += x[c] * x[c]
-    return np.float32(1) / max(np.sqrt(total), LEAST_NORM)
+def _exponential(lanes, x):
+    """Return the exponential of numbers of at most 0, accurate to about 1e-7."""
+    y = maximum(x, full(lanes, -87.0))
+    n = floor(y * LOG2E + 0.5)
+    r = y - n * LN2_HIGH - n * LN2_LOW
+    p = 1.9875691500e-4 * r + 1.3981999507e-3
+    p = p * r + 8.3334519073e-3
+    p = p * r + 4.1665795894e-2
+    p = p * r + 1.6666665459e-1
+    p = p * r + 5.0000001201e-1
+    return (p * r * r + r + 1.0) * power_of_two(n)
 
 
 @numba.njit(fastmath=FAST)
-def _through_norm(grad, x, inverse):
-    """Turn the gradient of x * inverse, the normalised x, into that of x."""
-    along = np.float32(0)
-    if inverse < np.float32(1) / LEAST_NORM:
-        for c in range(x.size):
-            along += grad[c] * x[c]
-    along *= inverse * inverse
-    for c in range(x.size):
-        grad[c] = (grad[c] - along * x[c]) * inverse
+def _exponentials(lanes, wide, x, count, top):
+    """Replace the logits of edges by their exponentials relative to a top per head, and return the sums."""
+    heads, tops, total = len(lanes), repeat(wide, top), zeros(wide)
+    for e in range(count, count + len(wide) // heads - 1):
+        store(x, e * heads, full(lanes, -np.inf))
+    for place in range(0, count * heads, len(wide)):
+        exponential = _exponential(wide, load(wide, x, place) - tops)
+        store(x, place, exponential)
+        total = total + exponential
+    return fold(lanes, total)
+
+
+@numba.njit(fastmath=FAST)
+def _dot(lanes, wide, x, y, at, size):
+    """Return the dot product per head of a node's features in two arrays."""
+    total = zeros(wide)
+    for i in range(at, at + size, len(wide)):
+        total = total + load(wide, x, i) * load(wide, y, i)
+    return fold(lanes, total)
+
+
+@numba.njit(fastmath=FAST)
+def _inverse_norm(lanes, wide, x, at, size):
+    """Return the inverse of the norm per head of a node's features."""
+    norm = square_root(_dot(lanes, wide, x, x, at, size))
+    return 1.0 / maximum(norm, full(lanes, LEAST_NORM))
+
+
+@numba.njit(fastmath=FAST)
+def _through_norm(lanes, wide, grad, x, at, size, inverse):
+    """Turn the gradient of the normalised features of a node into that of the features."""
+    slope = below(inverse, full(lanes, 1.0 / LEAST_NORM))  # shorter ones are divided by a constant
+    along = repeat(wide, _dot(lanes, wide, grad, x, at, size) * slope * slope)
+    factor = repeat(wide, inverse)
+    for i in range(at, at + size, len(wide)):
+        store(grad, i, (load(wide, grad, i) - along * load(wide, x, i)) * factor)
 
 
 @numba.njit(fastmath=FAST)
@@ -188,225 +229,206 @@ def _largest_degree(indptr):
     return most
 
 
+@numba.njit(parallel=True, cache=True, fastmath=FAST)
+def _inverse_norms(lanes, wide, key_value, size, out):
+    for j in numba.prange(len(key_value)):
+        store(out, j * len(lanes), _inverse_norm(lanes, wide, key_value, 2 * j * size, size))
+
+
 KEY, VALUE = 0, 1
 
-# Vectors hold one number per head, `lanes` is a tuple of as many entries. Sums over edges take 4 edges at a
-# time: these read what they share once.
-
-
-@numba.njit(parallel=True, cache=True, fastmath=FAST)
-def _inverse_norms(key_value, out):
-    heads, dims = key_value.shape[3], key_value.shape[2]
-    for j in numba.prange(len(key_value)):
-        for h in range(heads):
-            out[j, h] = 0
-        for c in range(dims):
-            for h in range(heads):
-                out[j, h] += key_value[j, KEY, c, h] ** 2
-        for h in range(heads):
-            out[j, h] = np.float32(1) / max(np.sqrt(out[j, h]), LEAST_NORM)
+# The next three work on the edges of a node, from `first` on, 4 at a time, which read what they share once.
 
 
 @numba.njit(fastmath=FAST)
-def _dots(lanes, x, key_value, part, nodes, out):
-    """Set out[e] to the dot products per head of x with a part of nodes[e], `KEY` or `VALUE`."""
-    heads, size = len(lanes), x.size
-    whole = len(nodes) // 4 * 4
+def _dots(lanes, wide, x, at, size, key_value, part, source, first, count, out):
+    """Set out to the dot products per head of a node's features and the sources' parts, `KEY` or `VALUE`."""
+    heads, whole = len(lanes), count // 4 * 4
     for e in range(0, whole, 4):
-        at_a, at_b = (2 * nodes[e] + part) * size, (2 * nodes[e + 1] + part) * size
-        at_c, at_d = (2 * nodes[e + 2] + part) * size, (2 * nodes[e + 3] + part) * size
-        a, b, c, d = zeros(lanes), zeros(lanes), zeros(lanes), zeros(lanes)
-        for i in range(0, size, heads):
-            shared = load(lanes, x, i)
-            a = a + shared * load(lanes, key_value, at_a + i)
-            b = b + shared * load(lanes, key_value, at_b + i)
-            c = c + shared * load(lanes, key_value, at_c + i)
-            d = d + shared * load(lanes, key_value, at_d + i)
-        store(out, e * heads, a)
-        store(out, (e + 1) * heads, b)
-        store(out, (e + 2) * heads, c)
-        store(out, (e + 3) * heads, d)
-    for e in range(whole, len(nodes)):
-        dot = zeros(lanes)
-        at = (2 * nodes[e] + part) * size
-        for i in range(0, size, heads):
-            dot = dot + load(lanes, x, i) * load(lanes, key_value, at + i)
-        store(out, e * heads, dot)
+        at_a, at_b = (2 * source[first + e] + part) * size, (2 * source[first + e + 1] + part) * size
+        at_c, at_d = (2 * source[first + e + 2] + part) * size, (2 * source[first + e + 3] + part) * size
+        a, b, c, d = zeros(wide), zeros(wide), zeros(wide), zeros(wide)
+        for i in range(0, size, len(wide)):
+            shared = load(wide, x, at + i)
+            a = a + shared * load(wide, key_value, at_a + i)
+            b = b + shared * load(wide, key_value, at_b + i)
+            c = c + shared * load(wide, key_value, at_c + i)
+            d = d + shared * load(wide, key_value, at_d + i)
+        store(out, e * heads, fold(lanes, a))
+        store(out, (e + 1) * heads, fold(lanes, b))
+        store(out, (e + 2) * heads, fold(lanes, c))
+        store(out, (e + 3) * heads, fold(lanes, d))
+    for e in range(whole, count):
+        dot = zeros(wide)
+        at_a = (2 * source[first + e] + part) * size
+        for i in range(0, size, len(wide)):
+            dot = dot + load(wide, x, at + i) * load(wide, key_value, at_a + i)
+        store(out, e * heads, fold(lanes, dot))
 
 
 @numba.njit(fastmath=FAST)
-def _add_weighted(lanes, weight, key_value, part, nodes, out):
-    """Add a part of nodes[e], `KEY` or `VALUE`, times weight[e] to out."""
-    heads, size = len(lanes), out.size
-    whole = len(nodes) // 4 * 4
+def _weighted_sum(lanes, wide, weight, key_value, part, source, first, count, out, at, size):
+    """Set a node's features in out to the weighted sum of the sources' parts, `KEY` or `VALUE`."""
+    heads, whole = len(lanes), count // 4 * 4
+    for i in range(at, at + size, len(wide)):
+        store(out, i, zeros(wide))
     for e in range(0, whole, 4):
-        at_a, at_b = (2 * nodes[e] + part) * size, (2 * nodes[e + 1] + part) * size
-        at_c, at_d = (2 * nodes[e + 2] + part) * size, (2 * nodes[e + 3] + part) * size
-        a, b = load(lanes, weight, e * heads), load(lanes, weight, (e + 1) * heads)
-        c, d = load(lanes, weight, (e + 2) * heads), load(lanes, weight, (e + 3) * heads)
-        for i in range(0, size, heads):
-            near = a * load(lanes, key_value, at_a + i) + b * load(lanes, key_value, at_b + i)
-            far = c * load(lanes, key_value, at_c + i) + d * load(lanes, key_value, at_d + i)
-            store(out, i, load(lanes, out, i) + (near + far))
-    for e in range(whole, len(nodes)):
-        factor = load(lanes, weight, e * heads)
-        at = (2 * nodes[e] + part) * size
-        for i in range(0, size, heads):
-            store(out, i, load(lanes, out, i) + factor * load(lanes, key_value, at + i))
+        at_a, at_b = (2 * source[first + e] + part) * size, (2 * source[first + e + 1] + part) * size
+        at_c, at_d = (2 * source[first + e + 2] + part) * size, (2 * source[first + e + 3] + part) * size
+        a = repeat(wide, load(lanes, weight, e * heads))
+        b = repeat(wide, load(lanes, weight, (e + 1) * heads))
+        c = repeat(wide, load(lanes, weight, (e + 2) * heads))
+        d = repeat(wide, load(lanes, weight, (e + 3) * heads))
+        for i in range(0, size, len(wide)):
+            near = a * load(wide, key_value, at_a + i) + b * load(wide, key_value, at_b + i)
+            far = c * load(wide, key_value, at_c + i) + d * load(wide, key_value, at_d + i)
+            store(out, at + i, load(wide, out, at + i) + (near + far))
+    for e in range(whole, count):
+        a = repeat(wide, load(lanes, weight, e * heads))
+        at_a = (2 * source[first + e] + part) * size
+        for i in range(0, size, len(wide)):
+            store(out, at + i, load(wide, out, at + i) + a * load(wide, key_value, at_a + i))
 
 
 @numba.njit(fastmath=FAST)
-def _scatter(lanes, slope, unit_query, weight, grad_out, nodes, grad_key_value):
-    """Add slope[e] * unit_query to the key's and weight[e] * grad_out to the value's gradient of nodes[e]."""
-    heads, size = len(lanes), unit_query.size
-    for e in range(len(nodes)):
-        key, value = 2 * nodes[e] * size, (2 * nodes[e] + 1) * size
-        s, w = load(lanes, slope, e * heads), load(lanes, weight, e * heads)
-        for i in range(0, size, heads):
-            grad = load(lanes, grad_key_value, key + i)
-            store(grad_key_value, key + i, grad + s * load(lanes, unit_query, i))
-            grad = load(lanes, grad_key_value, value + i)
-            store(grad_key_value, value + i, grad + w * load(lanes, grad_out, i))
+def _scatter(
+    lanes, wide, slope, unit_query, weight, grad_out, at, size, source, first, count, grad_key_value
+):  # fmt: skip
+    """Add slope * unit_query to the sources' keys' gradients and weight * grad_out to their values'."""
+    for e in range(count):
+        key = 2 * source[first + e] * size
+        value = key + size
+        s = repeat(wide, load(lanes, slope, e * len(lanes)))
+        w = repeat(wide, load(lanes, weight, e * len(lanes)))
+        for i in range(0, size, len(wide)):
+            grad = load(wide, grad_key_value, key + i)
+            store(grad_key_value, key + i, grad + s * load(wide, unit_query, i))
+            grad = load(wide, grad_key_value, value + i)
+            store(grad_key_value, value + i, grad + w * load(wide, grad_out, at + i))
 
 
 @numba.njit(fastmath=FAST)
-def _logits(lanes, unit_query, key_value, inverse_key, bias, row, nodes, out):
-    heads = len(lanes)
-    _dots(lanes, unit_query, key_value, KEY, nodes, out)
-    for e in range(len(nodes)):
-        cosine = load(lanes, out, e * heads) * load(lanes, inverse_key, nodes[e] * heads)
-        store(out, e * heads, cosine + load(lanes, bias, row[e] * heads))
+def _scale(wide, x, at, factor, out, to, size):
+    """Set a node's features in one array to those in another times a factor."""
+    for i in range(0, size, len(wide)):
+        store(out, to + i, load(wide, x, at + i) * factor)
 
 
 @numba.njit(fastmath=FAST)
-def _shift(lanes, x, by):
-    """Subtract a vector from every row of x."""
-    for place in range(0, x.size, len(lanes)):
-        store(x, place, load(lanes, x, place) - by)
+def _logits(
+    lanes, wide, unit_query, size, key_value, inverse_key, bias, row, source, first, count, out
+):  # fmt: skip
+    """Set out to the logits of a node's edges, and return the largest per head."""
+    heads, top = len(lanes), full(lanes, -np.inf)
+    _dots(lanes, wide, unit_query, 0, size, key_value, KEY, source, first, count, out)
+    for e in range(count):
+        cosine = load(lanes, out, e * heads) * load(lanes, inverse_key, source[first + e] * heads)
+        logit = cosine + load(lanes, bias, row[first + e] * heads)
+        store(out, e * heads, logit)
+        top = maximum(top, logit)
+    return top
 
 
 @numba.njit(fastmath=FAST)
 def _attend(
-    lanes, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source, out, log_sum
+    lanes, wide, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source, out,
+    statistics,
 ):  # fmt: skip
-    _, heads, dims = query.shape
-    weights, bits = np.empty((most, heads), np.float32), np.empty(most * heads, np.int32)
-    power = bits.view(np.float32)
-    unit_query, result = np.empty((dims, heads), np.float32), np.empty((dims, heads), np.float32)
-    tops, totals = np.empty(heads, np.float32), np.empty(heads, np.float32)
-    for i in targets:
-        edges = slice(indptr[i], indptr[i + 1])
-        nodes, weight = source[edges], weights[: indptr[i + 1] - indptr[i]]
-        if len(nodes) == 0:
-            out[i] = 0
+    heads, size = len(lanes), query.shape[1] * query.shape[2]
+    unit_query, weight = np.empty(size, np.float32), np.empty(most * heads + len(wide), np.float32)
+    for target in targets:
+        at, first, count = target * size, indptr[target], indptr[target + 1] - indptr[target]
+        if count == 0:
+            for i in range(at, at + size, len(wide)):
+                store(out, i, zeros(wide))
             continue
-        for h in range(heads):
-            factor = _inverse_norm(query[i, h]) * scale[h]
-            for c in range(dims):
-                unit_query[c, h] = query[i, h, c] * factor
-        _logits(lanes, unit_query, key_value, inverse_key, bias, row[edges], nodes, weight)
-        top = load(lanes, weight, 0)
-        for place in range(heads, weight.size, heads):
-            top = maximum(top, load(lanes, weight, place))
-        _shift(lanes, weight, top)
-        _exponential(weight.ravel(), bits, power)
-        total = zeros(lanes)
-        for place in range(0, weight.size, heads):
-            total = total + load(lanes, weight, place)
-        result[:] = 0
-        _add_weighted(lanes, weight, key_value, VALUE, nodes, result)
-        store(tops, 0, top)
-        store(totals, 0, total)
-        for h in range(heads):
-            log_sum[i, h] = tops[h] + np.log(totals[h])
-            inverse = np.float32(1) / totals[h]
-            for c in range(dims):
-                out[i, h, c] = result[c, h] * inverse
+        factor = _inverse_norm(lanes, wide, query, at, size) * load(lanes, scale, 0)
+        _scale(wide, query, at, repeat(wide, factor), unit_query, 0, size)
+        top = _logits(
+            lanes, wide, unit_query, size, key_value, inverse_key, bias, row, source, first, count, weight
+        )
+        share = 1.0 / _exponentials(lanes, wide, weight, count, top)
+        store(statistics, 2 * target * heads, top)
+        store(statistics, (2 * target + 1) * heads, share)
+        _weighted_sum(lanes, wide, weight, key_value, VALUE, source, first, count, out, at, size)
+        _scale(wide, out, at, repeat(wide, share), out, at, size)
 
 
 @numba.njit(parallel=True, cache=True, fastmath=FAST)
-def _forward(lanes, query, key_value, scale, bias, row, indptr, source, order, out, log_sum, threads):
-    inverse_key = np.empty((len(key_value), query.shape[1]), np.float32)
-    _inverse_norms(key_value, inverse_key)
+def _forward(
+    lanes, wide, query, key_value, scale, bias, row, indptr, source, order, out, statistics, threads
+):  # fmt: skip
+    inverse_key = np.empty(len(key_value) * len(lanes), np.float32)
+    _inverse_norms(lanes, wide, key_value, query.shape[1] * query.shape[2], inverse_key)
     most, cuts = _largest_degree(indptr), _bounds(indptr, order, threads)
     for thread in numba.prange(threads):
         targets = order[cuts[thread] : cuts[thread + 1]]
         _attend(
-            lanes, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source,
-            out, log_sum,
+            lanes, wide, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source,
+            out, statistics,
         )  # fmt: skip
 
 
 @numba.njit(fastmath=FAST)
 def _differentiate_part(
-    lanes, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source, out, log_sum,
-    grad_out, grad_query, grad_key_value, grad_scale, grad_bias,
+    lanes, wide, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source, out,
+    statistics, grad_out, grad_query, grad_key_value, grad_scale, grad_bias,
 ):  # fmt: skip
-    _, heads, dims = query.shape
-    weights, bits = np.empty((most, heads), np.float32), np.empty(most * heads, np.int32)
-    power = bits.view(np.float32)
-    slopes = np.empty((most, heads), np.float32)
-    unit_query, grad_unit = np.empty((dims, heads), np.float32), np.empty((dims, heads), np.float32)
-    grad = np.empty((dims, heads), np.float32)
-    inverse_query, delta = np.empty(heads, np.float32), np.empty(heads, np.float32)
-    for i in targets:
-        edges = slice(indptr[i], indptr[i + 1])
-        nodes, rows = source[edges], row[edges]
-        weight, slope = weights[: len(nodes)], slopes[: len(nodes)]
-        for h in range(heads):
-            inverse_query[h] = _inverse_norm(query[i, h])
-            dot = np.float32(0)
-            for c in range(dims):
-                dot += grad_out[i, h, c] * out[i, h, c]
-                unit_query[c, h] = query[i, h, c] * inverse_query[h] * scale[h]
-                grad[c, h] = grad_out[i, h, c]
-                grad_unit[c, h] = 0
-            delta[h] = dot
-        _logits(lanes, unit_query, key_value, inverse_key, bias, rows, nodes, weight)
-        _shift(lanes, weight, load(lanes, log_sum, i * heads))
-        _exponential(weight.ravel(), bits, power)
-        _dots(lanes, grad, key_value, VALUE, nodes, slope)
-        _shift(lanes, slope, load(lanes, delta, 0))
-        for e in range(len(nodes)):
-            at = e * heads
-            store(slope, at, load(lanes, slope, at) * load(lanes, weight, at))
-            place = rows[e] * heads
-            store(grad_bias, place, load(lanes, grad_bias, place) + load(lanes, slope, at))
-        _scatter(lanes, slope, unit_query, weight, grad, nodes, grad_key_value)
-        for e in range(len(nodes)):
-            at = e * heads
-            store(slope, at, load(lanes, slope, at) * load(lanes, inverse_key, nodes[e] * heads))
-        _add_weighted(lanes, slope, key_value, KEY, nodes, grad_unit)
-        # That is the gradient of scale times the normalised query.
-        for h in range(heads):
-            dot = np.float32(0)
-            for c in range(dims):
-                dot += grad_unit[c, h] * query[i, h, c]
-                grad_query[i, h, c] = grad_unit[c, h] * scale[h]
-            grad_scale[h] += dot * inverse_query[h]
-            _through_norm(grad_query[i, h], query[i, h], inverse_query[h])
+    heads, size = len(lanes), query.shape[1] * query.shape[2]
+    unit_query, slope = np.empty(size, np.float32), np.empty(most * heads, np.float32)
+    weight = np.empty(most * heads + len(wide), np.float32)
+    for target in targets:
+        at, first, count = target * size, indptr[target], indptr[target + 1] - indptr[target]
+        inverse = _inverse_norm(lanes, wide, query, at, size)
+        _scale(wide, query, at, repeat(wide, inverse * load(lanes, scale, 0)), unit_query, 0, size)
+        _logits(
+            lanes, wide, unit_query, size, key_value, inverse_key, bias, row, source, first, count, weight
+        )
+        _exponentials(lanes, wide, weight, count, load(lanes, statistics, 2 * target * heads))
+        share = load(lanes, statistics, (2 * target + 1) * heads)
+        delta = _dot(lanes, wide, grad_out, out, at, size)
+        _dots(lanes, wide, grad_out, at, size, key_value, VALUE, source, first, count, slope)
+        for e in range(count):
+            place, line = e * heads, row[first + e] * heads
+            part = load(lanes, weight, place) * share
+            through_softmax = (load(lanes, slope, place) - delta) * part
+            store(weight, place, part)
+            store(slope, place, through_softmax)
+            store(grad_bias, line, load(lanes, grad_bias, line) + through_softmax)
+        _scatter(
+            lanes, wide, slope, unit_query, weight, grad_out, at, size, source, first, count, grad_key_value
+        )
+        for e in range(count):
+            inverse_norm = load(lanes, inverse_key, source[first + e] * heads)
+            store(slope, e * heads, load(lanes, slope, e * heads) * inverse_norm)
+        # The gradient of scale times the normalised query, then of the query.
+        _weighted_sum(lanes, wide, slope, key_value, KEY, source, first, count, grad_query, at, size)
+        along = _dot(lanes, wide, grad_query, query, at, size) * inverse
+        store(grad_scale, 0, load(lanes, grad_scale, 0) + along)
+        _scale(wide, grad_query, at, repeat(wide, load(lanes, scale, 0)), grad_query, at, size)
+        _through_norm(lanes, wide, grad_query, query, at, size, inverse)
 
 
 @numba.njit(parallel=True, cache=True, fastmath=FAST)
 def _backward(
-    lanes, query, key_value, scale, bias, row, indptr, source, order, out, log_sum, grad_out,
+    lanes, wide, query, key_value, scale, bias, row, indptr, source, order, out, statistics, grad_out,
     grad_query, grad_key_value, grad_scale, grad_bias, threads,
 ):  # fmt: skip
-    num_sources, _, dims, heads = key_value.shape
-    inverse_key = np.empty((num_sources, heads), np.float32)
-    _inverse_norms(key_value, inverse_key)
+    size, num_sources = query.shape[1] * query.shape[2], len(key_value)
+    inverse_key = np.empty(num_sources * len(lanes), np.float32)
+    _inverse_norms(lanes, wide, key_value, size, inverse_key)
     most, cuts = _largest_degree(indptr), _bounds(indptr, order, threads)
     for thread in numba.prange(threads):
         targets = order[cuts[thread] : cuts[thread + 1]]
         _differentiate_part(
-            lanes, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source,
-            out, log_sum, grad_out, grad_query, grad_key_value[thread], grad_scale[thread], grad_bias[thread],
+            lanes, wide, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source, out,
+            statistics, grad_out, grad_query, grad_key_value[thread], grad_scale[thread], grad_bias[thread],
         )  # fmt: skip
+    total = grad_key_value[0]
     for j in numba.prange(num_sources):
+        at = 2 * j * size
         for thread in range(1, threads):
-            for part in (KEY, VALUE):
-                for c in range(dims):
-                    for h in range(heads):
-                        grad_key_value[0, j, part, c, h] += grad_key_value[thread, j, part, c, h]
-        for h in range(heads):
-            _through_norm(grad_key_value[0, j, KEY, :, h], key_value[j, KEY, :, h], inverse_key[j, h])
+            for i in range(at, at + 2 * size, len(wide)):
+                other = load(wide, grad_key_value, thread * total.size + i)
+                store(total, i, load(wide, total, i) + other)
+        _through_norm(lanes, wide, total, key_value, at, size, load(lanes, inverse_key, j * len(lanes)))

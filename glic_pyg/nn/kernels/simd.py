@@ -1,11 +1,12 @@
 """Vectors of float32 in Numba code, for loops too short for the compiler to find the vectors by itself."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core.cgutils import get_or_insert_function
 from numba.core.datamodel import models
 from numba.extending import intrinsic, overload, register_model
 
@@ -13,7 +14,7 @@ FLAGS = ("contract", "nsz")  # a product and a sum may become one instruction
 
 
 class Vector(types.Type):
-    """Several float32 side by side; `+`, `-` and `*` work on each."""
+    """Several float32 side by side; `+`, `-`, `*` and `/` work on each, also with a number."""
 
     def __init__(self, lanes: int) -> None:
         super().__init__(name=f"Vector({lanes})")
@@ -59,6 +60,51 @@ def zeros(context, lanes):
 
 
 @intrinsic
+def full(context, lanes, number):
+    """Return a vector of as many numbers as the tuple `lanes` has entries, all the same."""
+    vector = Vector(len(lanes))
+    return vector(lanes, types.float32), _fill(vector)
+
+
+@intrinsic
+def _full_like(context, vector, number):
+    return vector(vector, types.float32), _fill(vector)
+
+
+def _fill(vector: Vector) -> Callable[..., Any]:
+    def generate(context, builder, signature, arguments):
+        one = builder.insert_element(ir.Constant(vector.llvm, None), arguments[1], ir.IntType(32)(0))
+        return _shuffle(builder, one, [0] * vector.lanes)
+
+    return generate
+
+
+@intrinsic
+def repeat(context, wide, vector):
+    """Return a vector of as many values as the tuple `wide` has: the given one's over and over."""
+    result = Vector(len(wide))
+    mask = [i % vector.lanes for i in range(result.lanes)]
+    return result(wide, vector), lambda context, builder, signature, arguments: _shuffle(
+        builder, arguments[1], mask
+    )
+
+
+@intrinsic
+def fold(context, lanes, vector):
+    """Return as many values as the tuple `lanes` has: sums over those that `repeat` makes of each."""
+    result = Vector(len(lanes))
+
+    def generate(context, builder, signature, arguments):
+        total = ir.Constant(result.llvm, [0.0] * result.lanes)
+        for start in range(0, vector.lanes, result.lanes):
+            part = _shuffle(builder, arguments[1], range(start, start + result.lanes))
+            total = builder.fadd(total, part, flags=FLAGS)
+        return total
+
+    return result(lanes, vector), generate
+
+
+@intrinsic
 def maximum(context, a, b):
     """Return the larger of each pair."""
 
@@ -66,6 +112,53 @@ def maximum(context, a, b):
         return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
 
     return a(a, b), generate
+
+
+@intrinsic
+def below(context, x, bounds):
+    """Return x where it is less than its bound, and 0 elsewhere."""
+
+    def generate(context, builder, signature, arguments):
+        zero = ir.Constant(x.llvm, [0.0] * x.lanes)
+        return builder.select(builder.fcmp_ordered("<", *arguments), arguments[0], zero)
+
+    return x(x, bounds), generate
+
+
+@intrinsic
+def square_root(context, x):
+    """Return the square root of each."""
+    return x(x), lambda context, builder, signature, arguments: _call("llvm.sqrt", builder, arguments[0])
+
+
+@intrinsic
+def floor(context, x):
+    """Return the largest whole number of at most each."""
+    return x(x), lambda context, builder, signature, arguments: _call("llvm.floor", builder, arguments[0])
+
+
+@intrinsic
+def power_of_two(context, x):
+    """Return 2 ** x of whole numbers from -126 to 127."""
+    integers = ir.VectorType(ir.IntType(32), x.lanes)
+
+    def generate(context, builder, signature, arguments):
+        exponent = builder.add(builder.fptosi(arguments[0], integers), ir.Constant(integers, [127] * x.lanes))
+        return builder.bitcast(builder.shl(exponent, ir.Constant(integers, [23] * x.lanes)), x.llvm)
+
+    return x(x), generate
+
+
+def _call(function: str, builder: Any, vector: Any) -> Any:
+    name = f"{function}.v{vector.type.count}f32"
+    return builder.call(
+        get_or_insert_function(builder.module, ir.FunctionType(vector.type, [vector.type]), name), [vector]
+    )
+
+
+def _shuffle(builder: Any, vector: Any, places: Iterable[int]) -> Any:
+    mask = [ir.Constant(ir.IntType(32), place) for place in places]
+    return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(ir.IntType(32), len(mask)), mask))
 
 
 def _address(context, builder, array_type, array, start, vector):
@@ -84,8 +177,13 @@ def _define(operation: Callable[..., Any], instruction: str) -> None:
     def _(a, b):
         if isinstance(a, Vector) and isinstance(b, Vector):
             return lambda a, b: compute(a, b)
+        if isinstance(a, Vector) and isinstance(b, types.Float):
+            return lambda a, b: compute(a, _full_like(a, b))
+        if isinstance(a, types.Float) and isinstance(b, Vector):
+            return lambda a, b: compute(_full_like(b, a), b)
 
 
 _define(operator.add, "fadd")
 _define(operator.sub, "fsub")
 _define(operator.mul, "fmul")
+_define(operator.truediv, "fdiv")

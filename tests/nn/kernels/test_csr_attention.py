@@ -22,7 +22,7 @@ def random_graph(degrees, num_sources, generator):
 
 
 def random_features(num_nodes, num_sources, heads, head_dim, generator):
-    query = torch.randn(num_nodes, heads, head_dim, generator=generator)
+    query = torch.randn(num_nodes, head_dim, heads, generator=generator)
     key_value = torch.randn(num_sources + 1, 2, head_dim, heads, generator=generator)
     key_value[-1] = 0  # the zero node
     scale = torch.rand(heads, generator=generator) * 20
@@ -33,15 +33,15 @@ def random_features(num_nodes, num_sources, heads, head_dim, generator):
 def dense(query, key_value, scale, bias, row, indptr, source, _):
     """Softmax attention with a matrix of all targets and sources."""
     num_nodes, num_sources = len(query), len(key_value)
-    key, value = key_value.transpose(2, 3).unbind(dim=1)
-    cosine = torch.einsum("ihc,jhc->ijh", F.normalize(query, dim=-1), F.normalize(key, dim=-1))
+    key, value = key_value.unbind(dim=1)
+    cosine = torch.einsum("ich,jch->ijh", F.normalize(query, dim=1), F.normalize(key, dim=1))
     target = torch.arange(num_nodes).repeat_interleave(indptr.diff())
     # Edges between the same two nodes differ in their bias: sum their exponentials.
     weight = torch.zeros(num_nodes, num_sources, len(scale), dtype=query.dtype)
     weight = weight.index_put((target, source), bias[row.long()].exp(), accumulate=True)
     weight = weight * (scale * cosine).exp()
     total = weight.sum(dim=1, keepdim=True)
-    return torch.einsum("ijh,jhc->ihc", weight / torch.where(total > 0, total, 1), value)
+    return torch.einsum("ijh,jch->ich", weight / torch.where(total > 0, total, 1), value)
 
 
 def compare(features, graph):
@@ -83,7 +83,7 @@ def test_values_and_gradients(degrees, generator):
     assert (out[torch.tensor(degrees) == 0] == 0).all()
 
 
-@pytest.mark.parametrize(("heads", "head_dim"), [(1, 5), (3, 7), (4, 8), (8, 24)])
+@pytest.mark.parametrize(("heads", "head_dim"), [(1, 5), (3, 7), (4, 6), (4, 8), (8, 24), (20, 3)])
 def test_any_number_of_heads_and_channels(heads, head_dim, generator):
     compare(random_features(30, 20, heads, head_dim, generator), random_graph([17] * 30, 20, generator))
 

@@ -2,7 +2,19 @@ import numba
 import numpy as np
 import pytest
 
-from glic_pyg.nn.kernels.simd import load, maximum, store, zeros
+from glic_pyg.nn.kernels.simd import (
+    below,
+    floor,
+    fold,
+    full,
+    load,
+    maximum,
+    power_of_two,
+    repeat,
+    square_root,
+    store,
+    zeros,
+)
 
 
 @numba.njit
@@ -12,6 +24,14 @@ def calculate(lanes, x, y, out):
     store(out, len(lanes), a - b * b)
     store(out, 2 * len(lanes), maximum(a, b))
     store(out, 3 * len(lanes), zeros(lanes))
+    store(out, 4 * len(lanes), a / b)
+    store(out, 5 * len(lanes), below(a, b))
+    store(out, 6 * len(lanes), square_root(b * b))
+    store(out, 7 * len(lanes), floor(a))
+    store(out, 8 * len(lanes), power_of_two(floor(a)))
+    store(out, 9 * len(lanes), full(lanes, 2.5))
+    store(out, 10 * len(lanes), 0.1 / b)
+    store(out, 11 * len(lanes), a * np.float32(3))
 
 
 @pytest.mark.parametrize("lanes", [1, 3, 8, 20])
@@ -19,8 +39,37 @@ def test_arithmetic(lanes):
     rng = np.random.default_rng(0)
     x = rng.standard_normal(lanes + 1).astype(np.float32)
     y = rng.standard_normal((3, lanes)).astype(np.float32)
-    out = np.full((5, lanes), 7, np.float32)
+    out = np.full((13, lanes), 7, np.float32)
     calculate((np.float32(0),) * lanes, x, y, out)
     a, b = x[1:], y[1]
-    expected = np.stack([a + b, a - b * b, np.maximum(a, b), 0 * a, 0 * a + 7])
+    expected = [a + b, a - b * b, np.maximum(a, b), 0 * a, a / b, np.where(a < b, a, 0), abs(b)]
+    expected += [np.floor(a), 2 ** np.floor(a), 0 * a + 2.5, 0.1 / b, 3 * a, 0 * a + 7]
     np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+
+@numba.njit
+def widen(lanes, wide, x, out, back):
+    repeated = repeat(wide, load(lanes, x, 0))
+    store(out, 0, repeated)
+    store(back, 0, fold(lanes, repeated * load(wide, out, 0)))
+
+
+@pytest.mark.parametrize(("lanes", "times"), [(1, 16), (3, 5), (4, 4), (8, 2), (20, 1)])
+def test_repeat_and_fold(lanes, times):
+    x = np.random.default_rng(0).standard_normal(lanes).astype(np.float32)
+    out, back = np.zeros(lanes * times, np.float32), np.zeros_like(x)
+    wide = (np.float32(0),) * len(out)
+    widen(wide[:lanes], wide, x, out, back)
+    np.testing.assert_array_equal(out, np.tile(x, times))
+    np.testing.assert_allclose(back, times * x**2, rtol=1e-6)
+
+
+@numba.njit
+def power(lanes, x, out):
+    store(out, 0, power_of_two(load(lanes, x, 0)))
+
+
+def test_power_of_two_to_its_bounds():
+    x, out = np.array([-126, -1, 0, 127], np.float32), np.zeros(4, np.float32)
+    power((np.float32(0),) * 4, x, out)
+    np.testing.assert_array_equal(out, 2.0**x)
