@@ -155,7 +155,7 @@ def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
 # they would be counted, atomically by all threads.
 
 
-@numba.njit(fastmath=FAST)
+@numba.njit(fastmath=FAST, forceinline=True)
 def _exponential(lanes, x):
     """Return the exponential of numbers of at most 0, accurate to about 1e-7."""
     y = maximum(x, full(lanes, -87.0))
@@ -169,7 +169,7 @@ def _exponential(lanes, x):
     return (p * r * r + r + 1.0) * power_of_two(n)
 
 
-@numba.njit(fastmath=FAST)
+@numba.njit(fastmath=FAST, forceinline=True)
 def _exponentials(lanes, wide, x, count, top):
     """Replace the logits of edges by their exponentials relative to a top per head, and return the sums."""
     heads, tops, total = len(lanes), repeat(wide, top), zeros(wide)
@@ -182,7 +182,7 @@ def _exponentials(lanes, wide, x, count, top):
     return fold(lanes, total)
 
 
-@numba.njit(fastmath=FAST)
+@numba.njit(fastmath=FAST, forceinline=True)
 def _dot(lanes, wide, x, y, at, size):
     """Return the dot product per head of a node's features in two arrays."""
     total = zeros(wide)
@@ -191,14 +191,14 @@ def _dot(lanes, wide, x, y, at, size):
     return fold(lanes, total)
 
 
-@numba.njit(fastmath=FAST)
+@numba.njit(fastmath=FAST, forceinline=True)
 def _inverse_norm(lanes, wide, x, at, size):
     """Return the inverse of the norm per head of a node's features."""
     norm = square_root(_dot(lanes, wide, x, x, at, size))
     return 1.0 / maximum(norm, full(lanes, LEAST_NORM))
 
 
-@numba.njit(fastmath=FAST)
+@numba.njit(fastmath=FAST, forceinline=True)
 def _through_norm(lanes, wide, grad, x, at, size, inverse):
     """Turn the gradient of the normalised features of a node into that of the features."""
     slope = below(inverse, full(lanes, 1.0 / LEAST_NORM))  # shorter ones are divided by a constant
@@ -240,7 +240,7 @@ KEY, VALUE = 0, 1
 # The next three work on the edges of a node, from `first` on, 4 at a time, which read what they share once.
 
 
-@numba.njit(fastmath=FAST)
+@numba.njit(fastmath=FAST, forceinline=True)
 def _dots(lanes, wide, x, at, size, key_value, part, source, first, count, out):
     """Set out to the dot products per head of a node's features and the sources' parts, `KEY` or `VALUE`."""
     heads, whole = len(lanes), count // 4 * 4
@@ -266,7 +266,7 @@ def _dots(lanes, wide, x, at, size, key_value, part, source, first, count, out):
         store(out, e * heads, fold(lanes, dot))
 
 
-@numba.njit(fastmath=FAST)
+@numba.njit(fastmath=FAST, forceinline=True)
 def _weighted_sum(lanes, wide, weight, key_value, part, source, first, count, out, at, size):
     """Set a node's features in out to the weighted sum of the sources' parts, `KEY` or `VALUE`."""
     heads, whole = len(lanes), count // 4 * 4
@@ -290,7 +290,7 @@ def _weighted_sum(lanes, wide, weight, key_value, part, source, first, count, ou
             store(out, at + i, load(wide, out, at + i) + a * load(wide, key_value, at_a + i))
 
 
-@numba.njit(fastmath=FAST)
+@numba.njit(fastmath=FAST, forceinline=True)
 def _scatter(
     lanes, wide, slope, unit_query, weight, grad_out, at, size, source, first, count, grad_key_value
 ):  # fmt: skip
@@ -307,14 +307,14 @@ def _scatter(
             store(grad_key_value, value + i, grad + w * load(wide, grad_out, at + i))
 
 
-@numba.njit(fastmath=FAST)
+@numba.njit(fastmath=FAST, forceinline=True)
 def _scale(wide, x, at, factor, out, to, size):
     """Set a node's features in one array to those in another times a factor."""
     for i in range(0, size, len(wide)):
         store(out, to + i, load(wide, x, at + i) * factor)
 
 
-@numba.njit(fastmath=FAST)
+@numba.njit(fastmath=FAST, forceinline=True)
 def _logits(
     lanes, wide, unit_query, size, key_value, inverse_key, bias, row, source, first, count, out
 ):  # fmt: skip
