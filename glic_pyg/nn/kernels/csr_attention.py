@@ -23,7 +23,6 @@ from glic_pyg.nn.kernels.simd import (
     repeat,
     square_root,
     store,
-    zeros,
 )
 from glic_pyg.threads import use_torch_threads
 
@@ -172,7 +171,7 @@ def _exponential(lanes, x):
 @numba.njit(fastmath=FAST, forceinline=True)
 def _exponentials(lanes, wide, x, count, top):
     """Replace the logits of edges by their exponentials relative to a top per head, and return the sums."""
-    heads, tops, total = len(lanes), repeat(wide, top), zeros(wide)
+    heads, tops, total = len(lanes), repeat(wide, top), full(wide, 0.0)
     for e in range(count, count + len(wide) // heads - 1):
         store(x, e * heads, full(lanes, -np.inf))
     for place in range(0, count * heads, len(wide)):
@@ -185,7 +184,7 @@ def _exponentials(lanes, wide, x, count, top):
 @numba.njit(fastmath=FAST, forceinline=True)
 def _dot(lanes, wide, x, y, at, size):
     """Return the dot product per head of a node's features in two arrays."""
-    total = zeros(wide)
+    total = full(wide, 0.0)
     for i in range(at, at + size, len(wide)):
         total = total + load(wide, x, i) * load(wide, y, i)
     return fold(lanes, total)
@@ -247,7 +246,7 @@ def _dots(lanes, wide, x, at, size, key_value, part, source, first, count, out):
     for e in range(0, whole, 4):
         at_a, at_b = (2 * source[first + e] + part) * size, (2 * source[first + e + 1] + part) * size
         at_c, at_d = (2 * source[first + e + 2] + part) * size, (2 * source[first + e + 3] + part) * size
-        a, b, c, d = zeros(wide), zeros(wide), zeros(wide), zeros(wide)
+        a, b, c, d = full(wide, 0.0), full(wide, 0.0), full(wide, 0.0), full(wide, 0.0)
         for i in range(0, size, len(wide)):
             shared = load(wide, x, at + i)
             a = a + shared * load(wide, key_value, at_a + i)
@@ -259,7 +258,7 @@ def _dots(lanes, wide, x, at, size, key_value, part, source, first, count, out):
         store(out, (e + 2) * heads, fold(lanes, c))
         store(out, (e + 3) * heads, fold(lanes, d))
     for e in range(whole, count):
-        dot = zeros(wide)
+        dot = full(wide, 0.0)
         at_a = (2 * source[first + e] + part) * size
         for i in range(0, size, len(wide)):
             dot = dot + load(wide, x, at + i) * load(wide, key_value, at_a + i)
@@ -271,7 +270,7 @@ def _weighted_sum(lanes, wide, weight, key_value, part, source, first, count, ou
     """Set a node's features in out to the weighted sum of the sources' parts, `KEY` or `VALUE`."""
     heads, whole = len(lanes), count // 4 * 4
     for i in range(at, at + size, len(wide)):
-        store(out, i, zeros(wide))
+        store(out, i, full(wide, 0.0))
     for e in range(0, whole, 4):
         at_a, at_b = (2 * source[first + e] + part) * size, (2 * source[first + e + 1] + part) * size
         at_c, at_d = (2 * source[first + e + 2] + part) * size, (2 * source[first + e + 3] + part) * size
@@ -340,7 +339,7 @@ def _attend(
         at, first, count = target * size, indptr[target], indptr[target + 1] - indptr[target]
         if count == 0:
             for i in range(at, at + size, len(wide)):
-                store(out, i, zeros(wide))
+                store(out, i, full(wide, 0.0))
             continue
         factor = _inverse_norm(lanes, wide, query, at, size) * load(lanes, scale, 0)
         _scale(wide, query, at, repeat(wide, factor), unit_query, 0, size)

@@ -53,13 +53,6 @@ def store(context, array, start, vector):
 
 
 @intrinsic
-def zeros(context, lanes):
-    """Return a vector of as many zeros as the tuple `lanes` has entries."""
-    vector = Vector(len(lanes))
-    return vector(lanes), lambda *_: ir.Constant(vector.llvm, [0.0] * vector.lanes)
-
-
-@intrinsic
 def full(context, lanes, number):
     """Return a vector of as many numbers as the tuple `lanes` has entries, all the same."""
     vector = Vector(len(lanes))

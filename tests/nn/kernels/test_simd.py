@@ -13,7 +13,6 @@ from glic_pyg.nn.kernels.simd import (
     repeat,
     square_root,
     store,
-    zeros,
 )
 
 
@@ -23,7 +22,7 @@ def calculate(lanes, x, y, out):
     store(out, 0, a + b)
     store(out, len(lanes), a - b * b)
     store(out, 2 * len(lanes), maximum(a, b))
-    store(out, 3 * len(lanes), zeros(lanes))
+    store(out, 3 * len(lanes), full(lanes, 0.0))
     store(out, 4 * len(lanes), a / b)
     store(out, 5 * len(lanes), below(a, b))
     store(out, 6 * len(lanes), square_root(b * b))
