@@ -66,7 +66,8 @@ class Recorder(Callback):
             self._handlers[number] = signal.signal(number, self._stop)
         if trainer.is_global_zero:
             self.run.start(self.config, step=module.step)
-        self._start = self._last = time.monotonic() - self.seconds
+        self._last = time.monotonic()
+        self._start = self._last - self.seconds
 
     def on_train_batch_start(self, trainer: Trainer, module: CodecModule, batch: Any, batch_idx: int) -> None:
         """Note how long the batch was waited for."""

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import os
 import signal
+from itertools import pairwise
 
 import pytest
 import torch
@@ -105,6 +106,8 @@ def test_stopped_run_continues_identically(several, photos, tmp_path, monkeypatc
     assert train(several, dataset=photos, output=parts.path, resume=True)
 
     assert read(parts.log, without=TIMES) == read(whole.log, without=TIMES)
+    times = [(row["seconds"], row["wait_seconds"]) for row in read(parts.log)]
+    assert all(wait < end - start for (start, _), (end, wait) in pairwise(times))
     assert read(parts.eval) == read(whole.eval)
     for name in ("latest", "best"):
         first, second = (checkpoint.load(run.path / f"{name}.safetensors") for run in (whole, parts))
