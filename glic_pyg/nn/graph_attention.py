@@ -55,6 +55,7 @@ class GraphAttention(MessagePassing):
         if backend is not None and backend not in BACKENDS:
             raise ValueError(f"Expected backend to be one of {', '.join(BACKENDS)} (got {backend})")
         self.heads = heads
+        self.head_channels = channels // heads
         self.backend = backend
         self.query = Linear(channels, channels)
         self.key_value = Linear(channels, 2 * channels)
@@ -96,8 +97,8 @@ class GraphAttention(MessagePassing):
             )
             weight = self._reordered(self.output.weight.T).T
             return linear(out.flatten(1), weight, self.output.bias)
-        query = self.query(x).view(num_nodes, self.heads, -1)
-        key_value = self.key_value(x).view(num_nodes, 2, self.heads, -1)
+        query = self.query(x).view(num_nodes, self.heads, self.head_channels)
+        key_value = self.key_value(x).view(num_nodes, 2, self.heads, self.head_channels)
         if backend == "windows":
             out = window_attention(query, key_value, scale, bias, edge_index, offset, candidates)
             return self.output(out.flatten(1))
@@ -114,12 +115,11 @@ class GraphAttention(MessagePassing):
     def _heads_last(self, layer: Linear, x: Tensor) -> Tensor:
         """Apply a layer whose weights, not features, were put in order: `N x parts x D x heads`."""
         features = linear(x, self._reordered(layer.weight), self._reordered(layer.bias))
-        return features.unflatten(1, (-1, x.size(1) // self.heads, self.heads))
+        return features.unflatten(1, (-1, self.head_channels, self.heads))
 
     def _reordered(self, parameter: Tensor) -> Tensor:
         """Order the channels of the first axis by those of a head first, then by head."""
-        per_head = self.output.in_features // self.heads
-        return parameter.unflatten(0, (-1, self.heads, per_head)).transpose(1, 2).flatten(0, 2)
+        return parameter.unflatten(0, (-1, self.heads, self.head_channels)).transpose(1, 2).flatten(0, 2)
 
     def _choose(self, x: Tensor, edge_index: EdgeIndex, candidates: Candidates | None) -> Backend:
         device = x.device.type
