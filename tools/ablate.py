@@ -95,14 +95,7 @@ def table(summaries: Sequence[Summary]) -> str:
         lines.append(
             ["-" if values[key] is None else how.format(values[key]) for key, (_, how) in COLUMNS.items()]
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(w) if i else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+    return cli.aligned(lines)
 
 
 if __name__ == "__main__":
