@@ -40,7 +40,7 @@ from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.position_bias import table_row
 
 JPEG_QUALITY = 90
-SIMILARITY_STEPS = 63  # from the least one to 1; more deflate less
+SIMILARITY_STEPS = 50  # from the least one to 1; more deflate less
 LOGIT_STEP = 0.25  # of queries and keys, such that logits move by about a tenth; a finer one deflates less
 BASIS_STEPS = 2**15 - 1  # of the numbers of a basis, from 0 to 1
 BIAS_STEP = 0.001
