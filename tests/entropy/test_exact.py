@@ -1,5 +1,6 @@
 import math
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -202,18 +203,21 @@ def test_fewer_bits_are_not_allowed_within(set_to, usual):
 
 @torch.no_grad()
 def test_it_costs_next_to_nothing_in_bits():
-    """A trained model, a picture with edges and texture."""
+    """A trained model, a picture with edges and texture, large enough that single roundings even out."""
     from skimage.data import astronaut
 
     model = GLIC.from_pretrained("glic_nano")
-    x = torch.from_numpy(astronaut()[:256, 128:384]).movedim(-1, 0)[None] / 255
-    gains = model._gains(3)
-    y = gains["y"] * model.g_a(x)
-    sizes = {}
-    for exactly in (False, True):
-        nets = Nets(model.latent_codec, exactly=exactly)
+    x = torch.from_numpy(astronaut()).movedim(-1, 0)[None] / 255
+    latents = model.g_a(x)
+    sizes = {False: 0, True: 0}
+    for quality, exactly in product((2, 5, 8), sizes):
+        gains = model._gains(quality)
         strings, _ = encode_latents(
-            model.latent_codec, nets, y, z_gain=gains["z"], z_gain_inverse=gains["z_inverse"]
+            model.latent_codec,
+            Nets(model.latent_codec, exactly=exactly),
+            gains["y"] * latents,
+            z_gain=gains["z"],
+            z_gain_inverse=gains["z_inverse"],
         )
-        sizes[exactly] = sum(map(len, strings))
-    assert sizes[True] == pytest.approx(sizes[False], rel=0.005)
+        sizes[exactly] += sum(map(len, strings))
+    assert sizes[True] == pytest.approx(sizes[False], rel=0.002)
