@@ -13,8 +13,8 @@ from glic_pyg.config import ConfigError
 
 LABELS = {"loss": "held-out loss", "bpp": "bits per pixel", "psnr": "PSNR in dB"}
 
-Scores = dict[str, list[tuple[int, float]]]
-"""For every quality its (step, score) pairs."""
+Scores = dict[str, list[dict[str, float]]]
+"""For every quality its evaluations, in order."""
 
 
 def draw_runs(evaluations: Sequence[Path]) -> Figure:
@@ -27,23 +27,23 @@ def draw_runs(evaluations: Sequence[Path]) -> Figure:
         ConfigError: a table is not one of evaluations, or has no row.
         OSError: a table cannot be read.
     """
+    runs = [_read(path) for path in evaluations]
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     for axes, (name, label) in zip(figure.subplots(1, len(LABELS)), LABELS.items(), strict=True):
         first = 0
-        for number, path in enumerate(evaluations):
-            scores = _read(path, name)
+        for number, scores in enumerate(runs):
             if number:
                 axes.axvline(first, color="#999999", linestyle=":")
             colors = matplotlib.colormaps["viridis"].resampled(len(scores))
-            for i, (quality, points) in enumerate(scores.items()):
+            for i, (quality, rows) in enumerate(scores.items()):
                 axes.plot(
-                    [first + step for step, _ in points],
-                    [score for _, score in points],
+                    [first + row["step"] for row in rows],
+                    [row[name] for row in rows],
                     color=colors(i),
                     marker=".",
                     label=None if number else f"quality {quality}",
                 )
-            first += max(points[-1][0] for points in scores.values())
+            first += max(rows[-1]["step"] for rows in scores.values())
         axes.set(xlabel="steps", ylabel=label)
         axes.grid(color="#dddddd")
     handles, labels = axes.get_legend_handles_labels()
@@ -51,12 +51,13 @@ def draw_runs(evaluations: Sequence[Path]) -> Figure:
     return figure
 
 
-def _read(path: Path, name: str) -> Scores:
+def _read(path: Path) -> Scores:
     scores: Scores = {}
     with path.open(newline="") as file:
         try:
             for row in csv.DictReader(file):
-                scores.setdefault(row["quality"], []).append((int(row["step"]), float(row[name])))
+                values = {name: float(row[name]) for name in ("step", *LABELS)}
+                scores.setdefault(row["quality"], []).append(values)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"Expected evaluations of tools/train.py in {path} (got {error!r})") from error
     if not scores:
