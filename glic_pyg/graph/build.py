@@ -6,11 +6,13 @@ feature map --> nodes ---> similarity with candidates --+
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
@@ -63,10 +65,10 @@ class GraphBuilder:
         self.neighbors = neighbors
 
     def __call__(self, feature_map: Tensor) -> Graphs | tuple[Data, ...]:
-        """Build the graphs; no gradient flows into the feature map.
+        """Build the graphs, in float32 whatever autocast says; no gradient flows into the feature map.
 
         Args:
-            feature_map: `B x C x H x W`, any size.
+            feature_map: `B x C x H x W`, any size, any precision.
 
         Returns:
             A Data object for each candidate set, as `Graphs` for those of the published model. Each has
@@ -76,16 +78,23 @@ class GraphBuilder:
             columns in steps of the group's grid, -7..15) and `similarity` (`E`, cosine). Where the score has
             weights, `gate` (`N`) is the score over its picture's mean, with a gradient for them.
         """
-        feature_map = feature_map.detach()
-        score = damp(self.score(feature_map).to(feature_map.dtype))
-        with torch.no_grad():
-            graphs = tuple(self._build(feature_map, score.detach()))
-        if score.requires_grad:
-            gate = (score / score.mean(dim=(-2, -1), keepdim=True)).flatten()
-            for graph in graphs:
-                graph.gate = gate
+        feature_map = feature_map.detach().float()
+        with torch.autocast(feature_map.device.type, enabled=False):
+            score = damp(self._score(feature_map))
+            with torch.no_grad():
+                graphs = tuple(self._build(feature_map, score.detach()))
+            if next(self.score.parameters(), None) is not None:
+                gate = (score / score.mean(dim=(-2, -1), keepdim=True)).flatten()
+                for graph in graphs:
+                    graph.gate = gate
         published = [type(candidates) for candidates in self.candidates] == [LocalWindows, GlobalMesh]
         return Graphs(*graphs) if published else graphs
+
+    def _score(self, feature_map: Tensor) -> Tensor:
+        """Score in float32, of whatever precision the score's weights are."""
+        weights = dict(chain(self.score.named_parameters(), self.score.named_buffers()))
+        single = {name: x.float() for name, x in weights.items() if x.is_floating_point()}
+        return functional_call(self.score, single, feature_map).float()
 
     def _build(self, feature_map: Tensor, score: Tensor) -> Iterator[Data]:
         data = to_nodes(feature_map)

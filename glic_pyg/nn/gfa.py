@@ -22,7 +22,7 @@ class GFALayer(nn.Module):
 
         x = x + gate * aggregation(LN(x));  x = FFN(x), which norms its input and adds it
 
-    The gate is there only if the graph has one: where its score is learned.
+    The gate is there only if the graph has one: where its score has weights.
 
     Args:
         channels: Features per node.
@@ -61,7 +61,7 @@ class GFALayer(nn.Module):
         else:
             update = self.aggregation(normed, graph)
         if "gate" in graph:
-            update = graph.gate[:, None] * update
+            update = (graph.gate[:, None] * update).to(update.dtype)
         x = x + update
         return self.ffn(to_map(x, graph.map_size)).permute(0, 2, 3, 1).reshape_as(x)
 

@@ -19,6 +19,7 @@ from glic_pyg.nn.position_bias import PositionBias, table_row
 Backend = Literal["reference", "csr", "windows"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
+FUSIBLE = (torch.float32, torch.bfloat16, torch.float16)
 MAX_LOGIT_SCALE = 4.6052  # ln 100, rounded as published
 
 
@@ -35,10 +36,11 @@ class GraphAttention(MessagePassing):
         channels: Features per node, in and out.
         heads: Attention heads; head `h` owns channels `h * channels / heads` and following.
         position_hidden: Hidden width of the position MLP.
-        backend: `reference` passes messages edge by edge; `csr` computes the same in one fused pass
-            per node, on the CPU in float32, for edges sorted by target; `windows` computes it as dense
-            attention under a mask, for edges that were chosen from known candidates. By default `csr`
-            where that is possible, else on a GPU `windows` where that is possible, else `reference`.
+        backend: `reference` passes messages edge by edge; `csr` computes the same in one fused pass per node,
+            on the CPU, in float32 whether features have 32 bits or 16, for edges sorted by target; `windows`
+            computes it as dense attention under a mask, for edges that were chosen from known candidates. By
+            default `csr` where that is possible, else on a GPU `windows` where that is possible, else
+            `reference`.
 
     Raises:
         ValueError: an unknown backend, or channels that heads do not divide.
@@ -86,17 +88,17 @@ class GraphAttention(MessagePassing):
         backend = self._choose(x, edge_index, candidates)
         self.fuse = backend == "csr"
         if self.fuse:
-            key_value = self._heads_last(self.key_value, x)
+            query, key_value = self._heads_last(self.query, x), self._heads_last(self.key_value, x)
             out = self.propagate(
                 edge_index,
-                query=self._heads_last(self.query, x).squeeze(1),
-                key_value=torch.cat([key_value, key_value.new_zeros(1, *key_value.shape[1:])]),
-                scale=scale,
+                query=query.squeeze(1).float(),
+                key_value=torch.cat([key_value, key_value.new_zeros(1, *key_value.shape[1:])]).float(),
+                scale=scale.float(),
                 order=torch.arange(num_nodes) if candidates is None else candidates.order,
-                **shared,
+                **shared | {"bias": bias.float()},
             )
             weight = self._reordered(self.output.weight.T).T
-            return linear(out.flatten(1), weight, self.output.bias)
+            return linear(out.flatten(1).to(query.dtype), weight, self.output.bias)
         query = self.query(x).view(num_nodes, self.heads, self.head_channels)
         key_value = self.key_value(x).view(num_nodes, 2, self.heads, self.head_channels)
         if backend == "windows":
@@ -125,7 +127,7 @@ class GraphAttention(MessagePassing):
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         by_target = isinstance(edge_index, EdgeIndex) and edge_index.is_sorted_by_col
-        fusible = device == "cpu" and dtype == torch.float32 and by_target
+        fusible = device == "cpu" and dtype in FUSIBLE and by_target
         if self.backend is None:
             if fusible:
                 return "csr"
@@ -133,7 +135,7 @@ class GraphAttention(MessagePassing):
         if self.backend == "csr" and not fusible:
             order = "sorted" if by_target else "not sorted"
             raise ValueError(
-                "Expected float32 nodes on the CPU and an EdgeIndex sorted by target for backend csr "
+                "Expected nodes of 32 or 16 bits on the CPU and an EdgeIndex sorted by target for csr "
                 f"(got {dtype} on {x.device}, {order})"
             )
         if self.backend == "windows" and candidates is None:

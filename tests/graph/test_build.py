@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,12 +11,13 @@ from glic_pyg.graph.candidates import AnchorMesh, GlobalMesh, LocalWindows, glob
 from glic_pyg.graph.complexity import Score, Sobel, Uniform, damp
 from glic_pyg.graph.quota import GroupQuota, MapQuota
 from glic_pyg.graph.selection import KNN, Threshold, TopD
+from glic_pyg.nn.learned_score import LearnedScore
 
 SIZES = [(2, 6, 16, 32), (1, 6, 7, 12), (2, 6, 17, 24)]
 
 
 def feature_map(*size):
-    return torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    return torch.randn(size, generator=torch.Generator().manual_seed(0))
 
 
 def columns(graph):
@@ -209,7 +212,7 @@ def test_a_score_with_weights_gets_its_gradient_through_the_gate():
     class Scaled(Score):
         def __init__(self):
             super().__init__()
-            self.weight = torch.nn.Parameter(torch.ones(1, 6, 1, 1, dtype=torch.double))
+            self.weight = torch.nn.Parameter(torch.ones(1, 6, 1, 1))
 
         def forward(self, feature_map):
             return (self.weight * feature_map).abs().mean(dim=1) + 0.1
@@ -219,7 +222,7 @@ def test_a_score_with_weights_gets_its_gradient_through_the_gate():
     graphs = GraphBuilder(degree=12, score=score)(x)
     assert graphs.local.gate is graphs.global_.gate
     gate = graphs.local.gate
-    torch.testing.assert_close(gate.view(2, -1).mean(dim=1), torch.ones(2, dtype=torch.double))
+    torch.testing.assert_close(gate.view(2, -1).mean(dim=1), torch.ones(2))
     damped = graphs.local.score.view(2, -1)
     torch.testing.assert_close(gate.view(2, -1), damped / damped.mean(dim=1, keepdim=True))
     (gate * torch.rand_like(gate)).sum().backward()
@@ -227,3 +230,43 @@ def test_a_score_with_weights_gets_its_gradient_through_the_gate():
     assert x.grad is None
     assert not any(value.requires_grad for value in tensors(graphs.local) if value is not gate)
     assert "gate" not in GraphBuilder()(x).local
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.double])
+@pytest.mark.parametrize("score", [Sobel, partial(LearnedScore, channels=6)])
+@pytest.mark.parametrize("selection", [Threshold(), TopD()])
+def test_any_precision_gives_the_same_graph(dtype, score, selection):
+    x = feature_map(2, 6, 17, 24).to(dtype)
+    build = GraphBuilder(degree=12, score=score(), selection=selection)
+    expected = build(x.float())
+    found = build(x)
+    with torch.autocast("cpu", torch.float16 if dtype == torch.float16 else torch.bfloat16):
+        cast = build(x)
+    assert expected.local.x.dtype == torch.float32
+    for graphs in (found, cast):
+        for graph, other in zip(graphs, expected, strict=True):
+            assert torch.equal(columns(graph), columns(other))
+            assert graph.to_dict().keys() == other.to_dict().keys()
+            for key, value in other.to_dict().items():
+                if isinstance(value, torch.Tensor):
+                    assert graph[key].dtype == value.dtype
+                    assert torch.equal(graph[key], value), key
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [0.0, 0.5, 60000.0])
+def test_flat_maps_of_16_bits_have_numbers(dtype, value):
+    for graph in GraphBuilder()(torch.full((1, 3, 9, 14), value, dtype=dtype)):
+        assert all(x.isfinite().all() for x in tensors(graph))
+
+
+def test_a_score_of_any_precision_is_computed_in_float32():
+    torch.manual_seed(0)
+    score = LearnedScore(channels=6)
+    x = feature_map(1, 6, 9, 12)
+    expected = GraphBuilder(score=score)(x).local.score
+    torch.testing.assert_close(GraphBuilder(score=score.double())(x).local.score, expected)
+    half = score.half()
+    found = GraphBuilder(score=half)(torch.zeros_like(x)).local
+    assert found.gate.dtype == torch.float32
+    assert found.gate.isfinite().all()

@@ -1,3 +1,4 @@
+import copy
 import json
 from functools import partial
 from pathlib import Path
@@ -6,13 +7,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch_geometric.nn import SAGEConv
+from torch_geometric.nn import GATv2Conv, SAGEConv
 
+from glic_pyg.config import NAMES, Part
 from glic_pyg.graph import GraphBuilder, to_map, to_nodes
-from glic_pyg.graph.candidates import AnchorMesh, GlobalMesh, LocalWindows
+from glic_pyg.graph.candidates import AnchorMesh, CandidateSet, GlobalMesh, LocalWindows
+from glic_pyg.graph.complexity import Score
+from glic_pyg.graph.selection import Selection
 from glic_pyg.nn.gfa import GFALayer, GFAStage
 from glic_pyg.nn.graph_attention import BACKENDS
 from glic_pyg.nn.learned_score import LearnedScore
+from glic_pyg.parts import make_part
 from glic_pyg.published import published_name
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -61,11 +66,12 @@ def test_golden_layers_and_stage(golden_stage, backend):
 def test_layer_is_its_definition():
     torch.manual_seed(0)
     layer = set_backend(GFALayer(**SMALL), "reference").double()
-    graph = GraphBuilder(degree=12)(torch.randn(2, 8, 9, 14, dtype=torch.double)).local
-    x = graph.x + layer.attention(F.layer_norm(graph.x, (8,), eps=1e-5), graph.edge_index, graph.offset)
+    graph = GraphBuilder(degree=12)(torch.randn(2, 8, 9, 14)).local
+    nodes = graph.x.double()
+    x = nodes + layer.attention(F.layer_norm(nodes, (8,), eps=1e-5), graph.edge_index, graph.offset)
     assert layer.ffn.norm.eps == 1e-5
     y = layer.ffn(x.view(2, 9, 14, 8).permute(0, 3, 1, 2))
-    torch.testing.assert_close(layer(graph.x, graph), to_nodes(y).x)
+    torch.testing.assert_close(layer(nodes, graph), to_nodes(y).x)
 
 
 def test_stage_builds_its_graphs_once_and_alternates_them():
@@ -182,3 +188,81 @@ def test_a_learned_score_scales_updates_and_is_trained():
     learned = {name: p for name, p in stage.named_parameters() if name.startswith("score.")}
     assert len(learned) == 4
     assert all(p.grad.abs().max() > 0 for p in learned.values())
+
+
+class Weighted(Score):
+    """A user's score: all its weights are frozen, and it has a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(1, 8, 1, 1), requires_grad=False)
+        self.register_buffer("floor", torch.tensor(0.1))
+
+    def forward(self, feature_map):
+        return (self.weight * feature_map).abs().mean(dim=1) + self.floor
+
+
+PARTS = {
+    "score": {
+        **{name: partial(make_part, "score", Part(name), Score, channels=8) for name in NAMES["score"]},
+        "user's": Weighted,
+    },
+    "candidates": {
+        **{
+            name: lambda name=name: [make_part("candidates", Part(name), CandidateSet)]
+            for name in NAMES["candidates"]
+        },
+        "as published": lambda: None,
+    },
+    "selection": {
+        name: partial(make_part, "selection", Part(name, {"k": 9} if name == "knn" else {}), Selection)
+        for name in NAMES["selection"]
+    },
+}
+LAYERS = {"attention": None, "SAGEConv": SAGEConv, "GATv2Conv": partial(GATv2Conv, heads=2)}
+
+
+@pytest.mark.parametrize(
+    ("parts", "layer"),
+    [
+        *(({"score": score}, layer) for score in PARTS["score"] for layer in LAYERS),
+        *(
+            ({"score": "learned", "candidates": candidates, "selection": selection}, "attention")
+            for candidates in PARTS["candidates"]
+            for selection in PARTS["selection"]
+        ),
+    ],
+    ids=str,
+)
+def test_it_is_the_same_network_with_and_without_gradient(parts, layer):
+    torch.manual_seed(0)
+    builder = GraphBuilder(degree=6, **{kind: PARTS[kind][name]() for kind, name in parts.items()})
+    stage = GFAStage(depth=2, graph_builder=builder, layer=LAYERS[layer], **SMALL)
+    x = torch.randn(2, 8, 9, 20)
+    expected = stage(x)
+    assert expected.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(stage(x), expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(stage(x), expected)
+    torch.testing.assert_close(stage.requires_grad_(False)(x), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.double])
+@pytest.mark.parametrize("score", ["sobel", "learned"])
+def test_a_stage_works_in_any_precision(score, dtype):
+    """As a whole, and under autocast where torch has it."""
+    torch.manual_seed(0)
+    stage = GFAStage(depth=2, graph_builder=GraphBuilder(degree=6, score=PARTS["score"][score]()), **SMALL)
+    x = torch.randn(1, 8, 9, 14).to(dtype).float()
+    expected = stage(x).double()
+    y = copy.deepcopy(stage).to(dtype)(x.to(dtype))
+    assert y.dtype == dtype
+    assert (y - expected).norm() < (1e-5 if dtype == torch.double else 0.05) * expected.norm()
+    if dtype == torch.double:
+        return
+    with torch.autocast("cpu", dtype):
+        y = stage(x)
+    assert (y - expected).norm() < 0.05 * expected.norm()
+    y.float().square().mean().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in stage.parameters())

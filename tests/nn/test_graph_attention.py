@@ -1,5 +1,6 @@
 """Edge-conditioned attention against a dense matrix of all nodes, on all backends."""
 
+import copy
 import functools
 
 import pytest
@@ -175,6 +176,26 @@ def test_the_backend_asked_for_is_the_one_that_runs(backend, expected, kernels):
     assert kernels == expected
 
 
+@pytest.mark.parametrize("autocast", [True, False])
+def test_16_bits_take_the_kernel_and_stay_near_float64(autocast, kernels):
+    edge_index, offset, candidates = GRAPHS["local"]()
+    attention = make()
+    torch.nn.init.ones_(attention.logit_scale)  # a scale of 100 makes roundings of cosines large
+    exact, exact_x = copy.deepcopy(attention).double(), nodes(edge_index.sparse_size(1)).double()
+    x = exact_x.float()
+    if not autocast:
+        attention, x = attention.bfloat16(), x.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        out = attention(x.requires_grad_(), edge_index, offset, candidates)
+    assert kernels == ["csr_attention"]
+    assert out.dtype == torch.bfloat16
+    expected = dense(exact, exact_x.requires_grad_(), edge_index, offset)
+    assert (out - expected).norm() < 0.02 * expected.norm()
+    found = gradients(attention, x, out)
+    for name, gradient in gradients(exact, exact_x, expected).items():
+        assert (found[name] - gradient).norm() <= 0.05 * gradient.norm(), name
+
+
 def test_by_default_the_reference_takes_what_the_kernel_cannot(kernels):
     edge_index, offset, _ = GRAPHS["local"]()
     x = nodes(edge_index.sparse_size(1))
@@ -196,7 +217,7 @@ def test_csr_refuses_what_it_cannot_take(dtype, is_sorted, message):
     x = nodes(edge_index.sparse_size(1)).to(dtype)
     edges = edge_index if is_sorted else edge_index.as_tensor()
     with pytest.raises(
-        ValueError, match="Expected float32 nodes on the CPU and an EdgeIndex sorted.*" + message
+        ValueError, match="Expected nodes of 32 or 16 bits on the CPU and an EdgeIndex sorted.*" + message
     ):
         make("csr").to(dtype)(x, edges, offset)
 
