@@ -38,7 +38,8 @@ class TrainConfig(Config):
         steps: Optimiser steps.
         batch_size: Pictures per step, over all devices.
         patch_size: Side of the random training crops in pixels, a multiple of 64.
-        learning_rate: Of the network's Adam after the warm-up.
+        optimizer: Of the network: `adam`, `soap` or `muon`, see `build_optimizers`.
+        learning_rate: Of the network after the warm-up.
         final_learning_rate: At the end of a cosine over the whole run; None keeps the rate.
         warmup_steps: Steps of linear warm-up from 0 to `learning_rate`.
         aux_learning_rate: Of the entropy bottleneck's quantiles, constant.
@@ -63,6 +64,7 @@ class TrainConfig(Config):
     steps: int | None = None
     batch_size: int = 8
     patch_size: int = 256
+    optimizer: Literal["adam", "soap", "muon"] = "adam"
     learning_rate: float = 1e-4
     final_learning_rate: float | None = None
     warmup_steps: int = 0

@@ -16,6 +16,7 @@ from glic_pyg.nn.conv import ConvBlock
 from glic_pyg.nn.gfa import GFALayer
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.loss import RateDistortion, RateDistortionLoss
+from glic_pyg.training.optimizer import build_optimizers
 from glic_pyg.training.schedule import Schedule
 
 MOST_SKIPPED_STEPS = 20
@@ -29,9 +30,9 @@ class TrainingError(RuntimeError):
 class CodecModule(LightningModule):
     """A model in training: loss, optimiser, learning rate, and the number of steps taken.
 
-    Two Adams, of the network and of the entropy bottleneck's quantiles, as the two groups of one optimiser:
-    Adam works parameter by parameter, and Lightning counts one step. One backward pass serves both, since the
-    rate-distortion loss has no gradient on the quantiles, nor the quantiles' loss on anything else.
+    The entropy bottleneck's quantiles have an optimiser's group of their own. One backward pass serves them
+    and the network, since the rate-distortion loss has no gradient on the quantiles, nor the quantiles' loss
+    on anything else.
 
     Args:
         model: The model to train.
@@ -55,12 +56,9 @@ class CodecModule(LightningModule):
                 model, check_fn=lambda module: isinstance(module, GFALayer | ConvBlock)
             )
 
-    def configure_optimizers(self) -> optim.Optimizer:
-        """Return the optimiser, the network in its first group, the quantiles in its second."""
-        network, quantiles = [], []
-        for name, parameter in self.model.named_parameters():
-            (quantiles if name.endswith(".quantiles") else network).append(parameter)
-        return optim.Adam([{"params": network}, {"params": quantiles}], fused=True)
+    def configure_optimizers(self) -> list[optim.Optimizer]:
+        """Return the optimisers that the configuration names."""
+        return build_optimizers(self.model, self.config.optimizer)
 
     def losses(self, x: Tensor, quality: Tensor) -> tuple[RateDistortion, Tensor]:
         """Return the loss of the network and the one of the quantiles.
@@ -84,23 +82,26 @@ class CodecModule(LightningModule):
         """
         # From the step alone, so that a run that goes on draws what it would have drawn.
         torch.manual_seed(hash((self.config.seed, self.step, self.global_rank)))
-        optimizer = self.optimizers()
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        *network, quantiles = (group for optimizer in optimizers for group in optimizer.param_groups)
         rate = self.schedule.learning_rate(self.step)
-        for group, group_rate in zip(
-            optimizer.param_groups, (rate, self.config.aux_learning_rate), strict=True
-        ):
-            group["lr"] = group_rate
+        for group in network:
+            group["lr"] = rate
+        quantiles["lr"] = self.config.aux_learning_rate
         result, aux_loss = self.losses(*batch)
         self.manual_backward(result.loss + aux_loss)
-        norm = clip_grad_norm_(optimizer.param_groups[0]["params"], self.config.clip_max_norm)
+        norm = clip_grad_norm_([p for group in network for p in group["params"]], self.config.clip_max_norm)
         broken = ~(result.loss.isfinite() & norm.isfinite() & aux_loss.isfinite())
         if self.trainer.strategy.reduce_boolean_decision(bool(broken), all=False):
             self.skipped += 1
             self.skipped_in_a_row += 1
         else:
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             self.skipped_in_a_row = 0
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         self.step += 1
         if self.skipped_in_a_row >= MOST_SKIPPED_STEPS:
             raise TrainingError(

@@ -23,6 +23,7 @@ from glic_pyg.training.config import TrainConfig
 PACKAGES = (
     "glic_pyg",
     "lightning",
+    "pytorch-optimizer",
     "torch-geometric",
     "torch-cluster",
     "torch-scatter",

@@ -96,9 +96,11 @@ def test_a_signal_to_all_its_processes_saves_and_ends(setting, number):
     assert latest["glic_pyg"]["step"] == steps
 
 
-def test_killed_run_continues_as_if_never_stopped(setting):
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_killed_run_continues_as_if_never_stopped(setting, optimizer):
     """Killed with SIGKILL in the middle of a step, at a moment that nobody chose."""
     command = [sys.executable, TOOL, "--config", "tiny.yaml", "-d", "photos", "--steps", "12"]
+    command += ["--optimizer", optimizer]
     subprocess.run([*command, "-o", "whole"], check=True, capture_output=True)
     process = subprocess.Popen([*command, "-o", "parts"], stderr=subprocess.DEVNULL)
     log = setting / "parts" / "log.csv"

@@ -86,8 +86,9 @@ def test_average_follows_the_weights(config, photos, tmp_path, monkeypatch):
     torch.testing.assert_close(state["model.g_a.down.0.weight"], expected)
 
 
-@pytest.mark.parametrize("stop_at", [2, 3, 4])
-def test_stopped_run_continues_identically(several, photos, tmp_path, monkeypatch, stop_at):
+@pytest.mark.parametrize(("stop_at", "optimizer"), [(2, "adam"), (3, "adam"), (4, "adam"), (4, "muon")])
+def test_stopped_run_continues_identically(several, photos, tmp_path, monkeypatch, stop_at, optimizer):
+    several = dataclasses.replace(several, optimizer=optimizer)
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
     assert train(several, dataset=photos, output=whole.path)
 
