@@ -35,8 +35,15 @@ USER_ERRORS = (
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a tool's `main` and exit with its status: 2 after a user's error, 130 when interrupted."""
+    told: set[str] = set()
+
+    def tell(message: Warning | str, *_: object) -> None:
+        if str(message) not in told:  # Python forgets what it has shown whenever a filter changes
+            told.add(str(message))
+            _print_line("warning", message)
+
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: _print_line("warning", message)
+        warnings.showwarning = tell
         try:
             status = main()
         except USER_ERRORS as error:

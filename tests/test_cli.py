@@ -32,6 +32,18 @@ def test_run(main, status, stderr, capsys):
     assert capsys.readouterr().err == stderr
 
 
+@pytest.mark.filterwarnings("always")
+def test_a_warning_is_told_once(capsys):
+    def main():
+        for message in ("a", "b", "a"):
+            warnings.warn(message, stacklevel=1)
+        return 0
+
+    with pytest.raises(SystemExit):
+        cli.run(main)
+    assert capsys.readouterr().err == "warning: a\nwarning: b\n"
+
+
 def test_bugs_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         cli.run(lambda: 1 // 0)

@@ -1,0 +1,119 @@
+"""What may be read in place of a PNG or JPEG file that cannot be read, though its pixels are sound."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+MOST_BYTES = 1 << 30
+"""Of a file that is mended: it is held as a whole."""
+
+METADATA, USEFUL, PIXELS = range(3)
+"""Kinds of parts of a file; useful are colour profile and EXIF's orientation."""
+
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+JPEG_END = b"\xff\xd9"
+JPEG_SCAN = 0xDA
+
+
+def mended(path: str | Path | io.BytesIO) -> Iterator[tuple[str, bytes]]:
+    """Yield what to tell of a file, and the bytes to read in its place; the least change comes first.
+
+    A JPEG file that lacks its end marker gets one, if its scans are whole. Metadata is left out, at first all
+    but profile and EXIF. What is in memory is not mended.
+    """
+    if isinstance(path, io.BytesIO) or not Path(path).is_file() or Path(path).stat().st_size > MOST_BYTES:
+        return
+    data = Path(path).read_bytes()
+    if data.startswith(PNG):
+        parts = list(_png_parts(data))
+    elif data.startswith(JPEG):
+        parts = list(_jpeg_parts(data))
+        if _lacks_only_its_end(b"".join(part for kind, part in parts if kind == PIXELS)):
+            yield "lacks its end marker: read nonetheless", data.rstrip(b"\xff") + JPEG_END
+    else:
+        return
+    for least in (USEFUL, PIXELS):
+        if any(kind < least for kind, _ in parts):
+            yield "has broken metadata: left out", b"".join(part for kind, part in parts if kind >= least)
+
+
+def _png_parts(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Split a PNG file into chunks; PNG specification, 5.3."""
+    yield PIXELS, PNG
+    at = len(PNG)
+    while at + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        is_needed = name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+        kind = PIXELS if is_needed else USEFUL if name in (b"iCCP", b"eXIf") else METADATA
+        yield kind, data[at : at + 12 + length]
+        at += 12 + length
+    yield PIXELS, data[at:]
+
+
+def _jpeg_parts(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Split a JPEG file into the segments before its first scan, and the rest."""
+    yield PIXELS, JPEG
+    at = len(JPEG)
+    for marker, start, end in _segments(data):
+        if marker == JPEG_SCAN:
+            break
+        content = data[start + 4 : end]
+        is_metadata = 0xE0 <= marker <= 0xEF or marker == 0xFE
+        says_color_transform = marker == 0xEE and content.startswith(b"Adobe") and len(content) >= 12
+        is_useful = content.startswith((b"Exif\0\0", b"ICC_PROFILE\0"))
+        kind = PIXELS if not is_metadata or says_color_transform else USEFUL if is_useful else METADATA
+        yield kind, data[at:end]
+        at = end
+    yield PIXELS, data[at:]
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and end of a JPEG file's segments, those between scans too; ITU-T T.81, B.1.1."""
+    at = data.find(b"\xff", len(JPEG))
+    while 0 <= at <= len(data) - 4:
+        marker, end = data[at + 1], at + 2
+        if marker not in (0x00, 0xFF) and not 0xD0 <= marker <= 0xD9:  # those stand alone, or are no markers
+            end += struct.unpack_from(">H", data, at + 2)[0]
+            yield marker, at, end
+        at = data.find(b"\xff", at + 1 if marker == 0xFF else end)
+
+
+def _lacks_only_its_end(data: bytes) -> bool:
+    """Return whether a JPEG file lacks its end marker, and nothing else.
+
+    For pixels that are missing, a decoder takes bits from whatever follows; for none, it does not matter.
+    """
+    noise = random.Random(0).randbytes(1 << 12).replace(b"\xff", b"")
+    data = data.rstrip(b"\xff")  # the half of a marker
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except OSError:
+        try:
+            ends = [Image.open(io.BytesIO(data + rest + JPEG_END)).tobytes() for rest in (b"", noise)]
+        except Exception:  # Pillow's plugins raise nearly anything on damaged files
+            return False
+        return ends[0] == ends[1] and _has_all_scans(data)
+    return False
+
+
+def _has_all_scans(data: bytes) -> bool:
+    """Return whether a JPEG file's scans tell every coefficient to its last bit; ITU-T T.81, B.2 and G.1."""
+    missing: set[tuple[int, int]] = set()
+    for marker, start, end in _segments(data):
+        content = data[start + 4 : end]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            missing = {(component, k) for component in content[6::3] for k in range(64)}
+        elif marker == JPEG_SCAN:
+            count = content[0]
+            first, last, bits = content[1 + 2 * count : 4 + 2 * count]
+            if bits & 15 == 0:
+                components = content[1 : 1 + 2 * count : 2]
+                missing -= {(component, k) for component in components for k in range(first, last + 1)}
+    return not missing

@@ -1,0 +1,74 @@
+"""Colour profiles of pictures to sRGB, by Pillow's Little CMS."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageCms
+
+MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+"""Pillow's mode for the pixels that a profile is of."""
+
+LEAST_WHITE = 240
+"""Of 255 in sRGB: conversion keeps white, unless bytes of the profile are damaged."""
+
+
+def to_srgb(image: Image.Image, notes: list[str]) -> ImageCms.ImageCmsTransform | None:
+    """Return what converts a picture's pixels to sRGB, perceptually; None where they are taken as they are.
+
+    That is so without a profile, with one whose colours are sRGB's, and with one that is broken or of other
+    channels than the picture's. An RGB profile is good for grey pictures too.
+
+    Args:
+        image: Its mode and profile count; LAB pictures need none.
+        notes: Gets a line to tell, unless nothing is remarkable.
+    """
+    if "icc_profile" not in image.info or image.mode == "LAB":
+        return None
+    try:
+        name, transform = _transform(image.info["icc_profile"] or b"")
+        mode = transform.input_mode
+        is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+        if (mode == "CMYK") != (image.mode == "CMYK") or (mode == "L" and not is_grey):
+            raise ValueError(f"it is of {mode}, the picture of {image.mode}")
+        white = "white" if mode != "CMYK" else (0, 0, 0, 0)
+        brightest = ImageCms.applyTransform(Image.new(mode, (1, 1), white), transform).getpixel((0, 0))
+        if min(brightest) < LEAST_WHITE:
+            raise ValueError(f"its white is {brightest} in sRGB")
+        if _keeps_srgb(transform):
+            return None
+    except Exception as error:  # Little CMS's errors have no common class
+        reason = " ".join(str(error).split())
+        notes.append(
+            f"has a colour profile that cannot be used: its colours are taken as they are ({reason})"
+        )
+        return None
+    notes.append(f"has the colour profile {name}: converted to sRGB")
+    return transform
+
+
+@lru_cache(maxsize=8)
+def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform]:
+    """Return a profile's name, and what converts its pixels to sRGB."""
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    name = "".join(filter(str.isprintable, ImageCms.getProfileDescription(opened).strip()))
+    space = opened.profile.xcolor_space.strip()
+    if space not in MODES:
+        raise ValueError(f"it is of {space}")
+    srgb = ImageCms.createProfile("sRGB")
+    return name or "without a name", ImageCms.buildTransform(opened, srgb, MODES[space], "RGB")
+
+
+def _keeps_srgb(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Return whether a transform changes no colour by more than 1 of 255: then only its rounding does."""
+    if transform.input_mode == "CMYK":
+        return False
+    if transform.input_mode == "L":
+        colors = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    else:
+        levels = np.arange(0, 256, 15, dtype=np.uint8)
+        colors = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3))
+    converted = np.array(ImageCms.applyTransform(colors, transform)).astype(int)
+    return bool(abs(converted - np.array(colors.convert("RGB"))).max() <= 1)
