@@ -138,3 +138,14 @@ def photo() -> Callable[[int, int], Tensor]:
         return torch.nn.functional.interpolate(noise, (height, width), mode="bicubic").clamp(0, 1)
 
     return make
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
+    ]
+)
+def device(request: pytest.FixtureRequest) -> str:
+    """Every device there is."""
+    return request.param

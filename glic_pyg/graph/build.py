@@ -7,13 +7,12 @@ feature map --> nodes ---> similarity with candidates --+
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
-from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
 from glic_pyg.graph import csr_selection
@@ -21,16 +20,49 @@ from glic_pyg.graph.candidates import Candidates, CandidateSet, GlobalMesh, Loca
 from glic_pyg.graph.complexity import Score, Sobel, damp
 from glic_pyg.graph.grid import to_nodes
 from glic_pyg.graph.quota import GroupQuota, Quota
-from glic_pyg.graph.selection import Selection, Threshold, kept_edges
+from glic_pyg.graph.selection import KeptEdges, Selection, Threshold, kept_edges
 
 GROUPS_AT_ONCE = 16  # so many groups' features fit the processor's caches
+
+
+class Graph(Data):
+    """A directed graph of the nodes of feature maps, of one picture or several.
+
+    Its last node, `N`, is the zero node, which stands for what is outside of the map: a source of edges
+    without features. Its `score`, `quota` and `gate` are 0, its `pos` is (-1, -1), its `batch` is B.
+
+    Args:
+        x: Features, `(N + 1) x C`, float32.
+        pos: Row and column, `(N + 1) x 2`.
+        batch: Picture, `N + 1`.
+        score: How much a node's surroundings vary, damped, `N + 1`.
+        quota: Wanted number of neighbours, `N + 1`.
+        gate: Only where the score has weights: it over its picture's mean, `N + 1`, with a gradient for them.
+        edge_index: Candidate -> query, sorted by query, `2 x E`; none towards the zero node.
+        offset: Rows and columns in steps of the group's grid, -7..15, `E x 2`, int8.
+        similarity: Cosine, `E`.
+        queries: Nodes of each group of 8 x 8, `G x 64`, the zero node where there is none.
+        candidates: What each group could choose from, on a grid of 16 x 16, `G x 256`.
+        map_size: `(B, H, W)`, `N = B * H * W`.
+    """
+
+    @property
+    def zero_node(self) -> int:
+        """The zero node's id, N."""
+        return self.num_nodes - 1
+
+    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return what PyG's `Batch` adds to a value of the next graph: to node ids, the number of nodes."""
+        if key in ("queries", "candidates"):
+            return self.num_nodes
+        return super().__inc__(key, value, *args, **kwargs)
 
 
 class Graphs(NamedTuple):
     """The two graphs of one feature map with the published candidate sets; see `GraphBuilder`."""
 
-    local: Data
-    global_: Data
+    local: Graph
+    global_: Graph
 
 
 class GraphBuilder:
@@ -64,27 +96,23 @@ class GraphBuilder:
         self.selection = Threshold() if selection is None else selection
         self.neighbors = neighbors
 
-    def __call__(self, feature_map: Tensor) -> Graphs | tuple[Data, ...]:
+    @torch.compiler.disable  # the number of edges depends on the data
+    def __call__(self, feature_map: Tensor) -> Graphs | tuple[Graph, ...]:
         """Build the graphs, in float32 whatever autocast says; no gradient flows into the feature map.
 
         Args:
             feature_map: `B x C x H x W`, any size, any precision.
 
         Returns:
-            A Data object for each candidate set, as `Graphs` for those of the published model. Each has
-            the nodes (`x`, `pos`, `batch`, `map_size`), per node `score` (damped) and `quota`, its
-            `candidates`, and per edge, candidate -> query, sorted by target: `edge_index`, an EdgeIndex of
-            sparse size `(N + 1, N)` whose source `N` is the zero node; `offset` (`E x 2`, int8, rows and
-            columns in steps of the group's grid, -7..15) and `similarity` (`E`, cosine). Where the score has
-            weights, `gate` (`N`) is the score over its picture's mean, with a gradient for them.
+            A graph for each candidate set, as `Graphs` for those of the published model.
         """
         feature_map = feature_map.detach().float()
         with torch.autocast(feature_map.device.type, enabled=False):
             score = damp(self._score(feature_map))
             with torch.no_grad():
-                graphs = tuple(self._build(feature_map, score.detach()))
+                graphs = tuple(self._build(feature_map, score.detach().flatten()))
             if next(self.score.parameters(), None) is not None:
-                gate = (score / score.mean(dim=(-2, -1), keepdim=True)).flatten()
+                gate = F.pad((score / score.mean(dim=(-2, -1), keepdim=True)).flatten(), (0, 1))
                 for graph in graphs:
                     graph.gate = gate
         published = [type(candidates) for candidates in self.candidates] == [LocalWindows, GlobalMesh]
@@ -96,13 +124,29 @@ class GraphBuilder:
         single = {name: x.float() for name, x in weights.items() if x.is_floating_point()}
         return functional_call(self.score, single, feature_map).float()
 
-    def _build(self, feature_map: Tensor, score: Tensor) -> Iterator[Data]:
-        data = to_nodes(feature_map)
-        data.score = score.flatten()
-        unit = F.normalize(data.x, dim=1)
-        unit = torch.cat([unit, unit.new_zeros(1, unit.size(1))])
-        for candidates in self.candidates:
-            yield self._connect(data, unit, candidates(data))
+    def _build(self, feature_map: Tensor, score: Tensor) -> Iterator[Graph]:
+        nodes = to_nodes(feature_map)
+        shared = {
+            "x": torch.cat([nodes.x, nodes.x.new_zeros(1, nodes.x.size(1))]),
+            "pos": F.pad(nodes.pos, (0, 0, 0, 1), value=-1),
+            "batch": F.pad(nodes.batch, (0, 1), value=len(feature_map)),
+            "score": F.pad(score, (0, 1)),
+            "map_size": nodes.map_size,
+        }
+        unit = F.normalize(shared["x"], dim=1)
+        for find in self.candidates:
+            candidates = find(nodes)
+            quota = self.quota(score, candidates, nodes.batch, degree=self.degree)
+            kept = self._kept(self._similarities(unit, candidates, quota), quota, candidates)
+            yield Graph(
+                **shared,
+                quota=F.pad(quota, (0, 1)),
+                edge_index=kept.index,
+                offset=kept.offset,
+                similarity=kept.similarity,
+                queries=candidates.node,
+                candidates=candidates.candidate,
+            )
 
     def _similarities(self, unit: Tensor, candidates: Candidates, quota: Tensor) -> Tensor:
         if self.neighbors == "arithmetic":
@@ -112,23 +156,10 @@ class GraphBuilder:
         k = self.selection.reach(quota, candidates.candidate.size(1))
         return torch_cluster_neighbors.similarities(unit, candidates, k=k)
 
-    def _connect(self, data: Data, unit: Tensor, candidates: Candidates) -> Data:
-        quota = self.quota(data.score, candidates, data.batch, degree=self.degree)
-        similarity = self._similarities(unit, candidates, quota)
-        compiled = unit.device.type == "cpu" and unit.dtype == torch.float32
-        if compiled and type(self.selection) is Threshold:
-            kept = csr_selection.kept_edges(similarity, quota, candidates)
-        else:
-            kept = kept_edges(similarity, quota, candidates, self.selection)
-        graph = Data(**data.to_dict())
-        graph.quota = quota
-        graph.candidates = candidates
-        graph.edge_index = EdgeIndex(
-            kept.index, sparse_size=(data.num_nodes + 1, data.num_nodes), sort_order="col"
-        )
-        graph.offset = kept.offset
-        graph.similarity = kept.similarity
-        return graph
+    def _kept(self, similarity: Tensor, quota: Tensor, candidates: Candidates) -> KeptEdges:
+        if type(self.selection) is Threshold and similarity.device.type == "cpu":
+            return csr_selection.kept_edges(similarity, quota, candidates)
+        return kept_edges(similarity, quota, candidates, self.selection)
 
 
 def batched_similarities(unit: Tensor, candidates: Candidates) -> Tensor:

@@ -43,17 +43,18 @@ class Candidates:
             )
 
     @functools.cached_property
-    def order(self) -> Tensor:
-        """The nodes sorted by group, `N`."""
-        with torch.inference_mode(False):
-            return self.group.argsort(stable=True)
-
-    @functools.cached_property
     def node(self) -> Tensor:
-        """The nodes of each group by their slot, `G x 64`; `N` where a group has none."""
+        """The nodes of each group by their slot, `G x 64`; `N` where a group has none.
+
+        Raises:
+            ValueError: two nodes share a slot.
+        """
         with torch.inference_mode(False):
             node = self.group.new_full((len(self.candidate), QUERIES**2), self.num_nodes)
             node[self.group, self.slot] = torch.arange(self.num_nodes, device=self.group.device)
+            alone = int((node < self.num_nodes).sum())
+            if alone < self.num_nodes:
+                raise ValueError(f"Expected a slot for each of {self.num_nodes} nodes (got {alone} slots)")
             return node
 
     @property
@@ -213,3 +214,18 @@ def _node_ids(map_size: MapSize, rows: Tensor, columns: Tensor) -> Tensor:
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     ids = torch.where(inside, ids, batch_size * height * width)
     return ids.flatten(0, 2).flatten(1)
+
+
+def places(queries: Tensor, num_nodes: int) -> Tensor:
+    """Return each node's place among the slots of all groups: its group times 64 plus its slot.
+
+    Args:
+        queries: The nodes of each group, `G x 64`, another number where there is none.
+        num_nodes: How many there are.
+
+    Returns:
+        `num_nodes`.
+    """
+    place = queries.new_empty(num_nodes + 1)
+    place[queries.flatten()] = torch.arange(queries.numel(), device=queries.device)
+    return place[:-1]

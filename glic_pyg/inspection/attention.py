@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch_geometric.data import Data
 from torch_geometric.utils import softmax
 
+from glic_pyg.graph import Graph
 from glic_pyg.inspection.stages import StageRun
 from glic_pyg.nn.graph_attention import MAX_LOGIT_SCALE, GraphAttention
 from glic_pyg.nn.position_bias import table_row
@@ -45,18 +45,18 @@ def stage_attention(run: StageRun, *, head: int | None = None) -> tuple[Tensor, 
     return local[:, head], global_[:, head]
 
 
-def attention_weights(attention: GraphAttention, x: Tensor, graph: Data) -> Tensor:
+def attention_weights(attention: GraphAttention, x: Tensor, graph: Graph) -> Tensor:
     """Return the weights by which a layer adds up the values of a node's neighbours, see `GraphAttention`.
 
     Args:
         attention: The layer.
-        x: Its input, `N x C`.
+        x: Its input, `N x C`, without the zero node's features.
         graph: The graph it works on.
 
     Returns:
         `E x heads`.
     """
-    source, target = graph.edge_index.as_tensor()
+    source, target = graph.edge_index
     query, key = (F.normalize(part, dim=-1) for part in queries_and_keys(attention, x))
     key = torch.cat([key, torch.zeros_like(key[:1])])
     bias = attention.position_bias()[table_row(graph.offset).long()]

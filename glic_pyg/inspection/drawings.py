@@ -34,12 +34,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
-from torch_geometric.data import Data
 
 from glic_pyg.codec import GLIC, MULTIPLE
 from glic_pyg.config import ConfigError
 from glic_pyg.files import replacing
-from glic_pyg.graph import Graphs
+from glic_pyg.graph import Graph, Graphs
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES
 from glic_pyg.graph.grid import MapSize
 from glic_pyg.image import ImageError, pad
@@ -277,7 +276,7 @@ def _named_nodes(image: Tensor, graphs: Graphs, nodes: Sequence[tuple[int, int]]
     """Return node ids by what to call them: those asked for, or chosen ones."""
     map_size = graphs.local.map_size
     if nodes is None:
-        chosen = choose_nodes(image, graphs.local.score, map_size)
+        chosen = choose_nodes(image, graphs.local.score[:-1], map_size)
         return {f"{LETTERS[i]} ({kind})": node for i, (kind, node) in enumerate(chosen.items())}
     if not 1 <= len(nodes) <= len(LETTERS):
         raise NodeError(f"Expected 1 to {len(LETTERS)} nodes (got {len(nodes)})")
@@ -312,7 +311,7 @@ class _Photo:
 def _draw_neighbors(
     figure: SubFigure,
     photo: _Photo,
-    graphs: Mapping[str, tuple[Data, Tensor]],
+    graphs: Mapping[str, tuple[Graph, Tensor]],
     nodes: Mapping[str, int],
     widths: Mapping[str, float],
     *,
@@ -366,13 +365,13 @@ def _range(values: list[Tensor], found: Iterable[Neighborhood], weight_name: str
     return LogNorm(most / 100, most)  # a few neighbours share as much attention as many
 
 
-def _scatter(axes: Axes, graph: Data, neighbors: Neighborhood, colors: np.ndarray, size: float) -> None:
+def _scatter(axes: Axes, graph: Graph, neighbors: Neighborhood, colors: np.ndarray, size: float) -> None:
     real = ~neighbors.is_zero
     rows, columns = graph.pos[neighbors.source[real]].T
     axes.scatter(columns, rows, c=colors[real.numpy()], s=size, **NEIGHBOR)
 
 
-def _told(graph: Data, neighbors: Neighborhood) -> str:
+def _told(graph: Graph, neighbors: Neighborhood) -> str:
     """Return a line about a node's neighbours."""
     parts = [
         f"quota {graph.quota[neighbors.node]:.1f}",
@@ -385,7 +384,7 @@ def _told(graph: Data, neighbors: Neighborhood) -> str:
 
 
 def _draw_maps(
-    figure: SubFigure, photo: _Photo, graphs: Mapping[str, Data], nodes: Mapping[str, int]
+    figure: SubFigure, photo: _Photo, graphs: Mapping[str, Graph], nodes: Mapping[str, int]
 ) -> None:
     """Draw maps of score, quota and degree, and the histogram of degrees."""
     quotas, degrees_ = ([f"{scope} {kind}" for scope in graphs] for kind in ("quota", "degree"))
@@ -393,12 +392,12 @@ def _draw_maps(
         [["score"] * len(graphs), quotas, degrees_, ["histogram"] * len(graphs)],
         height_ratios=[2, 1, 1, 0.8] if len(graphs) == 2 else [1, 1, 1, 0.7],
     )
-    score = next(iter(graphs.values())).score
+    score = next(iter(graphs.values())).score[:-1]
     maps = {"score": score}
     for scope, graph in graphs.items():
-        maps[f"{scope} quota"] = graph.quota
+        maps[f"{scope} quota"] = graph.quota[:-1]
         maps[f"{scope} degree"] = degrees(graph).float()
-    most = float(torch.cat([graph.quota for graph in graphs.values()]).quantile(0.995))
+    most = float(torch.cat([graph.quota[:-1] for graph in graphs.values()]).quantile(0.995))
     counts = ScalarMappable(Normalize(0, most), COUNTS)
     scores = ScalarMappable(Normalize(0, float(score.quantile(0.995))), SCORES)
     for name, values in maps.items():

@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 
 from glic_pyg.config import ConfigError
 from glic_pyg.files import replacing
-from glic_pyg.graph import Graphs
+from glic_pyg.graph import Graph, Graphs
 from glic_pyg.inspection.stages import SCOPES
 
 
@@ -45,7 +45,7 @@ def export_graphs(graphs: Graphs, path: str | Path, *, node_size: int) -> None:
         writers[suffix](plain, aside)
 
 
-def plain_graph(graph: Data, node_size: int) -> Data:
+def plain_graph(graph: Graph, node_size: int) -> Data:
     """Return a graph with real nodes only, as every program understands it.
 
     Args:
@@ -57,19 +57,20 @@ def plain_graph(graph: Data, node_size: int) -> Data:
         node; `edge_index`, candidate -> query, an ordinary tensor; per edge `similarity`; and `map_size`,
         (rows, columns), and `node_size`.
     """
-    source, target = graph.edge_index.as_tensor()
-    real = source < graph.num_nodes
+    zero = graph.zero_node
+    source, target = graph.edge_index
+    real = source < zero
     return Data(
-        x=graph.x.contiguous(),
-        pos=graph.pos,
-        score=graph.score,
-        quota=graph.quota,
-        num_zero=target[~real].bincount(minlength=graph.num_nodes),
+        x=graph.x[:zero].clone(),
+        pos=graph.pos[:zero].clone(),
+        score=graph.score[:zero].clone(),
+        quota=graph.quota[:zero].clone(),
+        num_zero=target[~real].bincount(minlength=zero),
         edge_index=torch.stack([source[real], target[real]]),
         similarity=graph.similarity[real],
         map_size=tuple(graph.map_size[1:]),
         node_size=node_size,
-        num_nodes=graph.num_nodes,
+        num_nodes=zero,
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch_geometric.data import Data
+
+from glic_pyg.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Neighborhood:
 
     Args:
         node: The node's id.
-        num_nodes: Nodes in the graph; also the id of the zero node.
+        zero: The zero node's id.
         edge: Places of the edges among the graph's, `K`.
         source: Ids of the neighbours, `K`.
         offset: Their offsets in steps of the group's grid, `K x 2`.
@@ -22,7 +23,7 @@ class Neighborhood:
     """
 
     node: int
-    num_nodes: int
+    zero: int
     edge: Tensor
     source: Tensor
     offset: Tensor
@@ -31,7 +32,7 @@ class Neighborhood:
     @property
     def is_zero(self) -> Tensor:
         """Which of the neighbours are the zero node, `K`."""
-        return self.source == self.num_nodes
+        return self.source == self.zero
 
     @property
     def num_zero(self) -> int:
@@ -44,13 +45,13 @@ class Neighborhood:
         return bool((self.source == self.node).any())
 
 
-def neighborhood(graph: Data, node: int) -> Neighborhood:
+def neighborhood(graph: Graph, node: int) -> Neighborhood:
     """Return the kept edges towards a node of one of a stage's graphs."""
-    source, target = graph.edge_index.as_tensor()
+    source, target = graph.edge_index
     edge = (target == node).nonzero().flatten()
-    return Neighborhood(node, graph.num_nodes, edge, source[edge], graph.offset[edge], graph.similarity[edge])
+    return Neighborhood(node, graph.zero_node, edge, source[edge], graph.offset[edge], graph.similarity[edge])
 
 
-def degrees(graph: Data) -> Tensor:
+def degrees(graph: Graph) -> Tensor:
     """Return each node's number of kept neighbours, `N`; the node itself and zero nodes count."""
-    return graph.edge_index.as_tensor()[1].bincount(minlength=graph.num_nodes)
+    return graph.edge_index[1].bincount(minlength=graph.zero_node)

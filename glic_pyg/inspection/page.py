@@ -27,11 +27,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch_geometric.data import Data
 
 from glic_pyg.codec import GLIC
 from glic_pyg.files import replacing
-from glic_pyg.graph.candidates import CANDIDATES, QUERIES
+from glic_pyg.graph import Graph
+from glic_pyg.graph.candidates import CANDIDATES, QUERIES, places
 from glic_pyg.image import to_pil
 from glic_pyg.inspection.attention import logit_scale, queries_and_keys
 from glic_pyg.inspection.neighborhood import degrees
@@ -84,7 +84,7 @@ def graph_page(model: GLIC, image: Tensor, *, title: str = "picture") -> Page:
             "height": height,
             "width": width,
             "side": node_size(image, graphs.local.map_size),
-            "score": _packed_map(graphs.local.score),
+            "score": _packed_map(graphs.local.score[:-1]),
             "local": _packed_graph(graphs.local),
             "global": _packed_graph(graphs.global_),
             "layers": [_packed_layer(*layer) for layer in zip(run.attentions, run.inputs, strict=True)],
@@ -105,22 +105,22 @@ def graph_page(model: GLIC, image: Tensor, *, title: str = "picture") -> Page:
     return Page(template.replace("{{ content }}", inert))
 
 
-def _packed_graph(graph: Data) -> dict[str, Any]:
+def _packed_graph(graph: Graph) -> dict[str, Any]:
     """Return a graph's quota and edges as the page reads them.
 
     Per edge a byte for the source, its place in the target's 16 x 16 candidates, and one for the similarity,
     in steps from the least one to 1. Edges are sorted by target, and `degree` tells where a node's end;
     places ascend from 0 in each node, and `advance` tells by how much.
     """
-    _, target = graph.edge_index.as_tensor()
-    query = graph.candidates.slot[target]
+    _, target = graph.edge_index
+    query = places(graph.queries, graph.zero_node)[target] % QUERIES**2
     row, column = (graph.offset[:, axis].long() for axis in (0, 1))
     place = (row + query // QUERIES) * CANDIDATES + column + query % QUERIES
     before = F.pad(place[:-1], (1, 0)).masked_fill(target != F.pad(target[:-1], (1, 0), value=-1), 0)
     least = min(float(graph.similarity.min()), 1.0)
     similarity = (graph.similarity - least) / max(1 - least, 1e-6)
     return {
-        "quota": _packed_map(graph.quota),
+        "quota": _packed_map(graph.quota[:-1]),
         "degree": _packed(degrees(graph), "<u2"),
         "advance": _packed(place - before, "u1"),
         "similarity": _packed((similarity * SIMILARITY_STEPS).round().clamp(0, SIMILARITY_STEPS), "u1"),

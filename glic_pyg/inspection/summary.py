@@ -6,11 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
-from torch_geometric.data import Data
 
-from glic_pyg.graph import Graphs
+from glic_pyg.graph import Graph, Graphs
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES
 from glic_pyg.inspection.neighborhood import degrees
 from glic_pyg.inspection.stages import MARGIN, SCOPES
@@ -48,23 +46,23 @@ class GraphSummary:
     beyond_window: float
 
 
-def summarize(graph: Data, *, node_size: int) -> GraphSummary:
+def summarize(graph: Graph, *, node_size: int) -> GraphSummary:
     """Sum up one of a stage's graphs.
 
     Args:
         graph: As `GraphBuilder` made it.
         node_size: Pixels per side of a node.
     """
-    source, target = graph.edge_index.as_tensor()
+    source, target = graph.edge_index
     degree = degrees(graph)
-    is_zero = source == graph.num_nodes
+    is_zero = source == graph.zero_node
     counted = ~is_zero & (source != target)
     source, target = source[counted], target[counted]
     place, center = graph.pos[source], graph.pos[target]
     start = center // QUERIES * QUERIES - MARGIN
     beyond = ((place < start) | (place >= start + CANDIDATES)).any(dim=1)
     return GraphSummary(
-        nodes=graph.num_nodes,
+        nodes=graph.zero_node,
         edges=graph.num_edges,
         mean_degree=float(degree.float().mean()),
         median_degree=int(degree.median()),
@@ -77,19 +75,17 @@ def summarize(graph: Data, *, node_size: int) -> GraphSummary:
     )
 
 
-def _candidate_similarity(graph: Data) -> float:
+def _candidate_similarity(graph: Graph) -> float:
     """Return the mean similarity of all nodes with their candidates, but themselves and zero nodes.
 
     A sum over all pairs of a group is one product: of the sum of its queries and that of its candidates.
     """
-    unit = F.normalize(graph.x, dim=1)
-    unit = torch.cat([unit, torch.zeros_like(unit[:1])]).double()
-    candidates = graph.candidates
+    unit, zero = F.normalize(graph.x, dim=1).double(), graph.zero_node
     total = pairs = 0.0
-    for query, near in zip(candidates.node.split(64), candidates.candidate.split(64), strict=True):
+    for query, near in zip(graph.queries.split(64), graph.candidates.split(64), strict=True):
         total += float((unit[query].sum(dim=1) * unit[near].sum(dim=1)).sum())
-        pairs += int(((query < graph.num_nodes).sum(dim=1) * (near < graph.num_nodes).sum(dim=1)).sum())
-    pairs -= graph.num_nodes
+        pairs += int(((query < zero).sum(dim=1) * (near < zero).sum(dim=1)).sum())
+    pairs -= zero
     return (total - float((unit**2).sum())) / pairs if pairs else float("nan")
 
 

@@ -8,10 +8,9 @@ x --+--> graphs, as published a local and a global one (built once, no gradient)
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch_geometric.data import Data
 from torch_geometric.nn import MessagePassing
 
-from glic_pyg.graph import GraphBuilder, to_map
+from glic_pyg.graph import Graph, GraphBuilder, to_map
 from glic_pyg.nn.conv import GatedFeedForward
 from glic_pyg.nn.graph_attention import Backend, GraphAttention
 from glic_pyg.nn.layer_aggregation import LayerAggregation
@@ -53,15 +52,15 @@ class GFALayer(nn.Module):
         self.aggregation = None if layer is None else LayerAggregation(layer, channels=channels)
         self.ffn = GatedFeedForward(channels, ratio=ffn_ratio, depthwise=True, eps=1e-5)
 
-    def forward(self, x: Tensor, graph: Data) -> Tensor:
-        """Update node features `N x C`, the nodes of `graph`, along its edges."""
+    def forward(self, x: Tensor, graph: Graph) -> Tensor:
+        """Update node features `N x C`, of all nodes of `graph` but the zero node, along its edges."""
         normed = self.norm(x)
         if self.aggregation is None:
-            update = self.attention(normed, graph.edge_index, graph.offset, graph.candidates)
+            update = self.attention(normed, graph.edge_index, graph.offset, graph.queries, graph.candidates)
         else:
             update = self.aggregation(normed, graph)
         if "gate" in graph:
-            update = (graph.gate[:, None] * update).to(update.dtype)
+            update = (graph.gate[:-1, None] * update).to(update.dtype)
         x = x + update
         return self.ffn(to_map(x, graph.map_size)).permute(0, 2, 3, 1).reshape_as(x)
 

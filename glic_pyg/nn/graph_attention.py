@@ -6,12 +6,10 @@ from typing import Literal, Optional, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric import EdgeIndex
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
-from glic_pyg.graph.candidates import Candidates
-from glic_pyg.nn.kernels.csr_attention import csr_attention
+from glic_pyg.nn.kernels.csr_attention import csr_attention, pointers
 from glic_pyg.nn.kernels.window_attention import window_attention
 from glic_pyg.nn.pointwise import Linear, linear
 from glic_pyg.nn.position_bias import PositionBias, table_row
@@ -46,8 +44,6 @@ class GraphAttention(MessagePassing):
         ValueError: an unknown backend, or channels that heads do not divide.
     """
 
-    SUPPORTS_FUSED_EDGE_INDEX = True
-
     def __init__(
         self, *, channels: int, heads: int, position_hidden: int, backend: Backend | None = None
     ) -> None:
@@ -66,53 +62,86 @@ class GraphAttention(MessagePassing):
         self.position_bias = PositionBias(heads=heads, hidden=position_hidden)
 
     def forward(
-        self, x: Tensor, edge_index: EdgeIndex, offset: Tensor, candidates: Candidates | None = None
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        offset: Tensor,
+        queries: Tensor | None = None,
+        candidates: Tensor | None = None,
     ) -> Tensor:
         """Aggregate.
 
         Args:
-            x: Node features, `N x C`.
-            edge_index: Edges of sparse size `(N + 1, N)`, source `N` being the zero node.
+            x: Node features, `N x C`, without the zero node's.
+            edge_index: Edges to nodes `0..N - 1` from these and the zero node, `N`; `2 x E`.
             offset: Row and column offset per edge, `E x 2`, -7..15.
-            candidates: What the edges were chosen from; `windows` needs it, and `csr` is faster with it.
+            queries: The nodes of each group, `G x 64`, `N` where there is none: `windows` needs it, and `csr`
+                is faster with it.
+            candidates: What the edges of each group were chosen from, `G x 256`; `windows` needs it.
 
         Returns:
             `N x C`.
 
         Raises:
-            ValueError: a backend is demanded for what it cannot take.
+            ValueError: a backend is demanded for what it cannot take, or edges without an offset.
         """
-        num_nodes = x.size(0)
-        scale, bias = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp(), self.position_bias()
-        shared = {"size": (num_nodes + 1, num_nodes), "bias": bias, "row": table_row(offset)}
-        backend = self._choose(x, edge_index, candidates)
-        self.fuse = backend == "csr"
-        if self.fuse:
-            query, key_value = self._heads_last(self.query, x), self._heads_last(self.key_value, x)
-            out = self.propagate(
-                edge_index,
-                query=query.squeeze(1).float(),
-                key_value=torch.cat([key_value, key_value.new_zeros(1, *key_value.shape[1:])]).float(),
-                scale=scale.float(),
-                order=torch.arange(num_nodes) if candidates is None else candidates.order,
-                **shared | {"bias": bias.float()},
+        if offset.shape != (edge_index.size(1), 2):
+            raise ValueError(
+                f"Expected an offset for each of {edge_index.size(1)} edges (got {tuple(offset.shape)})"
             )
-            weight = self._reordered(self.output.weight.T).T
-            return linear(out.flatten(1).to(query.dtype), weight, self.output.bias)
+        scale, bias = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp(), self.position_bias()
+        if self.backend in (None, "csr") and (indptr := self._pointers(x, edge_index)) is not None:
+            return self._by_csr(x, scale, bias, table_row(offset), indptr, edge_index[0], queries)
+        num_nodes, grouped = len(x), queries is not None and candidates is not None
         query = self.query(x).view(num_nodes, self.heads, self.head_channels)
         key_value = self.key_value(x).view(num_nodes, 2, self.heads, self.head_channels)
-        if backend == "windows":
-            out = window_attention(query, key_value, scale, bias, edge_index, offset, candidates)
+        if self.backend == "windows" or (self.backend is None and x.is_cuda and grouped):
+            if not grouped:
+                raise ValueError("Expected the candidates of the edges for backend windows (got none)")
+            out = window_attention(query, key_value, scale, bias, edge_index, offset, queries, candidates)
             return self.output(out.flatten(1))
         key, value = F.pad(key_value, (0, 0, 0, 0, 0, 0, 0, 1)).unbind(dim=1)
         out = self.propagate(
             edge_index,
+            size=(num_nodes + 1, num_nodes),
             query=(None, F.normalize(query, dim=-1) * scale[:, None]),
             key=(F.normalize(key, dim=-1), None),
             value=(value, None),
-            **shared,
+            bias=bias,
+            row=table_row(offset),
         )
         return self.output(out.flatten(1))
+
+    def _pointers(self, x: Tensor, edge_index: Tensor) -> Tensor | None:
+        """Return where each node's edges begin, `N + 1`, if `csr` can take them."""
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        fits = device == "cpu" and dtype in FUSIBLE
+        indptr = pointers(edge_index, len(x)) if fits else None
+        if self.backend == "csr" and indptr is None:
+            raise ValueError(
+                "Expected nodes of 32 or 16 bits on the CPU and edges between them sorted by target for csr "
+                f"(got {dtype} on {x.device}{', not sorted' if fits else ''})"
+            )
+        return indptr
+
+    def _by_csr(
+        self,
+        x: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        row: Tensor,
+        indptr: Tensor,
+        source: Tensor,
+        queries: Tensor | None,
+    ) -> Tensor:
+        query, key_value = self._heads_last(self.query, x), self._heads_last(self.key_value, x)
+        key_value = torch.cat([key_value, key_value.new_zeros(1, *key_value.shape[1:])])
+        order = torch.arange(len(x)) if queries is None else queries[queries < len(x)]
+        features = (query.squeeze(1), key_value, scale, bias)
+        out = csr_attention(*(part.float() for part in features), row, indptr, source, order)
+        weight = self._reordered(self.output.weight.T).T
+        return linear(out.flatten(1).to(query.dtype), weight, self.output.bias)
 
     def _heads_last(self, layer: Linear, x: Tensor) -> Tensor:
         """Apply a layer whose weights, not features, were put in order: `N x parts x D x heads`."""
@@ -122,25 +151,6 @@ class GraphAttention(MessagePassing):
     def _reordered(self, parameter: Tensor) -> Tensor:
         """Order the channels of the first axis by those of a head first, then by head."""
         return parameter.unflatten(0, (-1, self.heads, self.head_channels)).transpose(1, 2).flatten(0, 2)
-
-    def _choose(self, x: Tensor, edge_index: EdgeIndex, candidates: Candidates | None) -> Backend:
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        by_target = isinstance(edge_index, EdgeIndex) and edge_index.is_sorted_by_col
-        fusible = device == "cpu" and dtype in FUSIBLE and by_target
-        if self.backend is None:
-            if fusible:
-                return "csr"
-            return "windows" if device == "cuda" and candidates is not None else "reference"
-        if self.backend == "csr" and not fusible:
-            order = "sorted" if by_target else "not sorted"
-            raise ValueError(
-                "Expected nodes of 32 or 16 bits on the CPU and an EdgeIndex sorted by target for csr "
-                f"(got {dtype} on {x.device}, {order})"
-            )
-        if self.backend == "windows" and candidates is None:
-            raise ValueError("Expected the candidates of the edges for backend windows (got none)")
-        return self.backend
 
     def message(
         self,
@@ -155,16 +165,3 @@ class GraphAttention(MessagePassing):
     ) -> Tensor:
         logit = (query_i * key_j).sum(dim=-1) + bias[row.int()]
         return softmax(logit, index, ptr, size_i)[..., None] * value_j
-
-    def message_and_aggregate(
-        self,
-        edge_index: EdgeIndex,
-        query: Tensor,
-        key_value: Tensor,
-        scale: Tensor,
-        bias: Tensor,
-        row: Tensor,
-        order: Tensor,
-    ) -> Tensor:
-        (indptr, source), _ = edge_index.get_csc()
-        return csr_attention(query, key_value, scale, bias, row, indptr, source, order)

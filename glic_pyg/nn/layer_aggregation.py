@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric.data import Data
 from torch_geometric.nn import MessagePassing
 
+from glic_pyg.graph import Graph
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES
 
 EDGE_DIM = 3
@@ -21,7 +21,7 @@ class LayerAggregation(nn.Module):
 
         x' = W layer([x; 0], edge_index, edge_attr)[:-1]
 
-    The zero node is an additional node without features, whose result is dropped. W is there only if the
+    The zero node, the last one, has no features, and its result is dropped. W is there only if the
     layer returns another width.
 
     What the layer's constructor takes, by name, it is given:
@@ -50,10 +50,10 @@ class LayerAggregation(nn.Module):
         width = _outcome(self.layer, channels, takes_edges=self.takes_edges).size(1)
         self.output = nn.Identity() if width == channels else nn.Linear(width, channels)
 
-    def forward(self, x: Tensor, graph: Data) -> Tensor:
-        """Aggregate features `x`, `N x C`, of the nodes of a graph made by `GraphBuilder`."""
+    def forward(self, x: Tensor, graph: Graph) -> Tensor:
+        """Aggregate features `x`, `N x C`, of all nodes of a graph but the zero node."""
         edges = (edge_attributes(graph).to(x.dtype),) if self.takes_edges else ()
-        x = self.layer(F.pad(x, (0, 0, 0, 1)), graph.edge_index.as_tensor(), *edges)
+        x = self.layer(F.pad(x, (0, 0, 0, 1)), graph.edge_index, *edges)
         return self.output(x[:-1])
 
 
@@ -123,7 +123,7 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def edge_attributes(graph: Data) -> Tensor:
+def edge_attributes(graph: Graph) -> Tensor:
     """Return what is known of a graph's edges, as numbers of about unit size.
 
     Returns:

@@ -75,12 +75,12 @@ def test_flops_of_attention_follow_the_edges():
 
     class Layer(nn.Module):
         def forward(self, x):
-            return attention(x, graph.edge_index, graph.offset, graph.candidates)
+            return attention(x, graph.edge_index, graph.offset, graph.queries, graph.candidates)
 
     projections = 4 * 8 * 8 * 256
     position = 529 * (2 * 4 + 4 * 2)
     edges = graph.edge_index.size(1) * 2 * 8
-    assert flops(Layer(), graph.x) == 2 * (projections + position + edges)
+    assert flops(Layer(), graph.x[:-1]) == 2 * (projections + position + edges)
 
 
 def test_flops_do_not_depend_on_threads(tiny_model, photo):

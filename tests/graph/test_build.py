@@ -1,11 +1,21 @@
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch_geometric import EdgeIndex
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch_geometric.data import Batch, Data
+from torch_geometric.nn import GATv2Conv, GCNConv, SAGEConv, SimpleConv, global_mean_pool
+from torch_geometric.transforms import (
+    AddRemainingSelfLoops,
+    LargestConnectedComponents,
+    ToUndirected,
+)
+from torch_geometric.utils import to_networkx
 
-from glic_pyg.graph import GraphBuilder, Graphs
+from glic_pyg.graph import Graph, GraphBuilder, Graphs
 from glic_pyg.graph.build import batched_similarities
 from glic_pyg.graph.candidates import AnchorMesh, GlobalMesh, LocalWindows, global_mesh, local_windows
 from glic_pyg.graph.complexity import Score, Sobel, Uniform, damp
@@ -22,8 +32,8 @@ def feature_map(*size):
 
 def columns(graph):
     """Edges as rows of source (-1: the zero node), target, row offset, column offset."""
-    source, target = graph.edge_index.as_tensor()
-    source = torch.where(source == graph.num_nodes, -1, source)
+    source, target = graph.edge_index
+    source = torch.where(source == graph.zero_node, -1, source)
     return torch.cat([source[:, None], target[:, None], graph.offset.long()], dim=1)
 
 
@@ -53,18 +63,23 @@ def test_golden_edges(golden, kind):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_edges_are_sorted_by_target_and_reach_from_the_zero_node(size, selection):
     x = feature_map(*size)
+    x[0, :, 0, 0] = 0
     num_nodes = size[0] * size[2] * size[3]
-    for graph in GraphBuilder(degree=12, selection=selection)(x):
-        assert isinstance(graph.edge_index, EdgeIndex)
-        assert graph.edge_index.is_sorted_by_col
-        assert graph.edge_index.sparse_size() == (num_nodes + 1, num_nodes)
+    graphs = GraphBuilder(degree=12, selection=selection)(x)
+    assert (graphs.local.edge_index[0] == num_nodes).any()
+    for graph in graphs:
+        source, target = graph.edge_index
+        assert type(graph.edge_index) is torch.Tensor
         assert graph.edge_index.dtype == torch.int64
-        graph.edge_index.validate()
-        assert graph.num_nodes == num_nodes
+        assert graph.edge_index.is_contiguous()
+        assert (target.diff() >= 0).all()
+        assert target.max() < num_nodes
+        assert source.max() <= num_nodes == graph.zero_node
+        assert graph.num_nodes == num_nodes + 1
         assert graph.offset.dtype == torch.int8
         assert graph.offset.shape == (graph.num_edges, 2)
         assert graph.similarity.shape == (graph.num_edges,)
-        assert graph.score.shape == graph.quota.shape == (num_nodes,)
+        assert graph.score.shape == graph.quota.shape == (num_nodes + 1,)
         assert graph.map_size == (size[0], *size[2:])
         assert (graph.edge_index[1].bincount(minlength=num_nodes) > 0).all()
 
@@ -74,16 +89,15 @@ def test_edge_attributes_belong_to_their_edges(size):
     x = feature_map(*size)
     graphs = GraphBuilder(degree=12)(x)
     for graph in graphs:
-        source, target = graph.edge_index.as_tensor()
-        nodes = torch.cat([graph.x, torch.zeros(1, graph.x.size(1))])
-        cosine = F.cosine_similarity(nodes[source], nodes[target])
+        source, target = graph.edge_index
+        cosine = F.cosine_similarity(graph.x[source], graph.x[target])
         torch.testing.assert_close(graph.similarity, cosine)
-        inside = source < graph.num_nodes
+        inside = source < graph.zero_node
         assert (graph.batch[source[inside]] == graph.batch[target[inside]]).all()
     # In a local graph an offset is a distance: the windows' grids begin 4 rows and columns apart.
     graph = graphs.local
-    source, target = graph.edge_index.as_tensor()
-    inside = source < graph.num_nodes
+    source, target = graph.edge_index
+    inside = source < graph.zero_node
     distance = graph.pos[source[inside]] - graph.pos[target[inside]]
     assert torch.equal(graph.offset[inside].long(), distance + 4)
 
@@ -93,9 +107,9 @@ def test_score_and_quota_are_the_damped_score_and_its_share():
     graphs = GraphBuilder(degree=12)(x)
     score = damp(Sobel()(x)).flatten()
     for graph, find in zip(graphs, (local_windows, global_mesh), strict=True):
-        torch.testing.assert_close(graph.score, score)
-        quota = GroupQuota()(score, find((2, 17, 24)), graph.batch, degree=12)
-        torch.testing.assert_close(graph.quota, quota)
+        torch.testing.assert_close(graph.score[:-1], score)
+        quota = GroupQuota()(score, find((2, 17, 24)), graph.batch[:-1], degree=12)
+        torch.testing.assert_close(graph.quota[:-1], quota)
 
 
 def test_degrees_follow_the_quota():
@@ -112,8 +126,8 @@ def test_degrees_follow_the_quota():
 
 def test_self_edges_are_kept():
     for graph in GraphBuilder(degree=12)(feature_map(1, 6, 16, 16)):
-        source, target = graph.edge_index.as_tensor()
-        assert (source == target).sum() == graph.num_nodes
+        source, target = graph.edge_index
+        assert (source == target).sum() == graph.zero_node
 
 
 def test_no_gradient_and_no_change_of_the_input():
@@ -186,7 +200,7 @@ def test_nearest_anchors_in_feature_space(neighbors):
         nodes = x[b].flatten(1).T
         distance = torch.cdist(F.normalize(nodes, dim=1), F.normalize(anchors[b], dim=1))
         expected = (b * 32 * 48 + ids[distance.topk(9, largest=False).indices]).sort(dim=1).values
-        source = graph.edge_index[0].as_tensor().view(-1, 9)[b * 32 * 48 : (b + 1) * 32 * 48]
+        source = graph.edge_index[0].view(-1, 9)[b * 32 * 48 : (b + 1) * 32 * 48]
         assert torch.equal(source.sort(dim=1).values, expected)
 
 
@@ -196,7 +210,7 @@ def test_the_map_quota_moves_edges_to_where_it_is_busy():
     degree = []
     for quota in (GroupQuota(), MapQuota()):
         (graph,) = GraphBuilder(degree=20, candidates=[LocalWindows()], quota=quota, selection=TopD())(x)
-        busy = graph.pos[:, 1] >= 16
+        busy = graph.pos[:-1, 1] >= 16
         counts = graph.edge_index[1].bincount().double()
         degree.append(counts[busy].mean() / counts[~busy].mean())
     assert degree[0] < 1.1
@@ -221,14 +235,14 @@ def test_a_score_with_weights_gets_its_gradient_through_the_gate():
     x = feature_map(2, 6, 9, 12).requires_grad_()
     graphs = GraphBuilder(degree=12, score=score)(x)
     assert graphs.local.gate is graphs.global_.gate
-    gate = graphs.local.gate
+    gate = graphs.local.gate[:-1]
     torch.testing.assert_close(gate.view(2, -1).mean(dim=1), torch.ones(2))
-    damped = graphs.local.score.view(2, -1)
+    damped = graphs.local.score[:-1].view(2, -1)
     torch.testing.assert_close(gate.view(2, -1), damped / damped.mean(dim=1, keepdim=True))
     (gate * torch.rand_like(gate)).sum().backward()
     assert score.weight.grad.abs().min() > 0
     assert x.grad is None
-    assert not any(value.requires_grad for value in tensors(graphs.local) if value is not gate)
+    assert not any(value.requires_grad for value in tensors(graphs.local) if value is not graphs.local.gate)
     assert "gate" not in GraphBuilder()(x).local
 
 
@@ -270,3 +284,111 @@ def test_a_score_of_any_precision_is_computed_in_float32():
     found = GraphBuilder(score=half)(torch.zeros_like(x)).local
     assert found.gate.dtype == torch.float32
     assert found.gate.isfinite().all()
+
+
+def built_with_gate(*size):
+    """Graphs with everything that a graph may have, edges from the zero node included."""
+    torch.manual_seed(0)
+    x = feature_map(*size)
+    x[0, :, 0, 0] = 0
+    return GraphBuilder(degree=6, score=LearnedScore(channels=size[1]))(x)
+
+
+@pytest.mark.parametrize("kind", ["local", "global_"])
+def test_the_zero_node_is_the_last_one(kind):
+    graph = getattr(built_with_gate(2, 6, 9, 12), kind)
+    assert graph.zero_node == 2 * 9 * 12
+    for key in ("x", "score", "quota", "gate"):
+        assert len(graph[key]) == graph.num_nodes == graph.zero_node + 1
+        assert (graph[key][-1] == 0).all()
+        assert (graph[key][:-1] != 0).any()
+    assert graph.pos[-1].tolist() == [-1, -1]
+    assert graph.batch.tolist() == [0] * 108 + [1] * 108 + [2]
+    nodes = graph.queries.flatten()
+    assert torch.equal(nodes[nodes < graph.zero_node].sort().values, torch.arange(graph.zero_node))
+    source, target = graph.edge_index
+    group = (graph.queries[:, :, None] == target).any(dim=1).int().argmax(dim=0)
+    assert (graph.candidates[group] == source[:, None]).any(dim=1).all()
+
+
+@pytest.mark.parametrize("kind", ["local", "global_"])
+def test_pyg_takes_a_graph_for_one_of_its_own(kind):
+    graph = getattr(built_with_gate(2, 6, 9, 12), kind)
+    assert isinstance(graph, Data)
+    assert graph.validate()
+    assert set(graph.node_attrs()) == {"x", "pos", "batch", "score", "quota", "gate"}
+    assert set(graph.edge_attrs()) == {"edge_index", "offset", "similarity"}
+    network = to_networkx(graph, node_attrs=["pos"], edge_attrs=["similarity"])
+    assert network.number_of_nodes() == graph.num_nodes
+    assert set(network.edges) == set(map(tuple, graph.edge_index.T.tolist()))
+    for layer in (GCNConv(6, 4), GATv2Conv(6, 4, add_self_loops=False)):
+        assert layer(graph.x, graph.edge_index).shape == (graph.num_nodes, 4)
+    mean = torch.zeros(graph.num_nodes, 6).index_add(0, graph.edge_index[1], graph.x[graph.edge_index[0]])
+    layer = SimpleConv(aggr="sum")
+    torch.testing.assert_close(layer(graph.x, graph.edge_index), mean)
+    pooled = global_mean_pool(graph.x, graph.batch)
+    torch.testing.assert_close(pooled[:2], graph.x[:-1].view(2, -1, 6).mean(dim=1))
+
+
+@pytest.mark.parametrize("kind", ["local", "global_"])
+def test_batches_of_graphs_tie_no_edge_to_another(kind):
+    graphs = [getattr(built_with_gate(*size), kind) for size in ((2, 6, 9, 12), (1, 6, 17, 5))]
+    batch = Batch.from_data_list(graphs)
+    assert batch.validate()
+    source, target = batch.edge_index
+    assert torch.equal(batch.batch[source], batch.batch[target])
+    assert batch.num_nodes == graphs[0].num_nodes + graphs[1].num_nodes
+    assert torch.equal(batch.candidates, torch.cat([graphs[0].candidates, 217 + graphs[1].candidates]))
+    assert torch.equal(batch.queries, torch.cat([graphs[0].queries, 217 + graphs[1].queries]))
+    for graph, other in zip(batch.to_data_list(), graphs, strict=True):
+        for key, value in other.to_dict().items():
+            if key != "batch":  # of the pictures in a graph Batch makes one
+                assert torch.equal(torch.as_tensor(graph[key]), torch.as_tensor(value)), key
+    layer = SAGEConv(6, 4)
+    alone = torch.cat([layer(graph.x, graph.edge_index) for graph in graphs])
+    torch.testing.assert_close(layer(batch.x, batch.edge_index), alone)
+
+
+def test_transforms_of_pyg():
+    graph = built_with_gate(1, 6, 9, 12).local
+    both = ToUndirected()(graph.clone())
+    assert both.validate()
+    assert both.is_undirected()
+    assert len(both.offset) == both.num_edges >= graph.num_edges
+    looped = AddRemainingSelfLoops()(graph.clone())
+    assert looped.validate()
+    assert looped.has_self_loops()
+
+    graph = Batch.from_data_list([built_with_gate(1, 6, *size).local for size in ((9, 12), (17, 24))])
+    largest = LargestConnectedComponents()(graph)
+    assert largest.validate()
+    source, target = graph.edge_index
+    edges = coo_array((np.ones(len(source)), (source, target)), shape=(graph.num_nodes, graph.num_nodes))
+    _, component = connected_components(edges)
+    members = torch.from_numpy(component == np.bincount(component).argmax())
+    assert 200 < members.sum() < graph.num_nodes - 100
+    for key in graph.node_attrs():
+        assert torch.equal(largest[key], graph[key][members]), key
+    assert largest.num_edges == members[target].sum()
+    assert torch.equal(largest.similarity, graph.similarity[members[target]])
+
+
+def test_graphs_move_as_a_whole(device):
+    x = feature_map(1, 6, 9, 12)
+    for graph, other in zip(GraphBuilder()(x), GraphBuilder()(x.to(device)), strict=True):
+        moved = graph.to(device)
+        for there in (moved, other):
+            assert {value.device.type for value in tensors(there)} == {torch.device(device).type}
+        assert torch.equal(moved.queries, other.queries)
+        assert torch.equal(moved.candidates, other.candidates)
+    meta = GraphBuilder()(x).local.to("meta")
+    assert all(value.is_meta for value in tensors(meta))
+
+
+def test_graphs_survive_a_file(tmp_path):
+    graph = built_with_gate(1, 6, 9, 12).local.detach()
+    torch.save(graph.to_dict(), tmp_path / "graph.pt")
+    other = Graph.from_dict(torch.load(tmp_path / "graph.pt", weights_only=True))
+    assert other.zero_node == 108
+    for key, value in graph.to_dict().items():
+        assert torch.equal(torch.as_tensor(other[key]), torch.as_tensor(value)), key

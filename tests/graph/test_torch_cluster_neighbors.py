@@ -63,7 +63,7 @@ def test_threshold_graphs_are_the_same(size, calls):
     found = GraphBuilder(degree=12, neighbors="torch_cluster")(x)
     assert all(calls.values())
     for graph, other in zip(found, expected, strict=True):
-        assert torch.equal(graph.edge_index.as_tensor(), other.edge_index.as_tensor())
+        assert torch.equal(graph.edge_index, other.edge_index)
         assert torch.equal(graph.offset, other.offset)
         torch.testing.assert_close(graph.similarity, other.similarity)
 
@@ -75,10 +75,10 @@ def test_top_d_graphs_are_the_same_but_for_the_choice_among_zero_nodes(size):
     found = GraphBuilder(degree=12, selection=TopD(), neighbors="torch_cluster")(x)
     for graph, other in zip(found, expected, strict=True):
         edges, other_edges = (
-            torch.cat([g.edge_index.as_tensor(), g.offset.T.long()]).T.contiguous() for g in (graph, other)
+            torch.cat([g.edge_index, g.offset.T.long()]).T.contiguous() for g in (graph, other)
         )
-        real, other_real = (e[e[:, 0] != graph.num_nodes] for e in (edges, other_edges))
+        real, other_real = (e[e[:, 0] != graph.zero_node] for e in (edges, other_edges))
         assert torch.equal(real, other_real)
         # All zero nodes are one source and equally similar; which of them are taken does not matter.
-        zero, other_zero = (e[e[:, 0] == graph.num_nodes, 1] for e in (edges, other_edges))
+        zero, other_zero = (e[e[:, 0] == graph.zero_node, 1] for e in (edges, other_edges))
         assert torch.equal(zero, other_zero)

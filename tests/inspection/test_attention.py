@@ -15,15 +15,15 @@ def test_weights_give_the_layers_output(scope):
     feature_map[..., 0, 0] = 0  # keeps zero nodes as neighbours
     graph = getattr(GraphBuilder(degree=8)(feature_map), scope)
     attention = GraphAttention(channels=8, heads=2, position_hidden=4)
-    x = torch.randn(graph.num_nodes, 8)
+    x = torch.randn(graph.zero_node, 8)
     with torch.no_grad():
         weights = attention_weights(attention, x, graph)
         value = torch.cat([attention.key_value(x)[:, 8:], torch.zeros(1, 8)])
-        source, target = graph.edge_index.as_tensor()
+        source, target = graph.edge_index
         messages = weights.repeat_interleave(4, dim=1) * value[source]
         expected = attention.output(torch.zeros_like(x).index_add(0, target, messages))
         torch.testing.assert_close(expected, attention(x, graph.edge_index, graph.offset))
-    total = torch.zeros(graph.num_nodes, 2).index_add(0, target, weights)
+    total = torch.zeros(graph.zero_node, 2).index_add(0, target, weights)
     torch.testing.assert_close(total, torch.ones_like(total))
 
 

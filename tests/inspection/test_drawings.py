@@ -78,8 +78,8 @@ def test_zero_nodes_are_drawn_outside_the_picture():
 
 def test_offsets_in_the_local_graph_are_places(tiny_model, photo):
     graph = stage_graphs(tiny_model, photo(64, 64), "g_a.1").local
-    source, target = graph.edge_index.as_tensor()
-    real = source < graph.num_nodes
+    source, target = graph.edge_index
+    real = source < graph.zero_node
     moved = graph.pos[source[real]] - graph.pos[target[real]]
     assert torch.equal(moved, graph.offset[real] - MARGIN)
 

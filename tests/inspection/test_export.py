@@ -21,9 +21,9 @@ def graphs():
 
 def edges(graph):
     """Similarity by source and target, without zero nodes."""
-    pairs = graph.edge_index.as_tensor().T.tolist()
+    pairs = graph.edge_index.T.tolist()
     found = zip(pairs, graph.similarity.tolist(), strict=True)
-    return {(source, target): value for (source, target), value in found if source < graph.num_nodes}
+    return {(source, target): value for (source, target), value in found if source < graph.zero_node}
 
 
 def test_pyg(graphs, tmp_path):
@@ -38,8 +38,8 @@ def test_pyg(graphs, tmp_path):
         pairs = map(tuple, data.edge_index.T.tolist())
         assert dict(zip(pairs, data.similarity.tolist(), strict=True)) == edges(graph)
         for name in ("x", "pos", "score", "quota"):
-            assert torch.equal(data[name], graph[name])
-        source, target = graph.edge_index.as_tensor()
+            assert torch.equal(data[name], graph[name][:-1])
+        source, target = graph.edge_index
         assert data.num_zero.tolist() == [int(((source == 320) & (target == i)).sum()) for i in range(320)]
     assert loaded["local"]["num_zero"][0] == 256 - 12 * 12
 
@@ -51,7 +51,7 @@ def test_json(graphs, tmp_path):
     for scope, graph in zip(("local", "global"), graphs, strict=True):
         nodes, found = loaded[scope]["nodes"], loaded[scope]["edges"]
         assert [*zip(nodes["row"], nodes["column"], strict=True)] == [divmod(i, SIZE[1]) for i in range(320)]
-        assert nodes["quota"] == graph.quota.tolist()
+        assert nodes["quota"] == graph.quota[:-1].tolist()
         pairs = zip(found["source"], found["target"], strict=True)
         assert dict(zip(pairs, found["similarity"], strict=True)) == pytest.approx(edges(graph), abs=1e-7)
 

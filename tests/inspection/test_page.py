@@ -119,7 +119,7 @@ def test_every_node_has_its_edges(opened, graphs):
     tab = opened()
     for stage, pair in graphs.items():
         for scope, graph in zip(("local", "global"), pair, strict=True):
-            ids = range(0, graph.num_nodes, 7)
+            ids = range(0, graph.zero_node, 7)
             found = tab.evaluate(
                 "([stage, scope, ids]) => ids.map(i => glic.neighbors(stage, scope, i))",
                 [stage, scope, list(ids)],
@@ -134,7 +134,7 @@ def errors_of_attention(tab, stage, run, number, head):
     weights = attention_weights(run.attentions[number], run.inputs[number], graph).detach()
     weights = weights.mean(dim=1) if head == "mean" else weights[:, int(head)]
     errors = []
-    for node in range(0, graph.num_nodes, graph.num_nodes // 20):
+    for node in range(0, graph.zero_node, graph.zero_node // 20):
         found = tab.evaluate(
             "([stage, scope, layer, i, head]) =>"
             "glic.attention(stage, layer, i, glic.neighbors(stage, scope, i), head)",

@@ -16,11 +16,11 @@ def graphs():
 def test_numbers_against_a_loop(graphs, scope):
     graph = getattr(graphs, scope)
     lengths, similarities, beyond, of_candidates, zero = [], [], [], [], 0
-    degree = [0] * graph.num_nodes
-    for edge, (source, target) in enumerate(graph.edge_index.as_tensor().T.tolist()):
+    degree = [0] * graph.zero_node
+    for edge, (source, target) in enumerate(graph.edge_index.T.tolist()):
         degree[target] += 1
-        zero += source == graph.num_nodes
-        if source in (target, graph.num_nodes):
+        zero += source == graph.zero_node
+        if source in (target, graph.zero_node):
             continue
         (row, column), (to_row, to_column) = divmod(source, 36), divmod(target, 36)
         lengths.append(8 * ((row - to_row) ** 2 + (column - to_column) ** 2) ** 0.5)
@@ -30,9 +30,9 @@ def test_numbers_against_a_loop(graphs, scope):
             for place, to in ((row, to_row), (column, to_column))
         )
         beyond.append(not inside)
-    for node in range(graph.num_nodes):
-        near = graph.candidates.candidate[graph.candidates.group[node]]
-        near = near[(near < graph.num_nodes) & (near != node)]
+    for node in range(graph.zero_node):
+        (near,) = graph.candidates[(graph.queries == node).any(dim=1)]
+        near = near[(near < graph.zero_node) & (near != node)]
         of_candidates.append(torch.cosine_similarity(graph.x[near].double(), graph.x[node].double(), dim=1))
     found = summarize(graph, node_size=8)
     mean = {name: torch.tensor(values).double().mean().item() for name, values in (

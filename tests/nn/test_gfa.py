@@ -57,7 +57,7 @@ def test_golden_layers_and_stage(golden_stage, backend):
     set_backend(stage, backend)
     with torch.no_grad():
         graphs = stage.graph_builder(data["x"])
-        x = graphs.local.x
+        x = graphs.local.x[:-1]
         for layer, graph, name in zip(stage.layers, graphs, ("block_local", "block_global"), strict=True):
             assert relative_error(to_map(layer(x, graph), graph.map_size), data[name]) < 1e-4
         assert relative_error(stage(data["x"]), data["y"]) < 1e-4
@@ -67,7 +67,7 @@ def test_layer_is_its_definition():
     torch.manual_seed(0)
     layer = set_backend(GFALayer(**SMALL), "reference").double()
     graph = GraphBuilder(degree=12)(torch.randn(2, 8, 9, 14)).local
-    nodes = graph.x.double()
+    nodes = graph.x[:-1].double()
     x = nodes + layer.attention(F.layer_norm(nodes, (8,), eps=1e-5), graph.edge_index, graph.offset)
     assert layer.ffn.norm.eps == 1e-5
     y = layer.ffn(x.view(2, 9, 14, 8).permute(0, 3, 1, 2))
@@ -91,7 +91,7 @@ def test_stage_builds_its_graphs_once_and_alternates_them():
     (graphs,) = calls
     assert [graph is graphs.local for graph in seen] == [True, False, True, False, True]
     assert seen[1] is seen[3] is graphs.global_
-    torch.testing.assert_close(graphs.local.x, to_nodes(x).x)
+    torch.testing.assert_close(graphs.local.x[:-1], to_nodes(x).x)
 
 
 @pytest.mark.parametrize("size", [(2, 8, 16, 32), (1, 8, 5, 3), (3, 8, 17, 9)], ids=str)
@@ -169,8 +169,9 @@ def test_a_pyg_layer_in_place_of_attention():
     torch.manual_seed(0)
     layer = GFALayer(layer=partial(SAGEConv, aggr="max"), **SMALL)
     graph = GraphBuilder(degree=6)(torch.randn(1, 8, 9, 14)).local
-    x = graph.x + layer.aggregation(F.layer_norm(graph.x, (8,)), graph)
-    torch.testing.assert_close(layer(graph.x, graph), to_nodes(layer.ffn(to_map(x, (1, 9, 14)))).x)
+    nodes = graph.x[:-1]
+    x = nodes + layer.aggregation(F.layer_norm(nodes, (8,)), graph)
+    torch.testing.assert_close(layer(nodes, graph), to_nodes(layer.ffn(to_map(x, (1, 9, 14)))).x)
     assert not any("attention" in name for name in layer.state_dict())
 
 
@@ -181,8 +182,9 @@ def test_a_learned_score_scales_updates_and_is_trained():
     x = torch.randn(1, 8, 9, 14)
     graph = builder(x).local
     (layer,) = stage.layers
-    update = layer.attention(layer.norm(graph.x), graph.edge_index, graph.offset)
-    nodes = graph.x + graph.gate[:, None] * update
+    nodes = graph.x[:-1]
+    update = layer.attention(layer.norm(nodes), graph.edge_index, graph.offset)
+    nodes = nodes + graph.gate[:-1, None] * update
     torch.testing.assert_close(stage(x), layer.ffn(to_map(nodes, (1, 9, 14))), rtol=1e-4, atol=1e-5)
     stage(x).square().sum().backward()
     learned = {name: p for name, p in stage.named_parameters() if name.startswith("score.")}
@@ -266,3 +268,27 @@ def test_a_stage_works_in_any_precision(score, dtype):
     assert (y - expected).norm() < 0.05 * expected.norm()
     y.float().square().mean().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in stage.parameters())
+
+
+# torch's compiler warns of what it does itself.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning")
+@pytest.mark.parametrize("backend", [None, "reference", "windows"])
+@pytest.mark.parametrize(("score", "layer"), [("sobel", "attention"), ("learned", "SAGEConv")])
+def test_a_compiled_stage_is_the_same(score, layer, backend):
+    if backend is not None and layer != "attention":
+        pytest.skip("only attention has backends")
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    builder = GraphBuilder(degree=6, score=PARTS["score"][score]())
+    stage = GFAStage(depth=2, graph_builder=builder, layer=LAYERS[layer], backend=backend, **SMALL)
+    compiled = torch.compile(stage, backend="eager")
+    x = torch.randn(2, 8, 9, 14)
+    results = []
+    for module in (stage, compiled):
+        with torch.no_grad():
+            free = module(x)
+        y = module(x)
+        gradients = torch.autograd.grad(y.square().mean(), list(stage.parameters()))
+        results.append([free, y, *gradients])
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)

@@ -6,12 +6,11 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
-from torch_geometric import EdgeIndex
 
 from glic_pyg.graph import GraphBuilder
 from glic_pyg.graph.selection import Threshold, TopD
 from glic_pyg.nn import graph_attention
-from glic_pyg.nn.graph_attention import GraphAttention
+from glic_pyg.nn.graph_attention import BACKENDS, GraphAttention
 from glic_pyg.nn.kernels import window_attention
 
 CHANNELS, HEADS = 8, 2
@@ -28,6 +27,7 @@ def make(backend=None, *, seed=0):
 
 
 def nodes(num_nodes):
+    """Features of nodes, without those of the zero node."""
     return torch.randn(num_nodes, CHANNELS, generator=torch.Generator().manual_seed(0))
 
 
@@ -38,7 +38,7 @@ def built(kind, selection=Threshold):
     x[..., 7:] *= 10
     x[0, :, 0, 0] = 0
     graph = getattr(GraphBuilder(degree=12, selection=selection())(x), kind)
-    return graph.edge_index, graph.offset, graph.candidates
+    return nodes(252), graph.edge_index, graph.offset, graph.queries, graph.candidates
 
 
 def random_edges():
@@ -47,8 +47,8 @@ def random_edges():
     target = torch.tensor([1] * 60 + [2] + [5] * 300 + [17] * 20)
     source = torch.randint(0, 20, target.shape, generator=generator)
     source[target == 2] = 19  # the zero node alone
-    edge_index = EdgeIndex(torch.stack([source, target]), sparse_size=(20, 19), sort_order="col")
-    return edge_index, torch.randint(-7, 16, (len(target), 2), generator=generator).to(torch.int8), None
+    offset = torch.randint(-7, 16, (len(target), 2), generator=generator).to(torch.int8)
+    return nodes(19), torch.stack([source, target]), offset
 
 
 GRAPHS = {
@@ -61,7 +61,7 @@ GRAPHS = {
 
 def dense(attention, x, edge_index, offset):
     """The layer's definition, with N x (N + 1) matrices per head."""
-    source, target = edge_index.as_tensor()
+    source, target = edge_index
     num_nodes = len(x)
     row = ((offset[:, 0].long() - 7) * 23 + (offset[:, 1].long() - 7)) % 529
     bias = attention.position_bias()[row]
@@ -95,11 +95,11 @@ def gradients(module, x, out):
     ],
 )
 def test_values_and_gradients_are_those_of_the_dense_definition(graph, backend):
-    edge_index, offset, candidates = GRAPHS[graph]()
-    x = nodes(edge_index.sparse_size(1)).requires_grad_()
+    x, edge_index, offset, *groups = GRAPHS[graph]()
+    x = x.clone().requires_grad_()
     attention, definition = make(backend), make().double()
     exact_x = x.detach().double().requires_grad_()
-    out = attention(x, edge_index, offset, candidates)
+    out = attention(x, edge_index, offset, *groups)
     expected = dense(definition, exact_x, edge_index, offset)
     torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-5)
     found = gradients(attention, x, out)
@@ -112,9 +112,9 @@ def test_values_and_gradients_are_those_of_the_dense_definition(graph, backend):
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_reference_in_double_precision_is_exact(graph):
-    edge_index, offset, _ = GRAPHS[graph]()
+    x, edge_index, offset, *_ = GRAPHS[graph]()
     attention = make("reference").double()
-    x = nodes(edge_index.sparse_size(1)).double().requires_grad_()
+    x = x.double().requires_grad_()
     out, expected = attention(x, edge_index, offset), dense(attention, x, edge_index, offset)
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(gradients(attention, x, out), gradients(attention, x, expected))
@@ -122,13 +122,12 @@ def test_reference_in_double_precision_is_exact(graph):
 
 @pytest.mark.parametrize("backend", ["reference", None])
 def test_edge_order_does_not_matter(backend):
-    edge_index, offset, _ = GRAPHS["local"]()
-    attention, x = make(backend), nodes(edge_index.sparse_size(1))
-    expected = attention(x, edge_index, offset)
+    x, edge_index, offset, *groups = GRAPHS["local"]()
+    attention = make(backend)
+    expected = attention(x, edge_index, offset, *groups)
     order = torch.randperm(len(offset))
-    shuffled = edge_index.as_tensor()[:, order]
-    for edges in (shuffled, EdgeIndex(shuffled, sparse_size=edge_index.sparse_size())):
-        torch.testing.assert_close(attention(x, edges, offset[order]), expected, rtol=1e-4, atol=1e-5)
+    found = attention(x, edge_index[:, order], offset[order], *groups)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", ANY_EDGES)
@@ -138,8 +137,7 @@ def test_zero_nodes_add_to_the_denominator_only(backend):
     torch.nn.init.zeros_(attention.position_bias[2].weight)
     torch.nn.init.constant_(attention.logit_scale, -100)  # a scale of 0
     x = nodes(3)
-    edges = torch.tensor([[1, 1, 3], [0, 2, 2]])
-    edge_index = EdgeIndex(edges, sparse_size=(4, 3), sort_order="col")
+    edge_index = torch.tensor([[1, 1, 3], [0, 2, 2]])
     out = attention(x, edge_index, torch.zeros(3, 2, dtype=torch.int8))
     value = attention.key_value(x)[1, CHANNELS:]
     torch.testing.assert_close(out[0], attention.output(value))
@@ -171,22 +169,20 @@ def kernels(monkeypatch):
     ],
 )
 def test_the_backend_asked_for_is_the_one_that_runs(backend, expected, kernels):
-    edge_index, offset, candidates = GRAPHS["local"]()
-    make(backend)(nodes(edge_index.sparse_size(1)), edge_index, offset, candidates)
+    make(backend)(*GRAPHS["local"]())
     assert kernels == expected
 
 
 @pytest.mark.parametrize("autocast", [True, False])
 def test_16_bits_take_the_kernel_and_stay_near_float64(autocast, kernels):
-    edge_index, offset, candidates = GRAPHS["local"]()
+    x, edge_index, offset, *groups = GRAPHS["local"]()
     attention = make()
     torch.nn.init.ones_(attention.logit_scale)  # a scale of 100 makes roundings of cosines large
-    exact, exact_x = copy.deepcopy(attention).double(), nodes(edge_index.sparse_size(1)).double()
-    x = exact_x.float()
+    exact, exact_x, x = copy.deepcopy(attention).double(), x.double(), x.clone()
     if not autocast:
         attention, x = attention.bfloat16(), x.bfloat16()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        out = attention(x.requires_grad_(), edge_index, offset, candidates)
+        out = attention(x.requires_grad_(), edge_index, offset, *groups)
     assert kernels == ["csr_attention"]
     assert out.dtype == torch.bfloat16
     expected = dense(exact, exact_x.requires_grad_(), edge_index, offset)
@@ -197,37 +193,45 @@ def test_16_bits_take_the_kernel_and_stay_near_float64(autocast, kernels):
 
 
 def test_by_default_the_reference_takes_what_the_kernel_cannot(kernels):
-    edge_index, offset, _ = GRAPHS["local"]()
-    x = nodes(edge_index.sparse_size(1))
+    x, edge_index, offset, *_ = GRAPHS["local"]()
     out = make().double()(x.double(), edge_index, offset)
     torch.testing.assert_close(out, make("reference").double()(x.double(), edge_index, offset))
-    make()(x, edge_index.as_tensor(), offset)
+    make()(x, edge_index.flip(1), offset.flip(0))
     assert not kernels
 
 
 @pytest.mark.parametrize(
-    ("dtype", "is_sorted", "message"),
+    ("dtype", "edges", "got"),
     [
-        (torch.double, True, r"\(got torch\.float64 on cpu, sorted\)"),
-        (torch.float32, False, r"\(got torch\.float32 on cpu, not sorted\)"),
+        (torch.double, [[0, 1], [0, 1]], r"torch\.float64 on cpu"),
+        (torch.float32, [[0, 1], [1, 0]], r"torch\.float32 on cpu, not sorted"),
+        (torch.float32, [[0, 1], [0, 4]], r"torch\.float32 on cpu, not sorted"),
+        (torch.float32, [[0, 5], [0, 1]], r"torch\.float32 on cpu, not sorted"),
+        (torch.float32, [[-1, 0], [0, 1]], r"torch\.float32 on cpu, not sorted"),
+        (torch.float32, [[0, 1], [-1, 1]], r"torch\.float32 on cpu, not sorted"),
     ],
 )
-def test_csr_refuses_what_it_cannot_take(dtype, is_sorted, message):
-    edge_index, offset, _ = GRAPHS["local"]()
-    x = nodes(edge_index.sparse_size(1)).to(dtype)
-    edges = edge_index if is_sorted else edge_index.as_tensor()
-    with pytest.raises(
-        ValueError, match="Expected nodes of 32 or 16 bits on the CPU and an EdgeIndex sorted.*" + message
-    ):
-        make("csr").to(dtype)(x, edges, offset)
+def test_csr_refuses_what_it_cannot_take(dtype, edges, got):
+    x, offset = nodes(4).to(dtype), torch.zeros(2, 2, dtype=torch.int8)
+    message = rf"^Expected nodes of 32 or 16 bits on the CPU and edges between them sorted.* \(got {got}\)$"
+    with pytest.raises(ValueError, match=message):
+        make("csr").to(dtype)(x, torch.tensor(edges), offset)
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, None])
+def test_edges_without_offsets_are_refused(backend):
+    x, edge_index, offset, *groups = GRAPHS["local"]()
+    message = rf"^Expected an offset for each of {len(offset)} edges \(got \({len(offset) - 1}, 2\)\)$"
+    with pytest.raises(ValueError, match=message):
+        make(backend)(x, edge_index, offset[1:], *groups)
 
 
 def test_windows_refuses_edges_of_unknown_candidates():
-    edge_index, offset, _ = GRAPHS["random"]()
+    x, edge_index, offset = GRAPHS["random"]()
     with pytest.raises(
         ValueError, match=r"Expected the candidates of the edges for backend windows \(got none\)"
     ):
-        make("windows")(nodes(edge_index.sparse_size(1)), edge_index, offset)
+        make("windows")(x, edge_index, offset)
 
 
 def test_an_unknown_backend_is_refused():
@@ -238,20 +242,20 @@ def test_an_unknown_backend_is_refused():
 
 
 def test_windows_gives_zero_to_a_node_without_edges():
-    edge_index, offset, candidates = GRAPHS["local"]()
-    attention, x = make("windows"), nodes(edge_index.sparse_size(1))
+    x, edge_index, offset, *groups = GRAPHS["local"]()
+    attention = make("windows")
     kept = edge_index[1] != 5
-    out = attention(x, edge_index.as_tensor()[:, kept], offset[kept], candidates)
+    out = attention(x, edge_index[:, kept], offset[kept], *groups)
     torch.testing.assert_close(out[5], attention.output.bias)
-    torch.testing.assert_close(out[6:], attention(x, edge_index, offset, candidates)[6:])
+    torch.testing.assert_close(out[6:], attention(x, edge_index, offset, *groups)[6:])
 
 
 def test_windows_in_parts_are_the_whole(monkeypatch):
-    edge_index, offset, candidates = GRAPHS["local"]()
-    attention, x = make("windows"), nodes(edge_index.sparse_size(1))
-    expected = attention(x, edge_index, offset, candidates)
+    x, edge_index, offset, *groups = GRAPHS["local"]()
+    attention = make("windows")
+    expected = attention(x, edge_index, offset, *groups)
     monkeypatch.setattr(window_attention, "GROUPS_AT_ONCE", 3)
-    torch.testing.assert_close(attention(x, edge_index, offset, candidates), expected)
+    torch.testing.assert_close(attention(x, edge_index, offset, *groups), expected)
 
 
 def test_channels_must_divide_among_the_heads():

@@ -32,7 +32,7 @@ def graph_of(*size, degree=6):
 def by_loop(aggregation, x, graph):
     """One call of the layer per target, on the graph of its own edges."""
     x = torch.cat([x, torch.zeros(1, x.size(1))])
-    source, target = graph.edge_index.as_tensor()
+    source, target = graph.edge_index
     attributes = edge_attributes(graph)
     rows = []
     for node in range(len(x) - 1):
@@ -49,7 +49,7 @@ def test_layer_gives_every_node_what_its_own_edges_give(name):
     aggregation = LayerAggregation(LAYERS[name], channels=CHANNELS).eval()
     assert aggregation.takes_edges == (name not in WITHOUT_EDGES)
     graph = graph_of(1, CHANNELS, 5, 6, degree=60)
-    assert (graph.edge_index[0] == graph.num_nodes).any()  # zero nodes
+    assert (graph.edge_index[0] == graph.zero_node).any()  # zero nodes
     x = torch.randn(30, CHANNELS)
     found = aggregation(x, graph)
     assert found.shape == x.shape
@@ -86,7 +86,7 @@ def test_mean_of_neighbours_in_closed_form():
     aggregation = LayerAggregation(partial(pyg.SAGEConv, root_weight=False, bias=False), channels=CHANNELS)
     graph = graph_of(1, CHANNELS, 9, 10)
     x = torch.randn(90, CHANNELS)
-    source, target = graph.edge_index.as_tensor()
+    source, target = graph.edge_index
     adjacency = torch.zeros(90, 91).index_put_((target, source), torch.tensor(1.0), accumulate=True)
     expected = adjacency[:, :-1] @ x / adjacency.sum(dim=1, keepdim=True)
     torch.testing.assert_close(aggregation(x, graph), expected @ aggregation.layer.lin_l.weight.T)
@@ -94,8 +94,8 @@ def test_mean_of_neighbours_in_closed_form():
 
 def test_edge_attributes_are_distances_in_windows_and_similarity():
     graph = graph_of(1, CHANNELS, 17, 20)
-    source, target = graph.edge_index.as_tensor()
-    inside = source < graph.num_nodes
+    source, target = graph.edge_index
+    inside = source < graph.zero_node
     found = edge_attributes(graph)
     distance = (graph.pos[source[inside]] - graph.pos[target[inside]]) / 8
     torch.testing.assert_close(found[inside, :2], distance)

@@ -32,6 +32,35 @@ WIDEST = 16  # float32 in the widest vector register, of AVX-512
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # sums in any order; infinities keep their meaning
 
 
+@torch.compiler.disable
+def pointers(edge_index: Tensor, num_nodes: int) -> Tensor | None:
+    """Return where the edges of each target begin, `num_nodes + 1`, if edges are sorted by target.
+
+    Args:
+        edge_index: Sources, up to `num_nodes`, and targets below it, `2 x E`, int64, on the CPU.
+        num_nodes: Targets.
+
+    Returns:
+        None for edges that are not sorted, or of other nodes.
+    """
+    indptr = torch.empty(num_nodes + 1, dtype=torch.int64)
+    return indptr if _fill_pointers(*edge_index.numpy(), indptr.numpy()) else None
+
+
+@numba.njit(cache=True)
+def _fill_pointers(source, target, indptr):
+    last, num_nodes = 0, len(indptr) - 1
+    indptr[0] = 0
+    for edge in range(len(target)):
+        if not (last <= target[edge] < num_nodes and 0 <= source[edge] <= num_nodes):
+            return False
+        while last < target[edge]:
+            last += 1
+            indptr[last] = edge
+    indptr[last + 1 :] = len(target)
+    return True
+
+
 def csr_attention(
     query: Tensor,
     key_value: Tensor,

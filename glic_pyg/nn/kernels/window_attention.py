@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glic_pyg.graph.candidates import CANDIDATES, QUERIES, Candidates, slot_offsets
+from glic_pyg.graph.candidates import CANDIDATES, QUERIES, places, slot_offsets
 from glic_pyg.nn.position_bias import table_row
 
 GROUPS_AT_ONCE = 1024  # bounds the scores that exist at a time
@@ -21,7 +21,8 @@ def window_attention(
     bias: Tensor,
     edge_index: Tensor,
     offset: Tensor,
-    candidates: Candidates,
+    queries: Tensor,
+    candidates: Tensor,
 ) -> Tensor:
     """Compute what `glic_pyg.nn.kernels.csr_attention` does, on any device, in any order of edges.
 
@@ -32,20 +33,21 @@ def window_attention(
         bias: `529 x heads`.
         edge_index: Edges chosen from the candidates, `2 x E`; source `N` is the zero node.
         offset: Row and column offset per edge, `E x 2`.
-        candidates: What the edges were chosen from.
+        queries: The nodes of each group, `G x 64`, `N` where there is none.
+        candidates: What the edges of each group were chosen from, `G x 256`.
 
     Returns:
         `N x heads x D`; zero for a target without edges.
     """
     heads = query.size(1)
-    num_groups = len(candidates.candidate)
-    group, slot = candidates.group, candidates.slot
-    slots = QUERIES**2
+    num_groups, slots = queries.shape
+    place = places(queries, len(query))
 
-    target = edge_index[1]
-    row, column = slot[target] // QUERIES + offset[:, 0], slot[target] % QUERIES + offset[:, 1]
-    keep = torch.zeros(num_groups, slots, CANDIDATES**2, dtype=torch.bool, device=query.device)
-    keep[group[target], slot[target], row * CANDIDATES + column] = True
+    at = place[edge_index[1]]
+    row, column = at % slots // QUERIES + offset[:, 0], at % QUERIES + offset[:, 1]
+    keep = torch.zeros(num_groups * slots, CANDIDATES**2, dtype=torch.bool, device=query.device)
+    keep[at, row * CANDIDATES + column] = True
+    keep = keep.view(num_groups, slots, -1)
     alone = ~keep.any(dim=-1)
 
     query = F.pad(F.normalize(query, dim=-1) * scale[:, None], (0, 0, 0, 0, 0, 1)).transpose(0, 1)
@@ -56,12 +58,12 @@ def window_attention(
     parts = []
     for first in range(0, num_groups, GROUPS_AT_ONCE):
         some = slice(first, first + GROUPS_AT_ONCE)
-        near = candidates.candidate[some]
+        near = candidates[some]
         # A slot without edges may look anywhere, lest its softmax be of nothing.
         unwanted = ~(keep[some] | alone[some][..., None])
         parts.append(
             F.scaled_dot_product_attention(
-                query[:, candidates.node[some]].transpose(0, 1),
+                query[:, queries[some]].transpose(0, 1),
                 key[:, near].transpose(0, 1),
                 value[:, near].transpose(0, 1),
                 attn_mask=bias.masked_fill(unwanted[:, None], -torch.inf),
@@ -69,4 +71,4 @@ def window_attention(
             )
         )
     out = torch.cat(parts).transpose(1, 2).masked_fill(alone[..., None, None], 0)
-    return out[group, slot]
+    return out.flatten(0, 1)[place]
