@@ -18,6 +18,7 @@ from glic_pyg.checkpoint import CheckpointError
 from glic_pyg.codec import QualityError
 from glic_pyg.config import ConfigError
 from glic_pyg.files import files_below
+from glic_pyg.graph import FeatureMapError
 from glic_pyg.image import MAX_PIXELS, ImageError
 from glic_pyg.tiles import MemoryBoundError
 
@@ -25,6 +26,7 @@ USER_ERRORS = (
     BitstreamError,
     CheckpointError,
     ConfigError,
+    FeatureMapError,
     ImageError,
     MemoryBoundError,
     QualityError,

@@ -16,13 +16,22 @@ from torch.func import functional_call
 from torch_geometric.data import Data
 
 from glic_pyg.graph import csr_selection
-from glic_pyg.graph.candidates import Candidates, CandidateSet, GlobalMesh, LocalWindows
+from glic_pyg.graph.candidates import (
+    CANDIDATES,
+    QUERIES,
+    Candidates,
+    CandidateSet,
+    GlobalMesh,
+    LocalWindows,
+)
 from glic_pyg.graph.complexity import Score, Sobel, damp
-from glic_pyg.graph.grid import to_nodes
+from glic_pyg.graph.grid import FeatureMapError, to_nodes
 from glic_pyg.graph.quota import GroupQuota, Quota
 from glic_pyg.graph.selection import KeptEdges, Selection, Threshold, kept_edges
 
 GROUPS_AT_ONCE = 16  # so many groups' features fit the processor's caches
+LEAST_NORM = 1e-12  # as torch.nn.functional.normalize has it
+BYTES_AT_ONCE = 2**28  # of groups' features on a GPU, where every product is a launch
 
 
 class Graph(Data):
@@ -69,25 +78,30 @@ class GraphBuilder:
     """Build a graph of feature maps from each of some candidate sets.
 
     Args:
-        degree: Average number of neighbours per node.
+        degree: Average number of neighbours per node, 1..256.
         candidates: Where the nodes of each graph look for neighbours; by default `LocalWindows` and
             `GlobalMesh`, the local and the global graph.
         score: How much a node's surroundings vary, by default `Sobel`. It belongs to all graphs.
         quota: Score -> number of neighbours, by default `GroupQuota`.
         selection: Which candidates are kept, by default `Threshold`.
         neighbors: `arithmetic` or `torch_cluster`: who ranks candidates, and groups nodes by default.
+
+    Raises:
+        ValueError: a degree that no node can have.
     """
 
     def __init__(
         self,
         *,
-        degree: int = 64,
+        degree: float = 64,
         candidates: Sequence[CandidateSet] | None = None,
         score: Score | None = None,
         quota: Quota | None = None,
         selection: Selection | None = None,
         neighbors: Literal["arithmetic", "torch_cluster"] = "arithmetic",
     ) -> None:
+        if not 1 <= degree <= CANDIDATES**2:
+            raise ValueError(f"Expected a degree in 1..{CANDIDATES**2} (got {degree})")
         published = (LocalWindows(neighbors=neighbors), GlobalMesh())
         self.degree = degree
         self.candidates = published if candidates is None else tuple(candidates)
@@ -105,12 +119,16 @@ class GraphBuilder:
 
         Returns:
             A graph for each candidate set, as `Graphs` for those of the published model.
+
+        Raises:
+            FeatureMapError: no map of numbers of that shape, or an infinite score.
         """
         feature_map = feature_map.detach().float()
         with torch.autocast(feature_map.device.type, enabled=False):
+            nodes = to_nodes(feature_map)
             score = damp(self._score(feature_map))
             with torch.no_grad():
-                graphs = tuple(self._build(feature_map, score.detach().flatten()))
+                graphs = tuple(self._build(nodes, score.detach().flatten()))
             if next(self.score.parameters(), None) is not None:
                 gate = F.pad((score / score.mean(dim=(-2, -1), keepdim=True)).flatten(), (0, 1))
                 for graph in graphs:
@@ -122,18 +140,26 @@ class GraphBuilder:
         """Score in float32, of whatever precision the score's weights are."""
         weights = dict(chain(self.score.named_parameters(), self.score.named_buffers()))
         single = {name: x.float() for name, x in weights.items() if x.is_floating_point()}
-        return functional_call(self.score, single, feature_map).float()
+        score = functional_call(self.score, single, feature_map).float()
+        if score.shape != (expected := feature_map[:, 0].shape):
+            raise ValueError(f"Expected a score of shape {tuple(expected)} (got {tuple(score.shape)})")
+        return score
 
-    def _build(self, feature_map: Tensor, score: Tensor) -> Iterator[Graph]:
-        nodes = to_nodes(feature_map)
+    def _build(self, nodes: Data, score: Tensor) -> Iterator[Graph]:
         shared = {
             "x": torch.cat([nodes.x, nodes.x.new_zeros(1, nodes.x.size(1))]),
             "pos": F.pad(nodes.pos, (0, 0, 0, 1), value=-1),
-            "batch": F.pad(nodes.batch, (0, 1), value=len(feature_map)),
+            "batch": F.pad(nodes.batch, (0, 1), value=nodes.map_size[0]),
             "score": F.pad(score, (0, 1)),
             "map_size": nodes.map_size,
         }
-        unit = F.normalize(shared["x"], dim=1)
+        norm = shared["x"].norm(dim=1, keepdim=True)
+        if not (norm.isfinite().all() & score.isfinite().all()):  # asked of N numbers, not of N x C
+            raise FeatureMapError(
+                "Expected a feature map of finite numbers, norms and scores "
+                f"(got up to {nodes.x.abs().max():g}, scores up to {score.max():g})"
+            )
+        unit = shared["x"] / norm.clamp_min(LEAST_NORM)
         for find in self.candidates:
             candidates = find(nodes)
             quota = self.quota(score, candidates, nodes.batch, degree=self.degree)
@@ -173,7 +199,10 @@ def batched_similarities(unit: Tensor, candidates: Candidates) -> Tensor:
         `G x 64 x 256`, zero for places without a node.
     """
     similarity = unit.new_empty(*candidates.node.shape, candidates.candidate.size(1))
-    parts = (x.split(GROUPS_AT_ONCE) for x in (candidates.node, candidates.candidate, similarity))
+    count = GROUPS_AT_ONCE
+    if unit.is_cuda:
+        count = max(1, BYTES_AT_ONCE // ((QUERIES**2 + CANDIDATES**2) * unit[0].nbytes))
+    parts = (x.split(count) for x in (candidates.node, candidates.candidate, similarity))
     for queries, near, result in zip(*parts, strict=True):
         torch.bmm(unit[queries], unit[near].transpose(1, 2), out=result)
     return similarity

@@ -7,6 +7,10 @@ from torch_geometric.data import Data
 MapSize = tuple[int, int, int]
 
 
+class FeatureMapError(ValueError):
+    """A feature map of which no graph can be made; the message is one line for the user."""
+
+
 def to_nodes(feature_map: Tensor) -> Data:
     """Turn every spatial position of a feature map into a node.
 
@@ -20,10 +24,10 @@ def to_nodes(feature_map: Tensor) -> Data:
         `map_size`, the tuple `(B, H, W)`; `N = B * H * W`.
 
     Raises:
-        ValueError: `feature_map` has not four dimensions, or is empty.
+        FeatureMapError: `feature_map` has not four dimensions, or is empty.
     """
     if feature_map.dim() != 4 or feature_map.numel() == 0:
-        raise ValueError(f"Expected a feature map B x C x H x W (got {tuple(feature_map.shape)})")
+        raise FeatureMapError(f"Expected a feature map B x C x H x W (got {tuple(feature_map.shape)})")
     batch_size, channels, height, width = feature_map.shape
     device = feature_map.device
     rows = torch.arange(height, device=device).repeat_interleave(width)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 from glic_pyg.graph.candidates import Candidates
@@ -11,7 +12,7 @@ class Quota(ABC):
     """How many neighbours each node is to have."""
 
     @abstractmethod
-    def __call__(self, score: Tensor, candidates: Candidates, batch: Tensor, *, degree: int) -> Tensor:
+    def __call__(self, score: Tensor, candidates: Candidates, batch: Tensor, *, degree: float) -> Tensor:
         """Share a budget out among nodes; called without gradient.
 
         Args:
@@ -31,7 +32,7 @@ class GroupQuota(Quota):
     d_i = clamp(degree * |group| * S_i / sum_{j in group} S_j, 1, 256)
     """
 
-    def __call__(self, score: Tensor, candidates: Candidates, batch: Tensor, *, degree: int) -> Tensor:
+    def __call__(self, score: Tensor, candidates: Candidates, batch: Tensor, *, degree: float) -> Tensor:
         return _share(score, candidates.group, degree, candidates)
 
 
@@ -41,13 +42,13 @@ class MapQuota(Quota):
     So the paper states it, while the published model has the group's.
     """
 
-    def __call__(self, score: Tensor, candidates: Candidates, batch: Tensor, *, degree: int) -> Tensor:
+    def __call__(self, score: Tensor, candidates: Candidates, batch: Tensor, *, degree: float) -> Tensor:
         return _share(score, batch, degree, candidates)
 
 
-def _share(score: Tensor, part: Tensor, degree: int, candidates: Candidates) -> Tensor:
+def _share(score: Tensor, part: Tensor, degree: float, candidates: Candidates) -> Tensor:
     num_groups, num_candidates = candidates.candidate.shape  # at least as many groups as pictures
     total = score.new_zeros(num_groups).index_add_(0, part, score)
-    members = part.bincount(minlength=num_groups)
+    members = torch.zeros_like(total).index_add_(0, part, torch.ones_like(score))
     budget = degree * members / total
     return (score * budget[part]).clamp(1, num_candidates)

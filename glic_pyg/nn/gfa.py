@@ -5,12 +5,13 @@ x --+--> graphs, as published a local and a global one (built once, no gradient)
     +--> local --> global --> local --> ... --> y
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from glic_pyg.graph import Graph, GraphBuilder, to_map
+from glic_pyg.graph import FeatureMapError, Graph, GraphBuilder, to_map
 from glic_pyg.nn.conv import GatedFeedForward
 from glic_pyg.nn.graph_attention import Backend, GraphAttention
 from glic_pyg.nn.layer_aggregation import LayerAggregation
@@ -127,8 +128,12 @@ class GFAStage(nn.Module):
         )
 
     def forward(self, feature_map: Tensor) -> Tensor:
-        """Map `B x C x H x W`, any size, to the same shape."""
-        graphs = self.graph_builder(feature_map)
+        """Map `B x C x H x W`, any size, to the same shape.
+
+        Raises:
+            FeatureMapError: a map that is none, or is not finite; in training, what is not finite stays so.
+        """
+        graphs = self._graphs(feature_map)
         if not graphs:
             for layer in self.layers:
                 feature_map = layer(feature_map)
@@ -137,3 +142,13 @@ class GFAStage(nn.Module):
         for i, layer in enumerate(self.layers):
             x = layer(x, graphs[i % len(graphs)])
         return to_map(x, graphs[0].map_size)
+
+    @torch.compiler.disable
+    def _graphs(self, feature_map: Tensor) -> Sequence[Graph]:
+        try:
+            return self.graph_builder(feature_map)
+        except FeatureMapError:
+            if not self.training or feature_map.isfinite().all():
+                raise
+            # Any graph will do: the loss is not finite either, and training leaves such a step out.
+            return self.graph_builder(torch.zeros_like(feature_map))

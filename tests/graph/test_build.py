@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch_geometric.transforms import (
 )
 from torch_geometric.utils import to_networkx
 
-from glic_pyg.graph import Graph, GraphBuilder, Graphs
+from glic_pyg.graph import FeatureMapError, Graph, GraphBuilder, Graphs
 from glic_pyg.graph.build import batched_similarities
 from glic_pyg.graph.candidates import AnchorMesh, GlobalMesh, LocalWindows, global_mesh, local_windows
 from glic_pyg.graph.complexity import Score, Sobel, Uniform, damp
@@ -371,6 +372,63 @@ def test_transforms_of_pyg():
         assert torch.equal(largest[key], graph[key][members]), key
     assert largest.num_edges == members[target].sum()
     assert torch.equal(largest.similarity, graph.similarity[members[target]])
+
+
+@pytest.mark.parametrize("degree", [0, -3, 0.5, 257, float("nan"), float("inf")])
+def test_a_degree_that_no_node_can_have_is_refused(degree):
+    with pytest.raises(ValueError, match=rf"^Expected a degree in 1\.\.256 \(got {degree}\)$"):
+        GraphBuilder(degree=degree)
+
+
+@pytest.mark.parametrize("degree", [1, 1.5, 256])
+def test_any_other_degree_is_taken(degree):
+    graph = GraphBuilder(degree=degree, score=Uniform(), selection=TopD())(feature_map(1, 6, 16, 16)).local
+    assert graph.quota[:-1].unique().tolist() == [degree]
+
+
+@pytest.mark.parametrize("score", [Sobel, Uniform, partial(LearnedScore, channels=6)])
+@pytest.mark.parametrize("neighbors", ["arithmetic", "torch_cluster"])
+@pytest.mark.parametrize(
+    ("value", "got"), [(torch.nan, "nan"), (torch.inf, "inf"), (-torch.inf, "inf"), (1e25, r"1e\+25")]
+)
+def test_maps_that_are_not_finite_are_refused(value, got, neighbors, score):
+    x = feature_map(2, 6, 9, 12)
+    x[1, 3, 4, 5] = value
+    build = GraphBuilder(degree=6, score=score(), selection=TopD(), neighbors=neighbors)
+    with pytest.raises(
+        FeatureMapError, match=rf"^Expected a feature map of finite numbers, .* \(got up to {got}, .*\)$"
+    ):
+        build(x)
+
+
+@pytest.mark.parametrize(
+    "size", [(6, 9, 12), (2, 3, 6, 9, 12), (9,), (1, 6, 0, 12), (0, 6, 9, 12), (1, 0, 9, 12)]
+)
+@pytest.mark.parametrize("score", [Sobel, Uniform])
+def test_what_is_no_map_is_refused(size, score):
+    message = rf"^Expected a feature map B x C x H x W \(got {re.escape(str(size))}\)$"
+    with pytest.raises(FeatureMapError, match=message):
+        GraphBuilder(score=score())(torch.zeros(size))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 9, 12), (2, 12, 9), (9, 12)])
+def test_scores_of_another_shape_are_refused(shape):
+    class Wrong(Score):
+        def forward(self, feature_map):
+            return torch.ones(shape)
+
+    message = rf"^Expected a score of shape \(2, 9, 12\) \(got {re.escape(str(shape))}\)$"
+    with pytest.raises(ValueError, match=message):
+        GraphBuilder(score=Wrong())(feature_map(2, 6, 9, 12))
+
+
+def test_scores_that_are_not_finite_are_refused():
+    class Infinite(Score):
+        def forward(self, feature_map):
+            return feature_map[:, 0] / 0
+
+    with pytest.raises(FeatureMapError, match=r"^Expected a feature map of finite numbers, norms and scores"):
+        GraphBuilder(score=Infinite())(feature_map(2, 6, 9, 12).abs())
 
 
 def test_graphs_move_as_a_whole(device):

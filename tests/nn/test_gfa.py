@@ -10,7 +10,7 @@ from torch import nn
 from torch_geometric.nn import GATv2Conv, SAGEConv
 
 from glic_pyg.config import NAMES, Part
-from glic_pyg.graph import GraphBuilder, to_map, to_nodes
+from glic_pyg.graph import FeatureMapError, GraphBuilder, to_map, to_nodes
 from glic_pyg.graph.candidates import AnchorMesh, CandidateSet, GlobalMesh, LocalWindows
 from glic_pyg.graph.complexity import Score
 from glic_pyg.graph.selection import Selection
@@ -292,3 +292,19 @@ def test_a_compiled_stage_is_the_same(score, layer, backend):
         gradients = torch.autograd.grad(y.square().mean(), list(stage.parameters()))
         results.append([free, y, *gradients])
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_is_refused_but_in_training_where_it_stays_so(value):
+    """So that a training step with it is seen to be broken, by its loss, on all devices alike."""
+    stage = GFAStage(depth=2, graph_builder=GraphBuilder(degree=6), **SMALL)
+    x = torch.randn(1, 8, 9, 14)
+    x[0, 1, 2, 3] = value
+    y = stage.train()(x)
+    assert not y.isfinite().all()
+    y.sum().backward()
+    assert all(p.grad is not None for p in stage.parameters())
+    with pytest.raises(FeatureMapError, match="Expected a feature map of finite numbers"):
+        stage.eval()(x)
+    with pytest.raises(FeatureMapError, match="Expected a feature map B x C x H x W"):
+        stage.train()(x[0])
