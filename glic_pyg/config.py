@@ -120,8 +120,10 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        (hint,) = [a for a in args if a is not type(None)]
-        return _convert(value, hint, path)
+        some = [arg for arg in args if arg is not type(None)]
+        is_list = isinstance(value, list | tuple)
+        fitting = [arg for arg in some if (typing.get_origin(arg) is tuple) == is_list]
+        return _convert(value, [*fitting, *some][0], path)
     if origin is Literal:
         if value not in args:
             raise ConfigError(f"Expected {path} to be one of {', '.join(map(str, args))} (got {value!r})")

@@ -127,12 +127,13 @@ def run_row(variant: Variant, seed: int, *, dataset: str | Path, output: str | P
 def _figures(run: RunFolder, config: TrainConfig, folder: Path) -> dict[str, Any]:
     """Return what a finished run says, and what its graphs are like on some held-out pictures."""
     with run.eval.open() as file:
-        scores = [row for row in csv.DictReader(file) if int(row["step"]) == config.steps]
+        scores = list(csv.DictReader(file))
+    scores = [row for row in scores if row["step"] == scores[-1]["step"]]
     with run.log.open() as file:
         steps = [(float(row["seconds"]), float(row["wait_seconds"])) for row in csv.DictReader(file)]
     seconds = [end - start - wait for (start, _), (end, wait) in pairwise(steps)]
     model = GLIC.from_pretrained(run.path / "latest.safetensors")
-    pictures = find_pictures(folder, least_size=max(config.patch_size, config.eval_size))
+    pictures = find_pictures(folder, least_size=max(config.eval_size, *config.patch_sizes))
     _, held_out = split_pictures(pictures, folder=folder, eval_share=config.eval_share)
     curve = {name: [float(row[name]) for row in scores] for name in ("quality", "bpp", "psnr", "loss")}
     return {

@@ -55,7 +55,6 @@ class Recorder(Callback):
     def __init__(self, run: RunFolder, config: TrainConfig) -> None:
         self.run = run
         self.config = config
-        self.seconds = 0.0
         self.best = float("inf")
         self.stopped = False
         self._handlers: dict[int, Any] = {}
@@ -67,7 +66,7 @@ class Recorder(Callback):
         if trainer.is_global_zero:
             self.run.start(self.config, step=module.step)
         self._last = time.monotonic()
-        self._start = self._last - self.seconds
+        self._start = self._last - module.seconds
 
     def on_train_batch_start(self, trainer: Trainer, module: CodecModule, batch: Any, batch_idx: int) -> None:
         """Note how long the batch was waited for."""
@@ -77,14 +76,13 @@ class Recorder(Callback):
         self, trainer: Trainer, module: CodecModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write the line of the step, and a checkpoint where it is due."""
-        self._last = time.monotonic()
-        self.seconds = self._last - self._start
-        row = module.row | {"wait_seconds": self._waited, "seconds": self.seconds}
+        self._read_clock(trainer, module)
+        row = module.row | {"wait_seconds": self._waited, "seconds": module.seconds}
         if trainer.is_global_zero:
             self.run.append(self.run.log, row)
             trainer.logger.log_metrics({f"train/{key}": value for key, value in row.items()}, module.step)
         self._stopping = trainer.strategy.reduce_boolean_decision(self.stopped, all=False)
-        if module.step == module.schedule.steps:
+        if module.schedule.share(module.step, module.seconds) == 1:
             trainer.should_stop = True  # whereupon Lightning evaluates, whatever the step
         elif module.step % self.config.eval_every:  # else it is saved after the evaluation
             if self._stopping or module.step % self.config.save_every == 0:
@@ -112,9 +110,11 @@ class Recorder(Callback):
         self._save(trainer, self.run.latest)
         if better:
             self._save(trainer, self.run.best)
-        if self._stopping and module.step < module.schedule.steps:
+        self._read_clock(trainer, module)
+        if module.schedule.share(module.step, module.seconds) == 1:
+            trainer.should_stop = True
+        elif self._stopping:
             raise RunStopped
-        self._last = time.monotonic()
 
     def teardown(self, trainer: Trainer, module: CodecModule, stage: str) -> None:
         """Give the signals back."""
@@ -128,11 +128,18 @@ class Recorder(Callback):
 
     def state_dict(self) -> dict[str, float]:
         """Return what a later start of the run needs."""
-        return {"seconds": self.seconds, "best": self.best}
+        return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """Go on from there."""
-        self.seconds, self.best = state_dict["seconds"], state_dict["best"]
+        self.best = state_dict["best"]
+
+    def _read_clock(self, trainer: Trainer, module: CodecModule) -> None:
+        """Tell the module how long the run has taken; where that matters, all devices agree."""
+        self._last = time.monotonic()
+        seconds = self._last - self._start
+        by_time = self.config.max_time is not None
+        module.seconds = trainer.strategy.broadcast(seconds) if by_time else seconds
 
     def _save(self, trainer: Trainer, path: Path) -> None:
         if not trainer.is_global_zero:
@@ -157,28 +164,31 @@ class Progress(Callback):
     def on_train_start(self, trainer: Trainer, module: CodecModule) -> None:
         """Show the bar, which stands where the run goes on."""
         terminal = sys.stderr.isatty()
+        by_time = module.schedule.steps is None
         self._bar = tqdm(
-            total=module.schedule.steps,
-            initial=module.step,
+            total=round(module.config.max_time) if by_time else module.schedule.steps,
+            initial=round(module.seconds) if by_time else module.step,
             unit="step",
+            bar_format="{percentage:.0f}%|{bar}| {n_fmt}/{total_fmt} s{postfix}" if by_time else None,
             mininterval=0.5 if terminal else 60,
             dynamic_ncols=terminal,
             disable=not trainer.is_global_zero,
         )
-        self._pictures, self._start = 0, time.monotonic()
+        self._start, self._first = time.monotonic(), module.sample
 
     def on_train_batch_end(
         self, trainer: Trainer, module: CodecModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the bar."""
         row = module.row
-        self._pictures += module.schedule.phase(module.step - 1).batch_size
+        pictures = (module.sample - self._first) / (time.monotonic() - self._start)
         self._bar.set_postfix_str(
             f"loss {row['loss']:.3f}, bpp {row['bpp']:.3f}, PSNR {row['psnr']:.2f}, "
-            f"{self._pictures / (time.monotonic() - self._start):.1f} pictures/s",
+            f"{pictures:.1f} pictures/s",
             refresh=False,
         )
-        self._bar.update()
+        by_time = module.schedule.steps is None
+        self._bar.update(min(round(module.seconds), self._bar.total) - self._bar.n if by_time else 1)
 
     def teardown(self, trainer: Trainer, module: CodecModule, stage: str) -> None:
         """End the bar."""

@@ -14,7 +14,7 @@ class Milestone(Config):
     """What changes at a point of a run; what is None stays.
 
     Args:
-        at: Epochs or steps, in the unit of the run's length, after which this holds.
+        at: After how many epochs, steps or (if only the time is given) seconds this holds.
         learning_rate: As in `TrainConfig`.
         batch_size: As in `TrainConfig`.
         patch_size: As in `TrainConfig`.
@@ -23,12 +23,12 @@ class Milestone(Config):
     at: int
     learning_rate: float | None = None
     batch_size: int | None = None
-    patch_size: int | None = None
+    patch_size: int | tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
-    """How one model is trained. Either `epochs` or `steps` says how long.
+    """How one model is trained. `epochs` or `steps`, `max_time`, or one of each says how long.
 
     Args:
         model: The model to train.
@@ -36,11 +36,15 @@ class TrainConfig(Config):
         lmbda: Weight of the distortion, lambda in the loss, for each of the model's qualities, 1 first.
         epochs: Times that every picture is seen.
         steps: Optimiser steps.
+        max_time: Seconds, which YAML also takes as 9:00 (minutes) or 1:30:00; evaluations on the way count,
+            the one at the end does not.
         batch_size: Pictures per step, over all devices.
-        patch_size: Side of the random training crops in pixels, a multiple of 64.
+        patch_size: Side of the random training crops in pixels, a multiple of 64; or several, of which every
+            step draws one.
         optimizer: Of the network: `adam`, `soap` or `muon`, see `build_optimizers`.
         learning_rate: Of the network after the warm-up.
-        final_learning_rate: At the end of a cosine over the whole run; None keeps the rate.
+        final_learning_rate: At the end of a cosine over the whole run, its steps or its time, whatever is
+            over first; None keeps the rate.
         warmup_steps: Steps of linear warm-up from 0 to `learning_rate`.
         aux_learning_rate: Of the entropy bottleneck's quantiles, constant.
         milestones: Changes of rate, batch and crops on the way, in order.
@@ -62,8 +66,9 @@ class TrainConfig(Config):
     lmbda: tuple[float, ...] = (0.013,)
     epochs: int | None = None
     steps: int | None = None
+    max_time: float | None = None
     batch_size: int = 8
-    patch_size: int = 256
+    patch_size: int | tuple[int, ...] = 256
     optimizer: Literal["adam", "soap", "muon"] = "adam"
     learning_rate: float = 1e-4
     final_learning_rate: float | None = None
@@ -82,11 +87,13 @@ class TrainConfig(Config):
     save_every: int = 1000
 
     def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
+        if self.epochs is not None and self.steps is not None:
             raise ConfigError(f"Expected epochs or steps (got epochs {self.epochs} and steps {self.steps})")
-        length = "steps" if self.epochs is None else "epochs"
-        for name in (length, "batch_size", "eval_every", "save_every"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
+        if (self.epochs, self.steps, self.max_time) == (None, None, None):
+            raise ConfigError("Expected epochs, steps or max_time (got none)")
+        for name in ("epochs", "steps", "batch_size", "eval_every", "save_every"):
+            self._require(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
+        self._require("max_time", self.max_time is None or self.max_time > 0, "positive")
         for name in ("warmup_steps", "num_workers", "seed"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
         qualities = self.model.qualities
@@ -97,28 +104,56 @@ class TrainConfig(Config):
         )
         for name in ("learning_rate", "aux_learning_rate", "clip_max_norm"):
             self._require(name, getattr(self, name) > 0, "positive")
-        for name in ("patch_size", "eval_size"):
-            size = getattr(self, name)
-            self._require(name, size > 0 and size % 64 == 0, "a positive multiple of 64")
-            least = 192 if self.distortion == "ms-ssim" else 64
-            self._require(name, getattr(self, name) >= least, f"at least {least} for {self.distortion}")
+        for part in (self, *self.milestones):
+            if part.patch_size == ():
+                raise ConfigError("Expected patch_size to be one side or several (got none)")
+        for name, size in [
+            *(("patch_size", size) for size in self.patch_sizes),
+            ("eval_size", self.eval_size),
+        ]:
+            if size < 64 or size % 64:
+                raise ConfigError(f"Expected {name} to be a positive multiple of 64 (got {size})")
+            if self.distortion == "ms-ssim" and size < 192:
+                raise ConfigError(f"Expected {name} to be at least 192 for ms-ssim (got {size})")
         self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
         self._require("eval_share", 0 < self.eval_share < 1, "in (0, 1)")
-        points = [0, *(milestone.at for milestone in self.milestones), getattr(self, length)]
+        points = [0, *(milestone.at for milestone in self.milestones), self.length]
         if any(a >= b for a, b in pairwise(points)):
             raise ConfigError(
-                f"Expected milestones in order within {points[-1]} {length} (got {points[1:-1]})"
+                f"Expected milestones in order within {points[-1]} {self.unit} (got {points[1:-1]})"
             )
         if self.final_learning_rate is not None:
             self._require("final_learning_rate", self.final_learning_rate > 0, "positive")
             if any(milestone.learning_rate is not None for milestone in self.milestones):
                 raise ConfigError("Expected final_learning_rate or rates at milestones (got both)")
-        for milestone in self.milestones:
-            if milestone.patch_size is not None and (milestone.patch_size < 64 or milestone.patch_size % 64):
-                raise ConfigError(
-                    f"Expected patch_size to be a positive multiple of 64 (got {milestone.patch_size})"
-                )
+
+    @property
+    def unit(self) -> Literal["epochs", "steps", "seconds"]:
+        """What the run's length and its milestones are counted in."""
+        if self.epochs is not None:
+            return "epochs"
+        return "seconds" if self.steps is None else "steps"
+
+    @property
+    def length(self) -> float:
+        """The run's length in its unit."""
+        return {"epochs": self.epochs, "steps": self.steps, "seconds": self.max_time}[self.unit]
+
+    @property
+    def patch_sizes(self) -> list[int]:
+        """All sides of crops, in any part of the run."""
+        return [
+            size
+            for one in (self, *self.milestones)
+            if one.patch_size is not None
+            for size in sides(one.patch_size)
+        ]
 
     def _require(self, name: str, condition: bool, what: str) -> None:
         if not condition:
             raise ConfigError(f"Expected {name} to be {what} (got {getattr(self, name)})")
+
+
+def sides(patch_size: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Return a patch size as the sides to draw from."""
+    return patch_size if isinstance(patch_size, tuple) else (patch_size,)

@@ -163,13 +163,16 @@ class PictureData(LightningDataModule):
         self.run = schedule
 
     def train_dataloader(self) -> DataLoader:
-        """Return the batches that are left; its length is that of the whole run."""
+        """Return the batches that are left; its length, if it has one, is that of the whole run."""
         trainer = self.trainer
+        module = trainer.lightning_module
         return DataLoader(
             self.training,
             batch_sampler=StepSampler(
                 self.run,
-                first_step=trainer.lightning_module.step,
+                first_step=module.step,
+                first_sample=module.sample,
+                seconds=lambda: module.seconds,
                 rank=trainer.global_rank,
                 num_shares=trainer.world_size,
             ),

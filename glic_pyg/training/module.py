@@ -28,7 +28,10 @@ class TrainingError(RuntimeError):
 
 
 class CodecModule(LightningModule):
-    """A model in training: loss, optimiser, learning rate, and the number of steps taken.
+    """A model in training: loss, optimiser, learning rate, and how far the run is.
+
+    That is the number of steps taken, of pictures seen on all devices, and the seconds it took, as `Recorder`
+    tells them.
 
     The entropy bottleneck's quantiles have an optimiser's group of their own. One backward pass serves them
     and the network, since the rate-distortion loss has no gradient on the quantiles, nor the quantiles' loss
@@ -49,6 +52,8 @@ class CodecModule(LightningModule):
         self.schedule = schedule
         self.criterion = RateDistortionLoss(config.lmbda, distortion=config.distortion)
         self.step = 0
+        self.sample = 0
+        self.seconds = 0.0
         self.skipped = 0
         self.skipped_in_a_row = 0
         if config.activation_checkpointing:
@@ -85,7 +90,7 @@ class CodecModule(LightningModule):
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         *network, quantiles = (group for optimizer in optimizers for group in optimizer.param_groups)
-        rate = self.schedule.learning_rate(self.step)
+        rate = self.schedule.learning_rate(self.step, self.seconds)
         for group in network:
             group["lr"] = rate
         quantiles["lr"] = self.config.aux_learning_rate
@@ -103,6 +108,7 @@ class CodecModule(LightningModule):
         for optimizer in optimizers:
             optimizer.zero_grad()
         self.step += 1
+        self.sample += len(batch[0]) * self.trainer.world_size
         if self.skipped_in_a_row >= MOST_SKIPPED_STEPS:
             raise TrainingError(
                 f"Expected finite losses and gradients (got {self.skipped_in_a_row} steps in a row without, "
@@ -156,13 +162,16 @@ class CodecModule(LightningModule):
         checkpoint["glic_pyg"] = {
             "config": self.config.to_dict(),
             "step": self.step,
+            "sample": self.sample,
+            "seconds": self.seconds,
             "skipped": self.skipped,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from there; where settings differ, the present ones hold."""
         state = checkpoint["glic_pyg"]
-        self.step, self.skipped = state["step"], state["skipped"]
+        for name in ("step", "sample", "seconds", "skipped"):
+            setattr(self, name, state[name])
 
     def _of_several(self, quality: Tensor) -> Tensor | None:
         """Return the qualities as the model takes them: a model of one takes none."""

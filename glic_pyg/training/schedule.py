@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
 
 from glic_pyg.config import ConfigError
-from glic_pyg.training.config import TrainConfig
+from glic_pyg.training.config import TrainConfig, sides
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps between two milestones.
+    """What holds between two milestones.
 
     Args:
-        first_step: The first one.
-        steps: Their number.
-        first_sample: Pictures drawn before them.
+        begin: The first step, or the first second of a run of which only the time is given.
         batch_size: Pictures per step, over all devices.
-        patch_size: Side of their crops in pixels.
+        patch_size: Side of their crops in pixels, or several sides.
         learning_rate: Of the network, before warm-up and cosine.
     """
 
-    first_step: int
-    steps: int
-    first_sample: int
+    begin: int
     batch_size: int
-    patch_size: int
+    patch_size: int | tuple[int, ...]
     learning_rate: float
 
 
 class Schedule:
-    """A run, step by step.
+    """A run by its steps, its time, or both: then it ends with what is over first.
 
     Args:
         config: The settings.
@@ -45,18 +44,18 @@ class Schedule:
     def __init__(self, config: TrainConfig, *, num_pictures: int) -> None:
         self.config = config
         self.phases: list[Phase] = []
-        end = config.steps if config.epochs is None else config.epochs
         settings = {name: getattr(config, name) for name in ("batch_size", "patch_size", "learning_rate")}
-        step = sample = begin = 0
+        position = begin = 0
         for milestone in [*config.milestones, None]:
-            length = (end if milestone is None else milestone.at) - begin
-            steps = length if config.epochs is None else length * num_pictures // settings["batch_size"]
-            if steps == 0:
+            self.phases.append(Phase(position, **settings))
+            span = (config.length if milestone is None else milestone.at) - begin
+            if config.unit == "epochs":
+                span = span * num_pictures // settings["batch_size"]
+            if span == 0:
                 raise ConfigError(
                     f"Expected at least {settings['batch_size']} pictures to train on (got {num_pictures})"
                 )
-            self.phases.append(Phase(step, steps, sample, **settings))
-            step, sample = step + steps, sample + steps * settings["batch_size"]
+            position += span
             if milestone is not None:
                 begin = milestone.at
                 settings |= {
@@ -64,40 +63,49 @@ class Schedule:
                     for name in settings
                     if getattr(milestone, name) is not None
                 }
-        self.steps = step
-        if config.warmup_steps >= self.steps:
+        self.steps = None if config.unit == "seconds" else position
+        if self.steps is not None and config.warmup_steps >= self.steps:
             raise ConfigError(
                 f"Expected warmup_steps to be less than the run's {self.steps} (got {config.warmup_steps})"
             )
 
-    def phase(self, step: int) -> Phase:
-        """Return the phase of a step; the last one's after the run."""
-        return next(phase for phase in reversed(self.phases) if phase.first_step <= step)
+    def share(self, step: int, seconds: float) -> float:
+        """Return how much of the run is over after so many steps and seconds, from 0 to 1, its end."""
+        of_steps = 0.0 if self.steps is None else step / self.steps
+        of_time = 0.0 if self.config.max_time is None else seconds / self.config.max_time
+        return min(1.0, max(of_steps, of_time))
 
-    def samples(self, step: int) -> range:
-        """Return the numbers of the pictures of a step, counted over the run."""
-        phase = self.phase(step)
-        first = phase.first_sample + (step - phase.first_step) * phase.batch_size
-        return range(first, first + phase.batch_size)
+    def phase(self, step: int, seconds: float) -> Phase:
+        """Return what holds then; the last phase after the run."""
+        position = seconds if self.steps is None else step
+        return next(phase for phase in reversed(self.phases) if phase.begin <= position)
 
-    def learning_rate(self, step: int) -> float:
-        """Return the network's learning rate in a step: linear warm-up, then constant or half a cosine."""
-        rate, final = self.phase(step).learning_rate, self.config.final_learning_rate
+    def learning_rate(self, step: int, seconds: float) -> float:
+        """Return the network's learning rate in a step: linear warm-up, then constant or half a cosine.
+
+        The cosine begins after the warm-up in a run by steps, and with the run in one by time.
+        """
+        rate, final = self.phase(step, seconds).learning_rate, self.config.final_learning_rate
         warmup = self.config.warmup_steps
-        if step < warmup:
-            return rate * (step + 1) / (warmup + 1)
-        if final is None:
-            return rate
-        progress = min(1.0, (step - warmup) / (self.steps - warmup))
-        return final + (rate - final) * 0.5 * (1 + math.cos(math.pi * progress))
+        if self.config.max_time is None:
+            progress = min(1.0, (step - warmup) / (self.steps - warmup))
+        else:
+            progress = self.share(step, seconds)
+        if final is not None and progress >= 0:
+            rate = final + (rate - final) * 0.5 * (1 + math.cos(math.pi * progress))
+        return rate * (step + 1) / (warmup + 1) if step < warmup else rate
 
 
 class StepSampler:
     """The batches of a run, from some step on, as keys of `RandomCrops`: lists of (sample, patch size).
 
+    Of several patch sizes every batch has one, drawn by the seed and the number of its first sample.
+
     Args:
         schedule: The run.
         first_step: Where to begin.
+        first_sample: Number of the first picture, counted over the run.
+        seconds: Tells how long the run has taken, the same on all devices.
         rank: Which share of each batch to give.
         num_shares: Into how many the batches are split.
 
@@ -105,7 +113,16 @@ class StepSampler:
         ConfigError: a batch cannot be split evenly.
     """
 
-    def __init__(self, schedule: Schedule, *, first_step: int, rank: int, num_shares: int) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        *,
+        first_step: int,
+        first_sample: int,
+        seconds: Callable[[], float],
+        rank: int,
+        num_shares: int,
+    ) -> None:
         for phase in schedule.phases:
             if phase.batch_size % num_shares:
                 raise ConfigError(
@@ -113,15 +130,28 @@ class StepSampler:
                 )
         self.schedule = schedule
         self.first_step = first_step
+        self.first_sample = first_sample
+        self.seconds = seconds
         self.rank = rank
         self.num_shares = num_shares
 
     def __len__(self) -> int:
-        """Return the steps of the whole run, those before the first one too: so Lightning counts them."""
+        """Return the steps of the whole run, those before the first one too: so Lightning counts them.
+
+        Raises:
+            TypeError: nobody knows, since the run goes by time.
+        """
+        if self.schedule.steps is None:
+            raise TypeError("Expected a run by steps (got one by time)")
         return self.schedule.steps
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in range(self.first_step, self.schedule.steps):
-            patch_size = self.schedule.phase(step).patch_size
-            samples = self.schedule.samples(step)[self.rank :: self.num_shares]
-            yield [(sample, patch_size) for sample in samples]
+        sample, seed = self.first_sample, self.schedule.config.seed
+        end = self.schedule.steps
+        for step in count(self.first_step) if end is None else range(self.first_step, end):
+            phase = self.schedule.phase(step, self.seconds())
+            sizes = sides(phase.patch_size)
+            size = sizes[np.random.default_rng((seed, sample, 1)).integers(len(sizes))]
+            samples = range(sample, sample + phase.batch_size)
+            yield [(sample, size) for sample in samples[self.rank :: self.num_shares]]
+            sample += phase.batch_size

@@ -59,7 +59,7 @@ def train(
         strategy: As Lightning names it; `ddp` for several devices.
 
     Returns:
-        Whether the run reached its last step.
+        Whether the run reached its end.
 
     Raises:
         ConfigError: too few pictures, or a run folder, manifest or weights that do not suit.
@@ -80,8 +80,7 @@ def train(
         start_from(model, weights)
 
     folder = Path(dataset)
-    sizes = [config.patch_size, config.eval_size, *(m.patch_size or 0 for m in config.milestones)]
-    pictures = find_pictures(folder, least_size=max(sizes))
+    pictures = find_pictures(folder, least_size=max(config.eval_size, *config.patch_sizes))
     listed = manifest if state is None else run.manifest
     if listed is not None:
         known = set(manifests.check(Path(listed), folder=folder))
@@ -90,7 +89,7 @@ def train(
         raise ConfigError(f"Expected at least 2 usable pictures in {folder} (got {len(pictures)})")
     training, held_out = split_pictures(pictures, folder=folder, eval_share=config.eval_share)
     schedule = Schedule(config, num_pictures=len(training))
-    if state is not None and state["step"] >= schedule.steps:
+    if state is not None and schedule.share(state["step"], state["seconds"]) == 1:
         return True
     crops = center_crops(held_out, size=config.eval_size)
     if is_first_process() and state is None:
@@ -160,7 +159,10 @@ def _read(path: Path) -> dict[str, Any]:
         ConfigError: it cannot be read.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)["glic_pyg"]
+        state = torch.load(path, map_location="cpu", weights_only=True)["glic_pyg"]
     except Exception as error:  # torch.load has no common error for a broken file
         reason = " ".join(str(error).split())
         raise ConfigError(f"Expected a training checkpoint (got {path}: {reason})") from error
+    if "sample" not in state:
+        raise ConfigError(f"Expected a training checkpoint of this version (got {path} of an earlier one)")
+    return state

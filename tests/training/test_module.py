@@ -95,7 +95,7 @@ def test_loss_falls_on_one_batch(config):
 def test_learning_rate_is_the_schedules(config):
     module = make_module(dataclasses.replace(config, final_learning_rate=1e-4, warmup_steps=2))
     rows, _ = fit(module, [(X, ONES)] * 4)
-    assert [row["learning_rate"] for row in rows] == [module.schedule.learning_rate(i) for i in range(4)]
+    assert [row["learning_rate"] for row in rows] == [module.schedule.learning_rate(i, 0.0) for i in range(4)]
 
 
 def test_activations_computed_twice_give_the_same_step(config):

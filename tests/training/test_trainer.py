@@ -2,9 +2,11 @@
 
 import csv
 import dataclasses
+import math
 import os
 import signal
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from PIL import Image
 from glic_pyg import checkpoint
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ConfigError
+from glic_pyg.training import callbacks
+from glic_pyg.training.config import Milestone
 from glic_pyg.training.module import CodecModule
 from glic_pyg.training.run_folder import RunFolder
 from glic_pyg.training.trainer import train
@@ -23,6 +27,14 @@ TIMES = ("seconds", "wait_seconds")
 def read(path, *, without=()):
     with path.open() as file:
         return [{k: float(v) for k, v in row.items() if k not in without} for row in csv.DictReader(file)]
+
+
+def enlarged(photos):
+    """Make pictures large enough for crops of 128."""
+    for path in photos.rglob("*.*"):
+        with Image.open(path) as image:
+            image.resize((2 * image.width, 2 * image.height)).save(path)
+    return photos
 
 
 @pytest.fixture
@@ -115,6 +127,46 @@ def test_stopped_run_continues_identically(several, photos, tmp_path, monkeypatc
         assert first.info == second.info
         assert all(torch.equal(tensor, second.state[name]) for name, tensor in first.state.items())
     assert train(several, dataset=photos, output=parts.path, resume=True)  # nothing is left to do
+
+
+def test_a_run_by_time_ends_in_time_and_goes_on_with_the_time_left(config, photos, tmp_path, monkeypatch):
+    seconds = iter(range(10**6))  # every look at the clock takes one
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    by_time = dataclasses.replace(
+        config, steps=None, max_time=40.0, eval_every=100, final_learning_rate=1e-5,
+        milestones=(Milestone(at=20, batch_size=1, patch_size=(64, 128)),),
+    )  # fmt: skip
+    photos = enlarged(photos)
+    step = CodecModule.training_step
+
+    def terminated(self, batch, batch_idx):
+        step(self, batch, batch_idx)
+        if self.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = RunFolder(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(CodecModule, "training_step", terminated)
+        assert not train(by_time, dataset=photos, output=run.path, resume=True)
+    stopped = torch.load(run.latest, weights_only=True)["glic_pyg"]
+    next(seconds), next(seconds)  # time that is not the run's
+    assert train(by_time, dataset=photos, output=run.path, resume=True)
+    rows = read(run.log)
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    assert rows[2]["seconds"] == stopped["seconds"]
+    taken = [b["seconds"] - a["seconds"] for a, b in pairwise(rows)]
+    assert max(taken) <= 4  # looks at the clock: before the step, after it, by the bar (at a start two)
+    assert rows[-2]["seconds"] < 40 <= rows[-1]["seconds"]
+    begins = [0.0, *(row["seconds"] for row in rows)]
+    for begin, row in zip(begins, rows, strict=False):
+        rate = 1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * begin / 40)) / 2
+        assert row["learning_rate"] == pytest.approx(rate, rel=1e-6)
+    assert {row["step"] for row in read(run.eval)} == {len(rows)}
+    state = torch.load(run.latest, weights_only=True)["glic_pyg"]
+    early = sum(begin < 20 for begin in begins[:-1])
+    assert state["sample"] - len(rows) in (early, early + 1)  # a batch is drawn one ahead
+    assert train(by_time, dataset=photos, output=run.path, resume=True)  # nothing is left to do
+    assert read(run.log) == rows
 
 
 def test_other_settings_hold_after_a_resume(config, photos, tmp_path):
