@@ -196,3 +196,16 @@ def test_too_long_a_string(tiny_model, photo):
 def test_a_model_without_tables_is_no_matter_of_the_file(tiny_config):
     with pytest.raises(ValueError, match="call update"):
         encode(GLIC(tiny_config), torch.zeros(1, 3, 8, 8))
+
+
+@torch.no_grad()
+def test_files_of_one_device_decode_on_another(variable_model, photo, device):
+    there = copy.deepcopy(variable_model).to(device)
+    x = photo(100, 150)
+    files = [encode(variable_model, x, 2.5), encode(there, x.to(device), 2.5)]
+    for data in files:
+        here = decode(variable_model, data)
+        restored = decode(there, data)  # which compares the latents' checksum
+        assert restored.device.type == device
+        assert (restored.cpu() - here).abs().max() < 0.02
+    assert abs(len(files[0]) - len(files[1])) <= 0.02 * len(files[0])

@@ -200,7 +200,7 @@ def batched_similarities(unit: Tensor, candidates: Candidates) -> Tensor:
     """
     similarity = unit.new_empty(*candidates.node.shape, candidates.candidate.size(1))
     count = GROUPS_AT_ONCE
-    if unit.is_cuda:
+    if unit.device.type != "cpu":
         count = max(1, BYTES_AT_ONCE // ((QUERIES**2 + CANDIDATES**2) * unit[0].nbytes))
     parts = (x.split(count) for x in (candidates.node, candidates.candidate, similarity))
     for queries, near, result in zip(*parts, strict=True):

@@ -221,3 +221,21 @@ def test_it_costs_next_to_nothing_in_bits():
         )
         sizes[exactly] += sum(map(len, strings))
     assert sizes[True] == pytest.approx(sizes[False], rel=0.005)
+
+
+@pytest.mark.parametrize("change", HARD.values(), ids=HARD)
+@torch.no_grad()
+def test_every_device_has_the_same_bits(change, tiny_config, device):
+    torch.manual_seed(0)
+    channels = tiny_config.hyper_channels
+    x = change(torch.randn(1, channels, 3, 5))
+    networks = [
+        build_entropy_model(tiny_config).hyper.h_s,
+        nn.Sequential(ConvBlock(channels, 12, ratio=2), nn.Conv2d(12, 10, 3, stride=2, padding=1)),
+        LayerNorm2d(channels),
+    ]
+    for network in networks:
+        made = exact(network)
+        with exact_arithmetic():
+            expected = made(x)
+            assert torch.equal(made.to(device)(x.to(device)).cpu(), expected)

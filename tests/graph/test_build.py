@@ -1,4 +1,6 @@
+import math
 import re
+import warnings
 from functools import partial
 
 import numpy as np
@@ -18,7 +20,14 @@ from torch_geometric.utils import to_networkx
 
 from glic_pyg.graph import FeatureMapError, Graph, GraphBuilder, Graphs
 from glic_pyg.graph.build import batched_similarities
-from glic_pyg.graph.candidates import AnchorMesh, GlobalMesh, LocalWindows, global_mesh, local_windows
+from glic_pyg.graph.candidates import (
+    AnchorMesh,
+    Candidates,
+    GlobalMesh,
+    LocalWindows,
+    global_mesh,
+    local_windows,
+)
 from glic_pyg.graph.complexity import Score, Sobel, Uniform, damp
 from glic_pyg.graph.quota import GroupQuota, MapQuota
 from glic_pyg.graph.selection import KNN, Threshold, TopD
@@ -175,6 +184,25 @@ def test_batched_similarities(find):
     found = batched_similarities(unit, candidates)
     assert found.shape == (candidates.candidate.size(0), 64, 256)
     torch.testing.assert_close(found[candidates.group, candidates.slot], each)
+
+
+def test_products_on_a_gpu_are_few_and_large(monkeypatch):
+    """As many groups at a time as 256 MB hold, on a device that stands for one."""
+    launches = []
+    monkeypatch.setattr(torch, "bmm", lambda x, y, *, out: launches.append((x.shape, y.shape)))
+    candidates = local_windows((1, 320, 320))
+    found = {}
+    for device in ("cpu", "meta"):
+        there = Candidates(*(x.to(device) for x in (candidates.candidate, candidates.group, candidates.slot)))
+        there.__dict__["node"] = candidates.node.to(device)
+        batched_similarities(torch.empty(320 * 320 + 1, 192, device=device), there)
+        found[device] = [*launches]
+        launches.clear()
+    assert [sum(x[0] for x, _ in shapes) for shapes in found.values()] == [1600, 1600]
+    assert {x[0] for x, _ in found["cpu"]} == {16}
+    assert [x[0] for x, _ in found["meta"]] == [1092, 508]
+    largest, other = found["meta"][0]
+    assert 0.99 * 2**28 < 4 * (math.prod(largest) + math.prod(other)) <= 2**28
 
 
 def test_a_graph_for_every_candidate_set():
@@ -450,3 +478,42 @@ def test_graphs_survive_a_file(tmp_path):
     assert other.zero_node == 108
     for key, value in graph.to_dict().items():
         assert torch.equal(torch.as_tensor(other[key]), torch.as_tensor(value)), key
+
+
+@pytest.mark.parametrize("selection", [Threshold(), TopD()])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.double])
+def test_every_device_builds_the_same_graph(device, dtype, selection):
+    """But for ties: similarities differ in their last bits. Whatever the precision, autocast or not."""
+    x = feature_map(2, 6, 17, 24).to(dtype)
+    build = GraphBuilder(degree=12, selection=selection)
+    expected, found = build(x.float()), build(x.to(device))
+    with torch.autocast(device, torch.float16 if dtype == torch.float16 else torch.bfloat16):
+        cast = build(x.to(device))
+    for graph, same, other in zip(found, cast, expected, strict=True):
+        assert torch.equal(graph.edge_index, same.edge_index)
+        edges = columns(graph.cpu())
+        assert differing(edges, columns(other)) <= len(edges) / 1000
+        assert (edges[:, 1].diff() >= 0).all()
+        torch.testing.assert_close(graph.score.cpu(), other.score)
+        torch.testing.assert_close(graph.quota.cpu(), other.quota)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:called a synchronizing CUDA operation:UserWarning")
+def test_a_gpu_is_waited_for_only_where_shapes_depend_on_it(monkeypatch):
+    """Whether all is finite, and the number of edges of either graph; products are few and large."""
+    launches = []
+    bmm = torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda *args, **kwargs: launches.append(1) or bmm(*args, **kwargs))
+    x, build = torch.randn(1, 192, 128, 192, device="cuda"), GraphBuilder()
+    build(x)  # tables are made once
+    launches.clear()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            build(x)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(launches) == 2
+    assert len(waits) <= 3, [str(wait.message) for wait in waits]

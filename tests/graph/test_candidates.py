@@ -5,7 +5,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from glic_pyg.graph.candidates import Candidates, anchor_mesh, global_mesh, local_windows, slot_offsets
+from glic_pyg.graph.candidates import (
+    Candidates,
+    anchor_mesh,
+    global_mesh,
+    local_windows,
+    places,
+    slot_offsets,
+)
 from glic_pyg.graph.grid import MapSize
 
 SIZES = [
@@ -130,3 +137,27 @@ def test_slot_offsets():
             expected = [candidate // 16 - query // 8, candidate % 16 - query % 8]
             assert offsets[query, candidate].tolist() == expected
     assert (offsets.min().item(), offsets.max().item()) == (-7, 15)
+
+
+@pytest.mark.parametrize("find", [local_windows, global_mesh, anchor_mesh])
+def test_groups_are_the_same_on_every_device(find, device):
+    found, expected = find((2, 17, 30), torch.device(device)), find((2, 17, 30))
+    for name in ("candidate", "group", "slot", "node"):
+        assert getattr(found, name).device.type == device
+        assert torch.equal(getattr(found, name).cpu(), getattr(expected, name)), name
+    assert torch.equal(slot_offsets(torch.device(device)).cpu(), slot_offsets())
+
+
+def test_nodes_that_share_a_slot_are_refused():
+    node = torch.zeros(4, dtype=torch.long)
+    candidates = Candidates(
+        candidate=torch.zeros(1, 256, dtype=torch.long), group=node, slot=torch.tensor([0, 1, 1, 3])
+    )
+    with pytest.raises(ValueError, match=r"^Expected a slot for each of 4 nodes \(got 3 slots\)$"):
+        _ = candidates.node
+
+
+@pytest.mark.parametrize("find", [local_windows, global_mesh])
+def test_places_are_group_and_slot(find):
+    found = find((2, 17, 30))
+    assert torch.equal(places(found.node, found.num_nodes), 64 * found.group + found.slot)

@@ -128,3 +128,10 @@ def test_what_scores_refuse():
         Sobel(pooling="max")
     with pytest.raises(ValueError, match=r"^Expected at least 2 bins and an odd window \(got 8 and 4\)$"):
         LocalEntropy(window=4)
+
+
+@pytest.mark.parametrize("pooling", ["rms", "mean"])
+@pytest.mark.parametrize("score", [Sobel, LocalEntropy, RescalingResidual])
+def test_scores_are_the_same_on_every_device(score, pooling, device):
+    x = torch.randn(2, 5, 17, 12, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(score(pooling=pooling)(x.to(device)).cpu(), score(pooling=pooling)(x))

@@ -86,3 +86,13 @@ def test_a_map_moves_its_budget_between_groups():
         for quota in (GroupQuota(), MapQuota())
     ]
     assert degree == pytest.approx([10, 10 * 4 / 1.75])
+
+
+@pytest.mark.parametrize("quota", [GroupQuota(), MapQuota()])
+def test_quotas_are_the_same_on_every_device(quota, device):
+    score = torch.rand(2 * 9 * 20, generator=torch.Generator().manual_seed(0)) + 0.1
+    batch = torch.arange(2).repeat_interleave(180)
+    expected = quota(score, local_windows((2, 9, 20)), batch, degree=20)
+    there = local_windows((2, 9, 20), torch.device(device))
+    found = quota(score.to(device), there, batch.to(device), degree=20)
+    torch.testing.assert_close(found.cpu(), expected)

@@ -106,3 +106,16 @@ def test_input_is_not_modified(selection):
     selection(similarity, quota)
     assert torch.equal(similarity, before[0])
     assert torch.equal(quota, before[1])
+
+
+@pytest.mark.parametrize("selection", [Threshold(), TopD(), KNN(k=9)])
+def test_edges_are_the_same_on_every_device(selection, device):
+    """Of similarities whose sums are exact, many of them equal."""
+    candidates, there = local_windows((2, 9, 21)), local_windows((2, 9, 21), torch.device(device))
+    generator = torch.Generator().manual_seed(0)
+    similarity = torch.randint(-64, 65, (len(candidates.candidate), 64, 256), generator=generator) / 64
+    quota = torch.linspace(1, 256, candidates.num_nodes)
+    found = kept_edges(similarity.to(device), quota.to(device), there, selection)
+    expected = kept_edges(similarity, quota, candidates, selection)
+    for tensor, other in zip(found, expected, strict=True):
+        assert torch.equal(tensor.cpu(), other)

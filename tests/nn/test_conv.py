@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,3 +82,14 @@ def test_conv_block_in_bands_is_the_whole(x, out_channels, rows, monkeypatch):
 def test_conv_block_has_an_adaptor_only_where_widths_differ():
     assert not any("adaptor" in name for name in ConvBlock(4, 4, ratio=1).state_dict())
     assert any("adaptor" in name for name in ConvBlock(4, 6, ratio=1).state_dict())
+
+
+@pytest.mark.parametrize("make", [partial(ConvBlock, 6, 8, ratio=2), partial(GatedFeedForward, 6, ratio=2)])
+@pytest.mark.parametrize("gradient", [True, False])
+def test_blocks_are_the_same_on_every_device(make, gradient, device):
+    torch.manual_seed(0)
+    block, x = make(), torch.randn(2, 6, 9, 14)
+    with torch.set_grad_enabled(gradient):
+        expected = block(x)
+        found = block.to(device)(x.to(device)).cpu()
+    assert (found - expected).norm() <= 2e-3 * expected.norm()  # GPUs' convolutions round to 11 bits

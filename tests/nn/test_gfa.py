@@ -308,3 +308,34 @@ def test_what_is_not_finite_is_refused_but_in_training_where_it_stays_so(value):
         stage.eval()(x)
     with pytest.raises(FeatureMapError, match="Expected a feature map B x C x H x W"):
         stage.train()(x[0])
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("score", ["sobel", "learned"])
+def test_a_stage_is_the_same_on_every_device(score, layer, device):
+    torch.manual_seed(0)
+    builder = GraphBuilder(degree=6, score=PARTS["score"][score](), selection=PARTS["selection"]["top_d"]())
+    stage = GFAStage(depth=2, graph_builder=builder, layer=LAYERS[layer], **SMALL)
+    x, results = torch.randn(2, 8, 17, 24), []
+    for there in ("cpu", device):
+        y = stage.to(there)(x.to(there))
+        assert y.device.type == there
+        gradients = torch.autograd.grad(y.square().mean(), list(stage.parameters()))
+        results.append([part.cpu() for part in (y, *gradients)])
+        with torch.no_grad():
+            torch.testing.assert_close(stage(x.to(there)), y, rtol=1e-4, atol=1e-5)
+    for found, expected in zip(*reversed(results), strict=True):
+        assert (found - expected).norm() <= 0.01 * expected.norm()  # GPUs' convolutions round to 11 bits
+
+
+@pytest.mark.parametrize("score", ["sobel", "learned"])
+def test_a_stage_under_autocast_on_every_device(score, device):
+    torch.manual_seed(0)
+    builder = GraphBuilder(degree=6, score=PARTS["score"][score]())
+    stage, x = GFAStage(depth=2, graph_builder=builder, **SMALL), torch.randn(1, 8, 9, 14)
+    expected = stage(x)
+    with torch.autocast(device, torch.bfloat16):
+        y = stage.to(device)(x.to(device))
+    y.float().square().mean().backward()
+    assert (y.cpu() - expected).norm() < 0.05 * expected.norm()
+    assert all(p.grad.isfinite().all() for p in stage.parameters())
