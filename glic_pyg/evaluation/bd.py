@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import bjontegaard
 
 from glic_pyg.config import ConfigError
+from glic_pyg.evaluation.metrics import decibels
 
 Method = Literal["cubic", "pchip", "akima"]
 METHODS: tuple[Method, ...] = ("cubic", "pchip", "akima")
 LEAST_POINTS = 4
+
+OLD_NAMES = {"psnr-rgb": "psnr", "ms-ssim-rgb": "ms-ssim"}
+"""What earlier versions of CompressAI call its columns."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Curve:
     Args:
         name: Of the codec.
         rates: In bits per pixel.
-        scores: PSNR or MS-SSIM in dB, one per rate.
+        scores: PSNR in dB or MS-SSIM, one per rate; infinite where pictures are restored exactly, NaN where
+            there is none.
     """
 
     name: str
@@ -31,16 +36,31 @@ class Curve:
     scores: tuple[float, ...]
 
     @classmethod
-    def of(cls, name: str, results: Mapping[str, Sequence[float]], *, metric: str = "psnr-rgb") -> Curve:
+    def of(cls, name: str, results: Mapping[str, Any], *, metric: str = "psnr-rgb") -> Curve:
         """Return a column of a codec's `results`, in CompressAI's layout, against `bpp`.
 
+        Args:
+            name: Of the codec.
+            results: Columns, or single values for one point; `ms-ssim-db-rgb` follows from `ms-ssim-rgb`, and
+                earlier names are known. A score that is None is NaN.
+            metric: The column.
+
         Raises:
-            ConfigError: no such column, or something else than numbers in it.
+            ConfigError: no such column, something else than numbers in it, or a rate that is none.
         """
         try:
-            return cls(name, tuple(map(float, results["bpp"])), tuple(map(float, results[metric])))
+            rates = tuple(map(float, _column(results, "bpp")))
+            scores = tuple(math.nan if v is None else float(v) for v in _column(results, metric))
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"Expected {metric} of {name} (got {', '.join(results)})") from error
+        if len(rates) != len(scores):
+            raise ConfigError(
+                f"Expected {metric} for each of {len(rates)} rates of {name} (got {len(scores)})"
+            )
+        for i, rate in enumerate(rates):
+            if not 0 < rate < math.inf:
+                raise ConfigError(f"Expected rates above 0 bpp of {name} (got {rate:g} as number {i + 1})")
+        return cls(name, rates, scores)
 
     def within(self, least: float, most: float) -> Curve:
         """Return the points whose rates are in a range."""
@@ -62,7 +82,7 @@ class Delta:
 
     Args:
         rate: BD-rate in %; negative where the codec needs fewer bits for the same quality.
-        score: BD-PSNR, or the same of MS-SSIM, in dB.
+        score: BD-PSNR in dB, or the same of MS-SSIM; NaN where the curves have no rate in common.
         overlap: Share of the range of scores of both curves together that they have in common.
     """
 
@@ -75,8 +95,13 @@ def delta(anchor: Curve, test: Curve, *, method: Method) -> Delta:
     """Compare two curves over the scores (for the rate) or rates (for the score) that both have.
 
     Raises:
-        ConfigError: too few points, or nothing in common.
+        ConfigError: a score that is infinite or none, too few points, or nothing in common.
     """
+    for curve in (anchor, test):
+        for rate, score in zip(curve.rates, curve.scores, strict=True):
+            if not math.isfinite(score):
+                found = "none" if math.isnan(score) else f"{score:g}"
+                raise ConfigError(f"Expected finite scores of {curve.name} (got {found} at {rate:.4g} bpp)")
     anchor, test = anchor.sorted(), test.sorted()
     for curve in (anchor, test):
         if len(curve.rates) < LEAST_POINTS:
@@ -85,14 +110,26 @@ def delta(anchor: Curve, test: Curve, *, method: Method) -> Delta:
             )
     overlap = _overlap(anchor.scores, test.scores)
     if overlap <= 0:
-        raise ConfigError(f"Expected curves that overlap (got {anchor.name} and {test.name})")
+        ranges = (
+            f"{curve.name} with {curve.scores[0]:.4g} to {curve.scores[-1]:.4g}" for curve in (anchor, test)
+        )
+        raise ConfigError(f"Expected curves that overlap (got {' and '.join(ranges)})")
     points = (anchor.rates, anchor.scores, test.rates, test.scores)
     settings = {"method": method, "require_matching_points": False, "min_overlap": 0}
     rate = float(bjontegaard.bd_rate(*map(list, points), **settings))
+    if not math.isfinite(rate):
+        raise ConfigError(f"Expected curves that {method} can compare (got {anchor.name} and {test.name})")
     score = math.nan
     if _overlap(anchor.rates, test.rates) > 0:
         score = float(bjontegaard.bd_psnr(*map(list, points), **settings))
     return Delta(rate, score, overlap)
+
+
+def _column(results: Mapping[str, Any], metric: str) -> Sequence[float | None]:
+    if metric == "ms-ssim-db-rgb" and metric not in results:
+        return [v if v is None else decibels(float(v)) for v in _column(results, "ms-ssim-rgb")]
+    values = results[metric] if metric in results else results[OLD_NAMES[metric]]
+    return [values] if isinstance(values, int | float) else values
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -81,32 +82,44 @@ class GlicCodec(Codec):
 
 
 class CompressaiCodec(Codec):
-    """One of CompressAI's models with its published weights; its strings end to end, without a container.
+    """One of CompressAI's models with its published weights.
+
+    Its file is what decoding takes: quality, sides of picture and latents, number of strings, their lengths,
+    and the strings. CompressAI's own tools count the strings only, the `payload`.
 
     Args:
         name: As in CompressAI's model zoo.
     """
 
+    HEAD = struct.Struct(">5HB")
+    LENGTH = struct.Struct(">I")
+
     def __init__(self, name: str) -> None:
-        version = {"compressai": metadata.version("compressai"), "metric": "mse"}
+        version = {"compressai": metadata.version("compressai"), "metric": "mse", "file": "with its head"}
         super().__init__(name, version, range(1, 9 if "cheng2020" not in name else 7))
         self.load = partial(load_compressai, name)
 
     @torch.no_grad()
     def encode(self, x: Tensor, quality: float | None) -> bytes:
-        self._coded = self.load(quality=int(quality)).compress(pad(x, 64))
-        self._quality, self._size = int(quality), x.shape[-2:]
-        return b"".join(string for (string,) in self._coded["strings"])
+        coded = self.load(quality=int(quality)).compress(pad(x, 64))
+        strings = [string for (string,) in coded["strings"]]
+        head = self.HEAD.pack(int(quality), *x.shape[-2:], *coded["shape"], len(strings))
+        return b"".join([head, *(self.LENGTH.pack(len(string)) for string in strings), *strings])
 
     @torch.no_grad()
     def decode(self, data: bytes) -> Tensor:
-        """Restore what `encode` made last: without a container, the file alone does not suffice."""
-        model = self.load(quality=self._quality)
-        x_hat = model.decompress(self._coded["strings"], self._coded["shape"])["x_hat"]
-        return crop(x_hat, *self._size).clamp(0, 1)
+        quality, height, width, *shape, count = self.HEAD.unpack_from(data)
+        strings, at = [], self.HEAD.size + count * self.LENGTH.size
+        for i in range(count):
+            (length,) = self.LENGTH.unpack_from(data, self.HEAD.size + i * self.LENGTH.size)
+            strings.append([data[at : at + length]])
+            at += length
+        x_hat = self.load(quality=quality).decompress(strings, shape)["x_hat"]
+        return crop(x_hat, height, width).clamp(0, 1)
 
     def payload(self, data: bytes) -> float:
-        return float(len(data))
+        *_, count = self.HEAD.unpack_from(data)
+        return float(len(data) - self.HEAD.size - count * self.LENGTH.size)
 
     @torch.no_grad()
     def estimate(self, x: Tensor, quality: float | None) -> float:

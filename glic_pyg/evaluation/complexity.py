@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import resource
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 from glic_pyg.nn.gfa import GFALayer, GFAStage
 from glic_pyg.nn.graph_attention import GraphAttention
 
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
+
 STAGES: Mapping[type[nn.Module], str] = {
     GFAStage: "graph",
     GFALayer: "feed-forward",
@@ -29,6 +34,8 @@ STAGES: Mapping[type[nn.Module], str] = {
 TRANSFORM = "convolutions"
 CODER = "entropy coder"
 ELSEWHERE = "entropy model"
+
+PROCESS = Path("/proc/self")
 
 
 class StageClock:
@@ -124,30 +131,37 @@ def flops(model: nn.Module, x: Tensor) -> int:
 
 
 @contextmanager
-def peak_memory() -> Iterator[dict[str, int]]:
+def peak_memory() -> Iterator[dict[str, float]]:
     """Measure by how many bytes the process grew at most, on Linux since the start of the block.
 
-    Elsewhere the peak is that of the whole process. The result is set at the end, as `bytes`.
+    Elsewhere the peak is that of the whole process. The result is set at the end, as `bytes`; it is NaN where
+    the system does not tell, as on Windows and in hardened containers.
     """
-    result: dict[str, int] = {}
-    before = 0
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "malloc_trim"):  # else memory that was freed before would be used again, uncounted
-            libc.malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew
-        before = _status("VmRSS")
+    result = {"bytes": math.nan}
+    before = _restart_peak() if sys.platform == "linux" else 0.0
     yield result
     if sys.platform == "linux":
         result["bytes"] = _status("VmHWM") - before
-    else:
+    elif resource is not None:
         result["bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith(f"{name}:")]
-    return 1024 * int(line.split()[1])
+def _restart_peak() -> float:
+    """Let the highest mark of the process's memory start anew; return its bytes now, or NaN."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # else memory that was freed before would be used again, uncounted
+        libc.malloc_trim(0)
+    try:
+        (PROCESS / "clear_refs").write_text("5")
+    except OSError:  # not permitted
+        return math.nan
+    return _status("VmRSS")
+
+
+def _status(name: str) -> float:
+    lines = (PROCESS / "status").read_text().splitlines()
+    sizes = [1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")]
+    return sizes[0] if sizes else math.nan
 
 
 @register_flop_formula(torch.ops.glic_pyg.csr_attention)

@@ -37,5 +37,67 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ConfigError, match=r"Expected at least 4 rising points of anchor \(got 3\)"):
         delta(ANCHOR.within(0.2, 0.9), ANCHOR, method="cubic")
     above = Curve("above", ANCHOR.rates, tuple(score + 10 for score in ANCHOR.scores))
-    with pytest.raises(ConfigError, match=r"Expected curves that overlap \(got anchor and above\)"):
+    with pytest.raises(
+        ConfigError,
+        match=r"Expected curves that overlap \(got anchor with 28 to 36 and above with 38 to 46\)",
+    ):
         delta(ANCHOR, above, method="cubic")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("score", "found"), [(math.nan, "none"), (math.inf, "inf"), (-math.inf, "-inf")])
+@pytest.mark.parametrize("place", range(5))
+def test_a_score_that_is_no_number_is_never_left_out(method, place, score, found):
+    """Not even where five of six points would do."""
+    scores = [*ANCHOR.scores]
+    scores[place] = score
+    broken = Curve("test", (*ANCHOR.rates, 3.2), (*scores, 38.0))
+    message = rf"Expected finite scores of test \(got {found} at {ANCHOR.rates[place]:g} bpp\)"
+    for curves in ((ANCHOR, broken), (broken, ANCHOR)):
+        with pytest.raises(ConfigError, match=message):
+            delta(*curves, method=method)
+
+
+def test_a_lossless_point_beyond_the_range_does_not_matter():
+    lossless = Curve("test", (*ANCHOR.rates, 9.0), (*ANCHOR.scores, math.inf))
+    assert delta(ANCHOR, lossless.within(0, 2), method="cubic").rate == pytest.approx(0, abs=1e-9)
+
+
+def test_without_a_rate_in_common_there_is_no_bd_score():
+    dear = Curve("dear", tuple(100 * rate for rate in ANCHOR.rates), ANCHOR.scores)
+    result = delta(ANCHOR, dear, method="pchip")
+    assert result.rate == pytest.approx(9900)
+    assert math.isnan(result.score)
+
+
+@pytest.mark.parametrize("rate", [0, -0.1, math.nan, math.inf])
+def test_rates_that_are_none_are_refused(rate):
+    results = {"bpp": [0.1, rate, 0.4], "psnr-rgb": [28, 30, 32]}
+    with pytest.raises(ConfigError, match=rf"Expected rates above 0 bpp of a \(got {rate:g} as number 2\)"):
+        Curve.of("a", results)
+
+
+def test_columns_of_two_lengths_are_refused():
+    with pytest.raises(ConfigError, match=r"Expected psnr-rgb for each of 3 rates of a \(got 2\)"):
+        Curve.of("a", {"bpp": [0.1, 0.2, 0.4], "psnr-rgb": [28, 30]})
+
+
+def test_columns_of_compressai():
+    """The names of version 1.2 and those before, lists over qualities, and one picture's values."""
+    lists = {"bpp": [0.1, 0.2], "psnr-rgb": [28, 30], "ms-ssim-rgb": [0.9, 0.99]}
+    old = {"bpp": [0.1, 0.2], "psnr": [28, 30], "ms-ssim": [0.9, 0.99]}
+    for results in (lists, old):
+        assert Curve.of("a", results) == Curve("a", (0.1, 0.2), (28, 30))
+        assert Curve.of("a", results, metric="ms-ssim-rgb").scores == (0.9, 0.99)
+        assert Curve.of("a", results, metric="ms-ssim-db-rgb").scores == pytest.approx((10, 20))
+    one = {"psnr-rgb": 30.5, "ms-ssim-rgb": 0.9, "bpp": 0.25, "encoding_time": 1.0, "decoding_time": 1.0}
+    assert Curve.of("a", one) == Curve("a", (0.25,), (30.5,))
+    assert Curve.of("a", one, metric="ms-ssim-db-rgb").scores == pytest.approx((10,))
+
+
+def test_a_score_that_is_missing_is_none():
+    curve = Curve.of("a", {"bpp": [0.1, 0.2], "psnr-rgb": [28, None], "ms-ssim-rgb": [None, 1]})
+    assert math.isnan(curve.scores[1])
+    scores = Curve.of("a", {"bpp": [0.1, 0.2], "ms-ssim-rgb": [None, 1]}, metric="ms-ssim-db-rgb").scores
+    assert math.isnan(scores[0])
+    assert scores[1] == math.inf

@@ -1,3 +1,4 @@
+import math
 import time
 
 import pytest
@@ -98,3 +99,26 @@ def test_peak_memory_sees_what_was_freed_again(pieces):
         with peak_memory() as memory:
             [torch.ones(50_000_000 // pieces) for _ in range(pieces)]
         assert 190e6 < memory["bytes"] < 260e6
+
+
+@pytest.mark.parametrize("lacks", ["permission", "mark"])
+def test_peak_memory_is_nan_where_the_system_does_not_tell(tmp_path, monkeypatch, lacks):
+    """A container may deny writing to /proc, or its /proc may lack the highest mark."""
+    (tmp_path / "status").write_text(
+        "VmRSS:\t  100 kB\n" + ("VmHWM:\t 300 kB\n" if lacks == "permission" else "")
+    )
+    if lacks == "permission":
+        (tmp_path / "clear_refs").mkdir()  # cannot be written, not even by root
+    monkeypatch.setattr(complexity, "PROCESS", tmp_path)
+    monkeypatch.setattr(complexity.sys, "platform", "linux")
+    with peak_memory() as memory:
+        pass
+    assert math.isnan(memory["bytes"])
+
+
+def test_peak_memory_is_nan_on_windows(monkeypatch):
+    monkeypatch.setattr(complexity, "resource", None)
+    monkeypatch.setattr(complexity.sys, "platform", "win32")
+    with peak_memory() as memory:
+        pass
+    assert math.isnan(memory["bytes"])

@@ -39,4 +39,12 @@ def test_ms_ssim_of_constants_is_their_luminance_term():
     assert ms_ssim(x, x + 0.4 / 255) == pytest.approx(1)
     assert decibels(0.99) == pytest.approx(20)
     assert decibels(1.0) == math.inf
+    assert math.isnan(decibels(math.nan))
     assert math.isnan(ms_ssim(x[..., :160], y[..., :160]))
+
+
+@pytest.mark.parametrize("metric", [psnr, psnr_unrounded, ms_ssim])
+@pytest.mark.parametrize("shape", [(1, 1, 176, 176), (3, 176, 176), (1, 3, 176, 177), (2, 3, 176, 176)])
+def test_pictures_of_two_shapes_are_refused(metric, shape):
+    with pytest.raises(ValueError, match=r"Expected pictures of one shape \(got \(1, 3, 176, 176\) and \("):
+        metric(torch.zeros(1, 3, 176, 176), torch.zeros(shape))
