@@ -42,14 +42,14 @@ def run(main: Callable[[], int]) -> NoReturn:
     def tell(message: Warning | str, *_: object) -> None:
         if str(message) not in told:  # Python forgets what it has shown whenever a filter changes
             told.add(str(message))
-            _print_line("warning", message)
+            print_line("warning", message)
 
     with warnings.catch_warnings():
         warnings.showwarning = tell
         try:
             status = main()
         except USER_ERRORS as error:
-            _print_line("error", error)
+            print_line("error", error)
             status = 2
         except KeyboardInterrupt:
             status = 130
@@ -128,14 +128,14 @@ def convert_files(
         except USER_ERRORS as error:
             failed += 1
             unnamed = isinstance(error, MemoryBoundError | QualityError)
-            _print_line("error", f"{path}: {error}" if unnamed else error)
+            print_line("error", f"{path}: {error}" if unnamed else error)
         else:
             with tqdm.external_write_mode():
                 print(line)
     if done:
         print(f"{done} of {len(found)} files were done already")
     if failed:
-        _print_line("error", f"{failed} of {len(found)} files could not be converted")
+        print_line("error", f"{failed} of {len(found)} files could not be converted")
     return int(failed > 0)
 
 
@@ -173,7 +173,8 @@ def aligned(lines: Sequence[Sequence[str]], *, labels: int = 1) -> str:
     )
 
 
-def _print_line(kind: str, message: object) -> None:
+def print_line(kind: str, message: object) -> None:
+    """Print an error or warning, `kind`, to standard error as one line."""
     if isinstance(message, OSError) and message.filename is not None:
         message = f"{message.strerror}: {message.filename}"
     with tqdm.external_write_mode(file=sys.stderr):

@@ -7,7 +7,8 @@
 
 A curve is a results file in CompressAI's layout (tools/evaluate.py writes them), or published points by name
 (--list); an anchor's name without a data set means each that has points of it. Where a table of pictures lies
-beside two files, the mean of the pictures' BD-rates is told too.
+beside two files, the mean of the pictures' BD-rates is told too. What cannot be compared is told in a line,
+the others go on, and the exit status is 2.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from glic_pyg import cli
@@ -28,7 +30,12 @@ from glic_pyg.evaluation.metrics import decibels
 from glic_pyg.evaluation.paper import VTM, curve, rebuild_table
 
 THIN = 0.75
-METRICS = {"psnr-rgb": lambda row: row.psnr, "ms-ssim-db-rgb": lambda row: decibels(row.ms_ssim)}
+METRICS = {
+    "psnr-rgb": lambda row: row.psnr,
+    "ms-ssim-rgb": lambda row: row.ms_ssim,
+    "ms-ssim-db-rgb": lambda row: decibels(row.ms_ssim),
+}
+"""Columns of results, and the same of a row."""
 
 
 def main() -> int:
@@ -55,10 +62,12 @@ def main() -> int:
         known = anchor_names()
         datasets = [dataset for dataset in DATASETS if f"{dataset}/{args.anchor}" in known]
         if not datasets:
-            _compare(args.anchor, args.compare, args)
+            return _compare(args.anchor, args.compare, args)
+        status = 0
         for dataset in datasets:
             names = [name if _has_place(name) else f"{dataset}/{name}" for name in args.compare]
-            _compare(f"{dataset}/{args.anchor}", names, args)
+            status = max(status, _compare(f"{dataset}/{args.anchor}", names, args))
+        return status
     return 0
 
 
@@ -67,45 +76,59 @@ def _has_place(name: str) -> bool:
     return name.endswith(".json") or "/" in name
 
 
-def _compare(anchor_name: str, names: Sequence[str], args: argparse.Namespace) -> None:
+def _compare(anchor_name: str, names: Sequence[str], args: argparse.Namespace) -> int:
+    """Print a line for each name; return 2 if one cannot be compared, else 0."""
     least, most = args.bpp or (0, math.inf)
     limits = f", {least:g} to {most:g} bpp" if args.bpp else ""
     anchor = _load(anchor_name, args.metric).within(least, most)
     print(f"{args.metric} against {anchor_name}, {args.method}{limits}")
-    width = max(map(len, names))
+    width, status = max(map(len, names)), 0
     for name in names:
-        result = delta(anchor, _load(name, args.metric).within(least, most), method=args.method)
-        line = f"{name:{width}}  {_text(result)}"
-        pictures = _per_picture(anchor_name, name, args)
-        if pictures:
-            mean = statistics.fmean(result.rate for result in pictures)
-            line += f"; mean over {len(pictures)} pictures {mean:+.2f} %"
+        try:
+            test = _load(name, args.metric).within(least, most)
+            result = delta(anchor, test, method=args.method)
+            deltas, count = _per_picture(anchor_name, name, args)
+        except ConfigError as error:
+            cli.print_line("error", error)
+            status = 2
+            continue
+        thin = " (thin!)" if result.overlap < THIN else ""
+        unit = "" if args.metric == "ms-ssim-rgb" else " dB"
+        line = f"{name:{width}}  {result.text(unit=unit)}, overlap {result.overlap:.0%}{thin}"
+        if flat := len(test.rates) - len(test.sorted().rates):
+            line += f"; {flat} of {len(test.rates)} points left out: more bits did not make them better"
+        if deltas:
+            mean = statistics.fmean(result.rate for result in deltas)
+            some = f"{len(deltas)} of {count}" if len(deltas) < count else f"{count}"
+            line += f"; mean over {some} pictures {mean:+.2f} %"
         print(line)
-
-
-def _text(result: Delta) -> str:
-    thin = " (thin!)" if result.overlap < THIN else ""
-    shares = f"overlap {result.overlap:.0%}{thin}"
-    return f"BD-rate {result.rate:+.2f} %, BD-score {result.score:+.3f} dB, {shares}"
+    return status
 
 
 def _load(name: str, metric: str) -> Curve:
     if not name.endswith(".json"):
         return curve(name, metric=metric)
     try:
-        return Curve.of(name, json.loads(Path(name).read_text())["results"], metric=metric)
+        content = json.loads(Path(name).read_text(encoding="utf-8-sig"))
+        results = content["results"]
+        return Curve.of(f"{name} ({content.get('name', 'no name')})", results, metric=metric)
+    except ConfigError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"Expected a results file with {metric} (got {name}: {error!r})") from error
 
 
-def _per_picture(anchor: str, test: str, args: argparse.Namespace) -> list[Delta]:
-    """Return a delta per picture that both have in the tables beside them; none without tables."""
+def _per_picture(anchor: str, test: str, args: argparse.Namespace) -> tuple[list[Delta], int]:
+    """Return a delta per picture that both have in the tables beside them, and how many those are.
+
+    There are no deltas of pictures that have too few points within the range, or some without a score.
+    """
     least, most = args.bpp or (0, math.inf)
     curves: list[dict[str, Curve]] = []
     for name in (anchor, test):
         path = Path(name)
         if path.suffix != ".json" or not (path.parent / "pictures.csv").exists():
-            return []
+            return [], 0
         means = json.loads(path.read_text())
         rows = Table(path.parent / "pictures.csv").rows_of(means)
         curves.append(
@@ -118,13 +141,11 @@ def _per_picture(anchor: str, test: str, args: argparse.Namespace) -> list[Delta
                 for picture in {row.picture for row in rows}
             }
         )
-    deltas = []
-    for picture in sorted(curves[0].keys() & curves[1].keys()):
-        try:
+    deltas, pictures = [], sorted(curves[0].keys() & curves[1].keys())
+    for picture in pictures:
+        with suppress(ConfigError):
             deltas.append(delta(curves[0][picture], curves[1][picture], method=args.method))
-        except ConfigError:  # too few points of this picture within the range
-            continue
-    return deltas
+    return deltas, len(pictures)
 
 
 def _print_paper(method: str) -> None:

@@ -90,6 +90,11 @@ class Delta:
     score: float
     overlap: float
 
+    def text(self, *, unit: str = " dB") -> str:
+        """Return rate and score as text."""
+        score = "none, without a rate in common" if math.isnan(self.score) else f"{self.score:+.3f}{unit}"
+        return f"BD-rate {self.rate:+.2f} %, BD-score {score}"
+
 
 def delta(anchor: Curve, test: Curve, *, method: Method) -> Delta:
     """Compare two curves over the scores (for the rate) or rates (for the score) that both have.

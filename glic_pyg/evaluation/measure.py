@@ -8,6 +8,7 @@ import json
 import math
 import statistics
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -19,9 +20,9 @@ import torch
 from glic_pyg.config import ConfigError
 from glic_pyg.evaluation.codecs import Codec, load_codec
 from glic_pyg.evaluation.complexity import peak_memory
-from glic_pyg.evaluation.metrics import bpp, decibels, ms_ssim, psnr, psnr_unrounded
+from glic_pyg.evaluation.metrics import LEAST_SIDE, bpp, decibels, ms_ssim, psnr, psnr_unrounded
 from glic_pyg.files import naming, replacing
-from glic_pyg.image import read_image
+from glic_pyg.image import ImageError, read_image
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Row:
         ms_ssim: Of 8-bit pictures.
         encoding_seconds: From the decoded picture to the file's bytes.
         decoding_seconds: From the bytes to the picture.
-        encoding_bytes: By which the process grew at most.
-        decoding_bytes: By which the process grew at most.
+        encoding_bytes: By which the process grew at most; NaN where the system does not tell.
+        decoding_bytes: By which the process grew at most; NaN where the system does not tell.
     """
 
     codec: str
@@ -59,8 +60,8 @@ class Row:
     ms_ssim: float
     encoding_seconds: float
     decoding_seconds: float
-    encoding_bytes: int
-    decoding_bytes: int
+    encoding_bytes: float
+    decoding_bytes: float
 
     @property
     def key(self) -> tuple[str, str, str, str, int]:
@@ -140,6 +141,43 @@ def measure(job: Job) -> Row:
     )
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job.
+
+    Args:
+        job: The job.
+        row: Its figures; None where it failed.
+        error: Why it failed, in a line.
+        warnings: What there is to tell of the picture.
+    """
+
+    job: Job
+    row: Row | None
+    error: str
+    warnings: tuple[str, ...]
+
+
+def attempt(job: Job) -> Outcome:
+    """Measure a file; whatever goes wrong is its outcome, so that one picture does not end all others."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        row, error = None, ""
+        try:
+            row = measure(job)
+        except ImageError as reason:
+            error = str(reason)
+        except Exception as reason:  # codecs of libraries raise nearly anything
+            text = " ".join(str(reason).split()) or "no reason told"
+            kind = "" if isinstance(reason, ValueError | OSError) else f"{type(reason).__name__}: "
+            error = f"Expected a file of {job.picture} by {job.codec}{_quality_text(job)} (got {kind}{text})"
+    return Outcome(job, row, error, tuple(str(warning.message) for warning in told))
+
+
+def _quality_text(job: Job) -> str:
+    return "" if job.quality is None else f", quality {job.quality:g}"
+
+
 class Table:
     """Rows in a CSV file that grows one by one, so that an interrupted evaluation goes on where it was.
 
@@ -184,14 +222,36 @@ class Table:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    mean = statistics.fmean(values)
+    """Return the mean of the values that are not NaN; None where there are none, or it is infinite."""
+    told = [value for value in values if not math.isnan(value)]
+    mean = statistics.fmean(told) if told else math.inf
     return mean if math.isfinite(mean) else None
+
+
+def notes(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return lines to read beside the columns of `results`: which means are not of all pictures, or none."""
+    lines, exactly = [], []
+    counts = (columns.get(name, ()) for name in ("quality", "pictures", "ms-ssim-pictures", "exact-pictures"))
+    for quality, pictures, large, exact in zip(*counts, strict=False):
+        if 0 < large < pictures:
+            lines.append(
+                f"MS-SSIM is of {large} of {pictures} pictures: others have sides below {LEAST_SIDE}"
+            )
+        if exact:
+            at = "" if quality is None else f" at quality {quality:g}"
+            exactly.append(f"{exact} of {pictures}{at}")
+    if exactly:
+        lines.append(f"PSNR has no mean where pictures are restored exactly: {', '.join(exactly)}")
+    return list(dict.fromkeys(lines))
 
 
 def results(
     name: str, codec: Codec, rows: Sequence[Row], *, description: str, command: str
 ) -> dict[str, Any]:
     """Return the means over the pictures, a value per quality, as CompressAI lays out its results.
+
+    MS-SSIM is the mean of the pictures that are large enough for it, `ms-ssim-pictures` of `pictures`. PSNR
+    has no mean, None, where some are restored exactly, `exact-pictures`.
 
     Args:
         name: As `load_codec` takes it.
@@ -215,10 +275,13 @@ def results(
         "settings": codec.settings,
         "results": {
             "quality": [None if math.isnan(q) else q for q in map(float, qualities)],
+            "pictures": [len(some) for some in of_quality],
             "bpp": means("bpp"),
             "psnr-rgb": means("psnr"),
             "ms-ssim-rgb": means("ms_ssim"),
             "ms-ssim-db-rgb": [_mean([decibels(row.ms_ssim) for row in some]) for some in of_quality],
+            "ms-ssim-pictures": [sum(not math.isnan(row.ms_ssim) for row in some) for some in of_quality],
+            "exact-pictures": [sum(row.psnr == math.inf for row in some) for some in of_quality],
             "payload-bpp": means("payload_bpp"),
             "estimated-bpp": means("estimated_bpp"),
             "psnr-rgb-unrounded": means("psnr_unrounded"),

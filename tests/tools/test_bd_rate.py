@@ -1,9 +1,11 @@
 import json
+import math
 
 import pytest
 
 from glic_pyg.evaluation.anchors import anchor_names, load_anchor, load_paper_table
 from glic_pyg.evaluation.measure import settings_hash
+from glic_pyg.image import write_png
 
 SETTINGS = {"identity": "now"}
 
@@ -59,6 +61,100 @@ def test_the_mean_over_pictures_is_told_where_there_is_a_table(tool, tmp_path):
     test.write_text(json.dumps(content))
     status, out, _ = tool("bd_rate", "--anchor", anchor, "--compare", test)
     assert (status, "mean over" in out) == (0, False)
+
+    # A picture that a codec restores exactly has no curve, and is counted.
+    content["settings"] = SETTINGS
+    test.write_text(json.dumps(content))
+    exact = [
+        line.replace(",34,34,", ",inf,inf,") if line.startswith("b,") and ",3,p1," in line else line
+        for line in lines
+    ]
+    (tmp_path / "pictures.csv").write_text("\n".join(exact) + "\n")
+    _, out, _ = tool("bd_rate", "--anchor", anchor, "--compare", test)
+    assert out.rstrip().endswith("; mean over 1 of 2 pictures -50.00 %")
+
+
+def broken(path, **columns):
+    content = json.loads(results(path).read_text())
+    content["results"] |= columns
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"psnr-rgb": [28, math.nan, 32, 34]}, "Expected finite scores of {b} (b) (got none at 0.2 bpp)"),
+        ({"psnr-rgb": [28, 30, 32, None]}, "Expected finite scores of {b} (b) (got none at 0.8 bpp)"),
+        ({"psnr-rgb": [28, 30, 32, math.inf]}, "Expected finite scores of {b} (b) (got inf at 0.8 bpp)"),
+        ({"bpp": [0, 0.2, 0.4, 0.8]}, "Expected rates above 0 bpp of {b} (b) (got 0 as number 1)"),
+        ({"bpp": [0.1, 0.2, math.nan, 0.8]}, "Expected rates above 0 bpp of {b} (b) (got nan as number 3)"),
+        (
+            {"psnr-rgb": [58, 60, 62, 64]},
+            "Expected curves that overlap (got {a} (a) with 28 to 34 and {b} (b) with 58 to 64)",
+        ),
+        ({"psnr-rgb": [30] * 4}, "Expected at least 4 rising points of {b} (b) (got 1)"),
+    ],
+)
+def test_figures_that_cannot_be_compared_are_named_and_the_others_go_on(tool, tmp_path, columns, message):
+    a, b, c = (
+        results(tmp_path / "a.json"),
+        broken(tmp_path / "b.json", **columns),
+        results(tmp_path / "c.json"),
+    )
+    status, out, err = tool("bd_rate", "--anchor", a, "--compare", b, c)
+    assert (status, err) == (2, f"error: {message.format(a=a, b=b)}\n")
+    assert len(out.splitlines()) == 2
+    assert out.splitlines()[1].startswith(f"{c}  BD-rate +0.00 %")
+
+
+def test_without_a_rate_in_common_there_is_no_bd_score(tool, tmp_path):
+    a, b = results(tmp_path / "a.json"), results(tmp_path / "b.json", scale=100)
+    status, out, _ = tool("bd_rate", "--anchor", a, "--compare", b)
+    assert status == 0
+    assert "BD-rate +9900.00 %, BD-score none, without a rate in common, overlap 100%" in out
+
+
+def test_points_that_do_not_rise_are_counted(tool, tmp_path):
+    a = results(tmp_path / "a.json")
+    b = broken(tmp_path / "b.json", **{"bpp": [0.1, 0.2, 0.4, 0.8, 0.9], "psnr-rgb": [28, 30, 32, 34, 33]})
+    _, out, _ = tool("bd_rate", "--anchor", a, "--compare", b)
+    assert out.rstrip().endswith("; 1 of 5 points left out: more bits did not make them better")
+
+
+@pytest.mark.parametrize("names", [("psnr-rgb", "ms-ssim-rgb"), ("psnr", "ms-ssim")], ids=["now", "earlier"])
+def test_results_of_compressais_tools(tool, tmp_path, names):
+    """The rates are less by a fifth, whatever the scores."""
+    paths = []
+    for name, scale in (("a", 1), ("b", 0.8)):
+        rates = [scale * rate for rate in (0.1, 0.2, 0.4, 0.8)]
+        scores = dict(zip(names, ([28, 30, 32, 34], [0.9, 0.95, 0.975, 0.9875]), strict=True))
+        content = {
+            "name": f"{name}-mse",
+            "description": "Inference (ans)",
+            "results": {"bpp": rates} | scores,
+        }
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(
+            json.dumps(content | {"results": content["results"] | {"encoding_time": [1] * 4}})
+        )
+    for metric in ("psnr-rgb", "ms-ssim-db-rgb", "ms-ssim-rgb"):
+        status, out, _ = tool("bd_rate", "--anchor", paths[0], "--compare", paths[1], "--metric", metric)
+        assert (status, "BD-rate -20.00 %" in out) == (0, True)
+        assert (" dB" in out) == (metric != "ms-ssim-rgb")
+
+
+def test_a_file_that_compressai_wrote(tool, photo, tmp_path, monkeypatch, capsys):
+    bench = pytest.importorskip("compressai.utils.bench.__main__")
+    (tmp_path / "photos").mkdir()
+    write_png(photo(176, 192), tmp_path / "photos" / "a.png")
+    bench.main(["jpeg", str(tmp_path / "photos"), "-q", "10,30,50,70,90"])
+    (tmp_path / "jpeg.json").write_text(capsys.readouterr().out)
+    for metric in ("psnr-rgb", "ms-ssim-db-rgb"):
+        jpeg = tmp_path / "jpeg.json"
+        status, out, err = tool("bd_rate", "--anchor", jpeg, "--compare", jpeg, "--metric", metric)
+        assert (status, err) == (0, "")
+        assert "BD-rate +0.00 %" in out
 
 
 def test_an_anchor_by_its_name_is_taken_in_every_data_set_that_has_it(tool):

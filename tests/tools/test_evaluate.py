@@ -3,8 +3,11 @@ import json
 import math
 
 import pytest
+import torch
+from PIL import Image
 
 from glic_pyg import bitstream, checkpoint
+from glic_pyg.evaluation.codecs import PillowCodec
 from glic_pyg.evaluation.metrics import psnr
 from glic_pyg.image import read_image, write_png
 
@@ -73,16 +76,128 @@ def test_measured_rows_are_not_measured_again(tool, pictures, model_file, tmp_pa
     assert json.loads((tmp_path / "out" / "tiny.json").read_text())["results"]["bpp"] != [123.0]
 
 
-def test_workers_give_the_same_figures(tool, pictures, model_file, tmp_path):
+@pytest.mark.filterwarnings("always:.*transparent parts")
+def test_workers_give_the_same_figures_and_lines(tool, pictures, model_file, tmp_path):
+    (tmp_path / "more" / "text.png").write_text("no picture")
+    Image.new("RGBA", (20, 20)).save(tmp_path / "more" / "clear.png")
     for workers in ("1", "2"):
         status, _, err = tool(
             "evaluate", "-d", tmp_path / "more", tmp_path / "photos", "--model", model_file,
             "--rival", "jpeg", "-o", tmp_path / workers, "--workers", workers,
         )  # fmt: skip
-        assert status == 0, err
+        assert status == 1
+        # Which picture comes first is a race, except with one worker.
+        starts = {line.split()[1] for line in err.splitlines()}
+        assert starts == {"Expected", str(tmp_path / "more" / "clear.png"), "means"}
+        assert len(err.splitlines()) == 3
     one, two = (json.loads((tmp_path / n / "jpeg.json").read_text())["results"] for n in "12")
     assert one["bpp"] == two["bpp"]
     assert one["psnr-rgb"] == two["psnr-rgb"]
+
+
+def test_pictures_that_cannot_be_read_are_told_once(tool, pictures, model_file, tmp_path):
+    (tmp_path / "more" / "text.png").write_text("no picture")
+    arguments = ["-d", tmp_path / "more", "--model", model_file, "--rival", "jpeg", "-o", tmp_path / "out"]
+    status, _, err = tool("evaluate", *arguments)
+    bad = tmp_path / "more" / "text.png"
+    assert status == 1
+    assert [line.partition(":")[0] for line in err.splitlines()] == ["error", "error"]
+    assert err.splitlines()[0].startswith(f"error: Expected a picture (got {bad}: cannot identify image file")
+    assert err.splitlines()[1] == f"error: means are of 1 of 2 pictures, without {bad}"
+    assert len(json.loads((tmp_path / "out" / "jpeg.json").read_text())["results"]["bpp"]) == 14
+
+
+def test_a_codec_that_fails_for_a_picture_lets_the_others_go_on(
+    tool, pictures, model_file, tmp_path, monkeypatch
+):
+    """And no codec's means count that picture."""
+    encode = PillowCodec.encode
+
+    def fails(self, x, quality):
+        if self.name == "webp" and x.size(-1) == 56 and quality in (5, 90):
+            raise SystemError("encoder error -2")
+        return encode(self, x, quality)
+
+    monkeypatch.setattr(PillowCodec, "encode", fails)
+    folders = [tmp_path / "photos", tmp_path / "more"]
+    arguments = ["--model", model_file, "--rival", "webp", "jpeg", "-o", tmp_path / "out"]
+    status, out, err = tool("evaluate", "-d", *folders, *arguments)
+    lines = err.splitlines()
+    assert status == 1
+    assert lines[:2] == [
+        f"error: Expected a file of {pictures[0]} by webp, quality {q} (got SystemError: encoder error -2)"
+        for q in (5, 90)
+    ]
+    assert lines[2:] == [f"error: means are of 1 of 2 pictures, without {pictures[0]}"]
+    assert "tiny against webp" in out
+    monkeypatch.undo()
+    tool("evaluate", "-d", tmp_path / "more", *arguments[:-1], tmp_path / "alone")
+    for name in ("tiny", "webp", "jpeg"):
+        some, alone = (json.loads((tmp_path / f / f"{name}.json").read_text()) for f in ("out", "alone"))
+        assert some["results"]["bpp"] == alone["results"]["bpp"]
+        assert set(some["results"]["pictures"]) == {1}
+
+
+def test_a_codec_that_always_fails_is_left_out(tool, pictures, model_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(PillowCodec, "decode", lambda self, data: torch.zeros(1, 3, 1, 1))
+    arguments = ["-d", tmp_path / "more", "--model", model_file, "-o", tmp_path / "out"]
+    status, out, err = tool("evaluate", *arguments, "--rival", "jpeg")
+    assert status == 1
+    assert err.splitlines()[-1] == "error: jpeg is left out: no picture has its files at every quality"
+    assert "Expected pictures of one shape" in err
+    assert (tmp_path / "out" / "tiny.json").exists()
+    assert "BD-rate" not in out
+
+
+def test_what_a_rival_restores_exactly(tool, model_file, tmp_path):
+    """A grey picture, which WebP and JPEG keep at high quality: no mean PSNR there, but all other figures."""
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    write_png(torch.full((1, 3, 64, 64), 128 / 255), folder / "a.png")
+    write_png(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), folder / "b.png")
+    arguments = [
+        "-d",
+        folder,
+        "--model",
+        model_file,
+        "--rival",
+        "jpeg",
+        "-o",
+        tmp_path / "out",
+        "--bpp",
+        "0",
+        "9",
+    ]
+    status, out, err = tool("evaluate", *arguments)
+    assert (status, err) == (0, "")
+    (line,) = [
+        line for line in out.splitlines() if line.startswith("PSNR has no mean where pictures are restored")
+    ]
+    assert line.endswith(", 1 of 2 at quality 95")
+    columns = json.loads((tmp_path / "out" / "jpeg.json").read_text(), parse_constant=pytest.fail)["results"]
+    assert columns["exact-pictures"][-1] == 1
+    assert columns["psnr-rgb"][-1] is None
+    assert columns["bpp"][-1] > 0
+    status, _, err = tool("bd_rate", "--anchor", tmp_path / "out" / "jpeg.json", "--compare", "kodak/glic")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "Expected finite scores of " in err and "jpeg.json (jpeg) (got none at " in err
+
+
+def test_ms_ssim_is_of_the_pictures_that_are_large_enough(tool, photo, model_file, tmp_path):
+    write_png(photo(161, 170), tmp_path / "large.png")
+    write_png(photo(160, 300), tmp_path / "small.png")
+    arguments = ["--model", model_file, "--rival", "jpeg", "-o", tmp_path / "out"]
+    status, out, _ = tool("evaluate", "-d", tmp_path, *arguments)
+    assert status == 0
+    line = "MS-SSIM is of 1 of 2 pictures: others have sides below 161"
+    assert out.count(line) == 2  # once for each codec
+    both = json.loads((tmp_path / "out" / "jpeg.json").read_text())["results"]
+    assert set(both["ms-ssim-pictures"]) == {1}
+    with (tmp_path / "out" / "pictures.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["codec"] == "jpeg" and "large" in row["picture"]]
+    rows.sort(key=lambda row: float(row["quality"]))
+    assert both["ms-ssim-rgb"] == [float(row["ms_ssim"]) for row in rows]
+    assert both["ms-ssim-db-rgb"] == [pytest.approx(-10 * math.log10(1 - s)) for s in both["ms-ssim-rgb"]]
 
 
 def test_bad_input_gives_one_line(tool, pictures, model_file, tmp_path):
@@ -90,6 +205,8 @@ def test_bad_input_gives_one_line(tool, pictures, model_file, tmp_path):
     status, _, err = tool("evaluate", "-d", tmp_path / "empty", "-o", tmp_path / "out")
     assert status == 2
     assert err == f"error: Expected folders with pictures (got {tmp_path / 'empty'})\n"
+    status, _, err = tool("evaluate", "-d", tmp_path / "more", tmp_path / "no", "-o", tmp_path / "out")
+    assert (status, err) == (2, f"error: Expected folders with pictures (got {tmp_path / 'no'})\n")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "pictures.csv").write_text("a,b\n1,2\n")
     status, _, err = tool("evaluate", "-d", tmp_path / "more", "-o", tmp_path / "out", "--model", model_file)
