@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,3 +179,13 @@ def _changes(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
         for key, value in values.items()
         if value != defaults[key]
     }
+
+
+def load_failure(error: Exception) -> str:
+    """Return in a line why `torch.load` refused a file; torch itself advises to load it with all its code."""
+    text = " ".join(str(error).split())
+    if asked := re.search(r"GLOBAL (\S+)", text):
+        return f"it asks for {asked[1]}, but only tensors are loaded"
+    if "weights_only" in text:
+        return "it is damaged, or holds no tensors"
+    return getattr(error, "strerror", None) or text or type(error).__name__

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from glic_pyg.checkpoint import CheckpointError
+from glic_pyg.checkpoint import CheckpointError, load_failure
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ModelConfig
 from glic_pyg.entropy import TABLES
@@ -62,8 +62,9 @@ def load_published(path: str | Path) -> GLIC:
     except (
         OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError,
     ) as error:  # fmt: skip
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-        raise CheckpointError(f"Expected a checkpoint of tensors (got {path}: {reason})") from error
+        raise CheckpointError(
+            f"Expected a checkpoint of tensors (got {path}: {load_failure(error)})"
+        ) from error
     model = GLIC(ModelConfig())
     try:
         model.load_state_dict(convert(unwrap(content), model.state_dict()))

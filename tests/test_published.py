@@ -1,3 +1,5 @@
+import argparse
+
 import pytest
 import torch
 
@@ -144,11 +146,20 @@ def test_files_that_cannot_be_read(tmp_path):
             return print, ("run",)
 
     torch.save({"state_dict": Code()}, tmp_path / "code.pth")
+    torch.save({"state_dict": argparse.Namespace(lr=1)}, tmp_path / "object.pth")
     (tmp_path / "text.pth").write_text("no checkpoint")
+    (tmp_path / "zeros.pth").write_bytes(bytes(1000))
     (tmp_path / "empty.pth").touch()
-    for name in ("code.pth", "text.pth", "empty.pth", "missing.pth"):
+    for name, reason in {
+        "code.pth": "it asks for print, but only tensors are loaded",
+        "object.pth": "it asks for argparse.Namespace, but only tensors are loaded",
+        "text.pth": "it is damaged, or holds no tensors",
+        "zeros.pth": "it is damaged, or holds no tensors",
+        "empty.pth": ".*",
+        "missing.pth": "No such file or directory",
+    }.items():
         with pytest.raises(
-            CheckpointError, match=rf"Expected a checkpoint of tensors \(got .*{name}: "
+            CheckpointError, match=rf"Expected a checkpoint of tensors \(got .*{name}: {reason}\)$"
         ) as caught:
             load_published(tmp_path / name)
         assert "\n" not in str(caught.value)

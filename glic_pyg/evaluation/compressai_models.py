@@ -8,7 +8,7 @@ from compressai.registry import MODELS
 from compressai.zoo import image_models
 from torch import nn
 
-from glic_pyg.checkpoint import CheckpointError
+from glic_pyg.checkpoint import CheckpointError, load_failure
 
 QUALITY = 4  # of the models that come in several widths: as wide as most papers have them
 
@@ -37,9 +37,8 @@ def load_compressai(name: str, *, quality: int) -> nn.Module:
         with patch.dict(os.environ, TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"):
             model = image_models[name](quality=quality, pretrained=True)
     except Exception as error:  # whatever a download raises
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"Expected published weights of {name}, quality {quality} (got none: {reason})"
+            f"Expected published weights of {name}, quality {quality} (got none: {load_failure(error)})"
         ) from error
     model.update()
     return model.requires_grad_(False).eval()

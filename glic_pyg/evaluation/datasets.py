@@ -6,9 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from PIL import Image
-
 from glic_pyg.config import ConfigError
+from glic_pyg.image import ImageError, read_pixels, to_8bit
 
 DATASETS = ("kodak",)
 """Those whose pictures are known."""
@@ -38,13 +37,13 @@ def problems(name: str, folder: Path) -> list[str]:
         if picture not in found:
             continue
         try:
-            with Image.open(folder / picture) as image:
-                size, pixels = image.size, image.convert("RGB").tobytes()
-        except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
+            pixels = to_8bit(read_pixels(folder / picture))[0].permute(1, 2, 0)
+        except ImageError as error:
             lines.append(f"{picture}: cannot be read: {error}")
             continue
-        if size != (facts["width"], facts["height"]):
-            lines.append(f"{picture}: {size[0]} x {size[1]} instead of {facts['width']} x {facts['height']}")
-        elif hashlib.sha256(pixels).hexdigest() != facts["sha256"]:
+        height, width, _ = pixels.shape
+        if (width, height) != (facts["width"], facts["height"]):
+            lines.append(f"{picture}: {width} x {height} instead of {facts['width']} x {facts['height']}")
+        elif hashlib.sha256(pixels.numpy().tobytes()).hexdigest() != facts["sha256"]:
             lines.append(f"{picture}: other pixels")
     return lines

@@ -17,6 +17,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from glic_pyg.checkpoint import load_failure
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ConfigError, ModelConfig
 from glic_pyg.training import manifest as manifests
@@ -161,8 +162,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["glic_pyg"]
     except Exception as error:  # torch.load has no common error for a broken file
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"Expected a training checkpoint (got {path}: {reason})") from error
+        raise ConfigError(f"Expected a training checkpoint (got {path}: {load_failure(error)})") from error
     if "sample" not in state:
         raise ConfigError(f"Expected a training checkpoint of this version (got {path} of an earlier one)")
     return state

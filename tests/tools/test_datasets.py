@@ -40,8 +40,16 @@ def test_every_difference_is_told(tool, folder):
     assert out.splitlines() == [
         "p2.png: missing", "q.png: not of kodak", "p0.png: other pixels", "p1.png: 10 x 5 instead of 21 x 10",
     ]  # fmt: skip
-    (folder / "p1.png").write_bytes(b"no picture")
-    assert "p1.png: cannot be read: " in tool("datasets", "verify", "kodak", folder)[1]
+
+
+def test_pictures_that_cannot_be_read_are_lines_among_others(tool, folder):
+    (folder / "p0.png").write_bytes(b"no picture")
+    data = (folder / "p2.png").read_bytes()
+    (folder / "p2.png").write_bytes(data[:-60])
+    status, out, err = tool("datasets", "verify", "kodak", folder)
+    assert (status, err) == (1, "")
+    for line, picture in zip(out.splitlines(), ("p0.png", "p2.png"), strict=True):
+        assert line.startswith(f"{picture}: cannot be read: Expected a picture (got {folder / picture}: ")
 
 
 def test_all_of_kodak_is_known():

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,11 @@ def poisoned(request, trace, tmp_path):
     return path
 
 
+def assert_no_advice(message: str) -> None:
+    """Torch advises to load such a file with its code."""
+    assert not re.search("weights.only|trust|docs|\x1b", message)
+
+
 def test_the_payload_works(poisoned, trace):
     """Else the tests below would show nothing."""
     if poisoned.read_bytes()[:2] == b"PK" or b"state_dict" not in poisoned.read_bytes()[:60]:
@@ -69,6 +75,7 @@ def test_a_poisoned_model_is_refused(tool, tool_name, suffix, poisoned, trace, t
     assert (status, err.count("\n")) == (2, 1), err
     assert err.startswith("error: Expected a ")
     assert str(model) in err
+    assert_no_advice(err)
     assert not trace.exists()
     assert not output.exists()
 
@@ -81,6 +88,7 @@ def test_a_poisoned_run_is_not_resumed(tool, poisoned, trace, tmp_path, tiny_con
     status, _, err = tool("train", *run)
     assert (status, err.count("\n")) == (2, 1), err
     assert err.startswith("error: Expected a training checkpoint (got ")
+    assert_no_advice(err)
     assert not trace.exists()
 
 
@@ -89,7 +97,9 @@ def test_a_poisoned_download_is_refused(tool, poisoned, trace, tmp_path, monkeyp
     name = "bmshj2018-factorized"
     monkeypatch.setitem(zoo.model_urls[name]["mse"], 1, poisoned.as_uri())
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
-    with pytest.raises(compressai_models.CheckpointError, match=f"Expected published weights of {name}"):
+    message = f"Expected published weights of {name}"
+    with pytest.raises(compressai_models.CheckpointError, match=message) as caught:
         compressai_models.load_compressai(name, quality=1)
+    assert_no_advice(str(caught.value))
     assert (tmp_path / "cache" / "hub" / "checkpoints" / poisoned.name).exists()
     assert not trace.exists()
