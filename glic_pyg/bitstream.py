@@ -26,6 +26,7 @@ from torch import Tensor
 
 from glic_pyg.checkpoint import model_identity
 from glic_pyg.codec import GLIC
+from glic_pyg.errors import UserError
 from glic_pyg.image import MAX_PIXELS, MAX_SIDE
 from glic_pyg.tiles import MemoryBoundError
 
@@ -37,7 +38,7 @@ QUALITY_STEPS = 256
 """Qualities told apart between two whole ones."""
 
 
-class BitstreamError(ValueError):
+class BitstreamError(UserError, ValueError):
     """A .glic file that cannot be decoded; the message is one line for the user."""
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from glic_pyg.config import ConfigError, ModelConfig
 from glic_pyg.entropy import TABLES
+from glic_pyg.errors import UserError
 from glic_pyg.files import replacing
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ SUFFIX = ".safetensors"
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A model that cannot be loaded or saved; the message is one line for the user."""
 
 

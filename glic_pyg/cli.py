@@ -13,25 +13,11 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from glic_pyg.bitstream import BitstreamError
-from glic_pyg.checkpoint import CheckpointError
-from glic_pyg.codec import QualityError
-from glic_pyg.config import ConfigError
+from glic_pyg.errors import FileError, UserError
 from glic_pyg.files import files_below
-from glic_pyg.graph import FeatureMapError
-from glic_pyg.image import MAX_PIXELS, ImageError
-from glic_pyg.tiles import MemoryBoundError
+from glic_pyg.image import MAX_PIXELS
 
-USER_ERRORS = (
-    BitstreamError,
-    CheckpointError,
-    ConfigError,
-    FeatureMapError,
-    ImageError,
-    MemoryBoundError,
-    QualityError,
-    OSError,
-)
+USER_ERRORS = (UserError, OSError)
 """What bad input raises; anything else is a bug and keeps its traceback."""
 
 
@@ -39,13 +25,13 @@ def run(main: Callable[[], int]) -> NoReturn:
     """Run a tool's `main` and exit with its status: 2 after a user's error, 130 when interrupted."""
     told: set[str] = set()
 
-    def tell(message: Warning | str, *_: object) -> None:
+    def show(message: Warning | str, *_: object) -> None:
         if str(message) not in told:  # Python forgets what it has shown whenever a filter changes
             told.add(str(message))
             print_line("warning", message)
 
     with warnings.catch_warnings():
-        warnings.showwarning = tell
+        warnings.showwarning = show
         try:
             status = main()
         except USER_ERRORS as error:
@@ -107,16 +93,16 @@ def convert_files(
         The exit status: 1 if any file of the folder could not be converted.
 
     Raises:
-        OSError: no such source, no file in it, or a target that cannot be.
+        FileError: no file in the source, or a target that cannot be.
     """
     if not source.is_dir():
         print(work(source, target))
         return 0
     if target.resolve() == source.resolve():
-        raise OSError(f"Expected another folder for the output than {source} (got the same)")
+        raise FileError(f"Expected another folder for the output than {source} (got the same)")
     found = files_below(source, suffixes)
     if not found:
-        raise OSError(f"Expected files to convert in {source} (got none)")
+        raise FileError(f"Expected files to convert in {source} (got none)")
     failed = done = 0
     names = output_names([path.relative_to(source) for path in found], new_suffix)
     for path, name in zip(tqdm(found, unit="file", disable=None), names, strict=True):
@@ -127,8 +113,8 @@ def convert_files(
             line = work(path, target / name)
         except USER_ERRORS as error:
             failed += 1
-            unnamed = isinstance(error, MemoryBoundError | QualityError)
-            print_line("error", f"{path}: {error}" if unnamed else error)
+            named = isinstance(error, OSError) or str(path) in str(error)
+            print_line("error", error if named else f"{path}: {error}")
         else:
             with tqdm.external_write_mode():
                 print(line)

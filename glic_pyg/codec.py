@@ -20,13 +20,14 @@ from glic_pyg.entropy import (
     encode_latents,
     update_tables,
 )
+from glic_pyg.errors import UserError
 from glic_pyg.image import crop, pad, to_8bit, to_float
 from glic_pyg.nn.graph_attention import Backend
 from glic_pyg.tiles import MULTIPLE, Tile, largest_side, tiles
 from glic_pyg.transform import build_analysis, build_synthesis
 
 
-class QualityError(ValueError):
+class QualityError(UserError, ValueError):
     """A quality that a model does not have; the message is one line for the user."""
 
 

@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Literal, Self
 
 import yaml
 
+from glic_pyg.errors import UserError
+
 NAMES: Mapping[str, Mapping[str, str]] = {
     "aggregation": {"attention": "glic_pyg.nn.graph_attention.GraphAttention"},
     "candidates": {
@@ -40,7 +42,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
 """Per kind of part the names of those that come with the package; any other name is an import path."""
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A configuration that cannot be used; the message is one line for the user."""
 
 

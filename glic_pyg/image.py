@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from glic_pyg.errors import UserError
 from glic_pyg.mending import mended
 from glic_pyg.srgb import to_srgb
 
@@ -22,7 +23,7 @@ T = TypeVar("T")
 Source = str | Path | io.BytesIO
 
 
-class ImageError(ValueError):
+class ImageError(UserError, ValueError):
     """A picture that cannot be read; the message is one line for the user."""
 
 

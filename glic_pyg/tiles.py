@@ -17,6 +17,7 @@ from itertools import pairwise, product
 from typing import TYPE_CHECKING, NamedTuple
 
 from glic_pyg.config import ModelConfig
+from glic_pyg.errors import UserError
 
 if TYPE_CHECKING:
     from glic_pyg.codec import GLIC
@@ -40,7 +41,7 @@ READING = 20
 """Bytes per pixel while a picture is read: Pillow's, the array's, and what decoders such as JPEG's hold."""
 
 
-class MemoryBoundError(ValueError):
+class MemoryBoundError(UserError, ValueError):
     """A bound on memory that cannot be kept; the message is one line for the user."""
 
 

@@ -7,6 +7,7 @@ import pytest
 from glic_pyg import cli
 from glic_pyg.bitstream import BitstreamError
 from glic_pyg.cli import aligned, convert_files, output_names
+from glic_pyg.errors import FileError
 
 
 def fail(error):
@@ -95,7 +96,9 @@ def test_folder(tmp_path, capsys):
     assert written == {"a.up": "ONE", "sub/b.up": "TWO"}
     captured = capsys.readouterr()
     assert captured.out == "a.up done\nb.up done\n"
-    assert captured.err == "error: c.txt is bad\nerror: 1 of 3 files could not be converted\n"
+    assert captured.err == (
+        f"error: {source / 'c.txt'}: c.txt is bad\nerror: 1 of 3 files could not be converted\n"
+    )
 
 
 def test_what_is_done_is_left_alone(tmp_path, capsys):
@@ -114,7 +117,7 @@ def test_what_is_done_is_left_alone(tmp_path, capsys):
 
 
 def test_folders_that_cannot_be_converted(tmp_path):
-    with pytest.raises(OSError, match="Expected another folder for the output than"):
+    with pytest.raises(FileError, match="Expected another folder for the output than"):
         convert_files(tmp_path, tmp_path, upper, suffixes={".txt"}, new_suffix=".up", is_done=never)
-    with pytest.raises(OSError, match=r"Expected files to convert in .* \(got none\)"):
+    with pytest.raises(FileError, match=r"Expected files to convert in .* \(got none\)"):
         convert_files(tmp_path, tmp_path / "out", upper, suffixes={".txt"}, new_suffix=".up", is_done=never)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glic_pyg import cli
-from glic_pyg.config import ConfigError
+from glic_pyg.errors import UsageError
 from glic_pyg.files import replacing
 from glic_pyg.training.ablation import Summary, load_variant, read_rows, run_row, summarize
 from glic_pyg.training.module import TrainingError
@@ -54,7 +54,7 @@ def main() -> int:
     variants = [load_variant(path) for path in args.variants]
     names = [variant.name for variant in variants]
     if len(set(names)) < len(names):
-        raise ConfigError(f"Expected variants of different names (got {', '.join(names)})")
+        raise UsageError(f"Expected variants of different names (got {', '.join(names)})")
     logging.basicConfig(format="%(message)s")
 
     jobs = [(variant, seed) for seed in args.seeds for variant in variants]
@@ -67,7 +67,7 @@ def main() -> int:
                 return 130
         except TrainingError as error:
             failed += 1
-            print(f"error: {variant.name}, seed {seed}: {error}", file=sys.stderr)
+            cli.print_line("error", f"{variant.name}, seed {seed}: {error}")
         rows = read_rows(args.output)
         write(rows, args.output)
     print(table(summarize(rows)))

@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from glic_pyg import GLIC, cli
+from glic_pyg.errors import FileError
 from glic_pyg.evaluation.portability import ARITHMETIC, SETTINGS, start
 from glic_pyg.files import files_below, replacing
 from glic_pyg.image import picture_suffixes
@@ -37,7 +38,7 @@ def main() -> int:
     args = parser.parse_args()
     pictures = files_below(args.dataset, picture_suffixes())
     if not pictures:
-        raise OSError(f"Expected pictures in {args.dataset} (got none)")
+        raise FileError(f"Expected pictures in {args.dataset} (got none)")
     GLIC.from_pretrained(args.model)._gains(args.quality)  # complains before any work is done
     job = {
         "model": str(args.model),
@@ -59,7 +60,7 @@ def _all_pairs(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     told = folder / "job.json"
     if told.exists() and json.loads(told.read_text()) != job:
-        raise OSError(f"Expected a --work folder of the same job (got {folder}, of another)")
+        raise FileError(f"Expected a --work folder of the same job (got {folder}, of another)")
     told.write_text(json.dumps(job))
     steps = [(step, name) for step in ("encode", "decode") for name in SETTINGS]
     for step, name in tqdm(steps, unit="process", disable=None):

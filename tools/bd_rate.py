@@ -22,9 +22,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from glic_pyg import cli
-from glic_pyg.config import ConfigError
+from glic_pyg.errors import FileError, UsageError
 from glic_pyg.evaluation.anchors import DATASETS, anchor_names, load_paper_table
-from glic_pyg.evaluation.bd import METHODS, Curve, Delta, delta
+from glic_pyg.evaluation.bd import METHODS, Curve, CurveError, Delta, delta
 from glic_pyg.evaluation.measure import Table
 from glic_pyg.evaluation.metrics import decibels
 from glic_pyg.evaluation.paper import VTM, curve, rebuild_table
@@ -57,7 +57,7 @@ def main() -> int:
     elif args.paper:
         _print_paper(args.method)
     elif args.anchor is None or not args.compare:
-        raise ConfigError("Expected --anchor and --compare, or --paper, or --list (got neither)")
+        raise UsageError("Expected --anchor and --compare, or --paper, or --list (got neither)")
     else:
         known = anchor_names()
         datasets = [dataset for dataset in DATASETS if f"{dataset}/{args.anchor}" in known]
@@ -88,7 +88,7 @@ def _compare(anchor_name: str, names: Sequence[str], args: argparse.Namespace) -
             test = _load(name, args.metric).within(least, most)
             result = delta(anchor, test, method=args.method)
             deltas, count = _per_picture(anchor_name, name, args)
-        except ConfigError as error:
+        except CurveError as error:
             cli.print_line("error", error)
             status = 2
             continue
@@ -112,10 +112,10 @@ def _load(name: str, metric: str) -> Curve:
         content = json.loads(Path(name).read_text(encoding="utf-8-sig"))
         results = content["results"]
         return Curve.of(f"{name} ({content.get('name', 'no name')})", results, metric=metric)
-    except ConfigError:
+    except CurveError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"Expected a results file with {metric} (got {name}: {error!r})") from error
+        raise FileError(f"Expected a results file with {metric} (got {name}: {error!r})") from error
 
 
 def _per_picture(anchor: str, test: str, args: argparse.Namespace) -> tuple[list[Delta], int]:
@@ -143,7 +143,7 @@ def _per_picture(anchor: str, test: str, args: argparse.Namespace) -> tuple[list
         )
     deltas, pictures = [], sorted(curves[0].keys() & curves[1].keys())
     for picture in pictures:
-        with suppress(ConfigError):
+        with suppress(CurveError):
             deltas.append(delta(curves[0][picture], curves[1][picture], method=args.method))
     return deltas, len(pictures)
 

@@ -30,7 +30,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from glic_pyg import GLIC, cli
-from glic_pyg.config import ConfigError, ModelConfig
+from glic_pyg.config import ModelConfig
+from glic_pyg.errors import UsageError
 from glic_pyg.evaluation.complexity import STAGES, StageClock, flops, parameters, peak_memory
 from glic_pyg.evaluation.compressai_models import build_compressai, is_compressai
 from glic_pyg.files import replacing
@@ -88,10 +89,10 @@ def main() -> int:
     add("--save-json", type=Path, metavar="FILE", help="write all figures")
     args = parser.parse_args()
     if not args.config and not args.model:
-        raise ConfigError("Expected --config or --model (got neither)")
+        raise UsageError("Expected --config or --model (got neither)")
     for name in args.model:
         if args.training and is_compressai(name):
-            raise ConfigError(f"Expected GLIC models for --training (got {name})")
+            raise UsageError(f"Expected GLIC models for --training (got {name})")
 
     results = []
     for size in args.sizes:

@@ -1,7 +1,7 @@
 """Draw the curves of training runs: loss, bits per pixel and PSNR of the held-out pictures, per quality.
 
-    python tools/curves.py runs/nano -o curves.svg
-    python tools/curves.py runs/first runs/second -o curves.png    # the second began with the first's weights
+python tools/curves.py runs/nano -o curves.svg
+python tools/curves.py runs/first runs/second -o curves.png    # the second began with the first's weights
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Show the codec: compress a photo that scikit-image ships, restore it, compare with JPEG, draw its graphs.
 
-    python tools/demo.py
+python tools/demo.py
 """
 
 from __future__ import annotations

@@ -26,12 +26,12 @@ import torch
 from tqdm import tqdm
 
 from glic_pyg import cli
-from glic_pyg.config import ConfigError
-from glic_pyg.evaluation.bd import METHODS, Curve, delta
+from glic_pyg.errors import FileError
+from glic_pyg.evaluation.bd import METHODS, Curve, CurveError, delta
 from glic_pyg.evaluation.codecs import RIVALS, Codec
 from glic_pyg.evaluation.measure import Job, Outcome, Table, attempt, cached_codec, notes, results
 from glic_pyg.files import files_below, replacing
-from glic_pyg.image import ImageError, picture_suffixes
+from glic_pyg.image import picture_suffixes
 
 
 def main() -> int:
@@ -92,7 +92,7 @@ def main() -> int:
             anchor, test = (curves[key].within(*args.bpp) for key in (rival, name))
             try:
                 result = delta(anchor, test, method=args.method)
-            except ConfigError as error:
+            except CurveError as error:
                 print(f"  {test.name} against {rival}: {error}")
                 continue
             print(f"  {test.name} against {rival}: {result.text()} (overlap {result.overlap:.0%})")
@@ -102,7 +102,7 @@ def main() -> int:
 def _pictures_in(folder: Path) -> list[Path]:
     found = files_below(folder, picture_suffixes())
     if not found:
-        raise ImageError(f"Expected folders with pictures (got {folder})")
+        raise FileError(f"Expected folders with pictures (got {folder})")
     return found
 
 
@@ -122,7 +122,7 @@ def _compared(jobs: Sequence[Job], codecs: Mapping[str, Codec], table: Table) ->
             cli.print_line("error", f"{name} is left out: no picture has its files at every quality")
     common = pictures.intersection(*(made[name] for name in names)) if names else set()
     if not common:
-        raise ConfigError("Expected a picture with files of every codec (got none)")
+        raise FileError("Expected a picture with files of every codec (got none)")
     if left_out := ", ".join(sorted(str(picture) for picture in pictures - common)):
         cli.print_line("error", f"means are of {len(common)} of {len(pictures)} pictures, without {left_out}")
     return names, common

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from glic_pyg import GLIC, cli
 from glic_pyg.bitstream import encode
+from glic_pyg.errors import PackageError
 from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.evaluation.fuzz import Findings, try_file, wrong_file
 
@@ -92,7 +93,7 @@ def _guided(
     try:
         import atheris
     except ImportError as error:
-        raise OSError("Expected package atheris for --guided (got none)") from error
+        raise PackageError("Expected package atheris for --guided (got none)") from error
     from glic_pyg import bitstream
     from glic_pyg.entropy import coder
 

@@ -19,8 +19,8 @@ from typing import Any
 from tqdm import tqdm
 
 from glic_pyg import cli
-from glic_pyg.config import ConfigError
-from glic_pyg.evaluation.bd import METHODS, Curve, delta
+from glic_pyg.errors import FileError
+from glic_pyg.evaluation.bd import METHODS, Curve, CurveError, delta
 from glic_pyg.evaluation.curves import draw_curves
 from glic_pyg.evaluation.measure import Row, Table, cached_codec
 from glic_pyg.evaluation.metrics import bpp, psnr
@@ -87,9 +87,9 @@ def _read_results(folder: Path) -> list[dict[str, Any]]:
         results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
         results.sort(key=lambda result: "identity" not in result["settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"Expected results of tools/evaluate.py in {folder} (got {error!r})") from error
+        raise FileError(f"Expected results of tools/evaluate.py in {folder} (got {error!r})") from error
     if not results:
-        raise ConfigError(f"Expected results of tools/evaluate.py in {folder} (got none)")
+        raise FileError(f"Expected results of tools/evaluate.py in {folder} (got none)")
     return results
 
 
@@ -102,7 +102,7 @@ def _curves(results: Sequence[dict[str, Any]], names: Sequence[str], metric: str
     for name in names:
         try:
             curves.append(curve(name, metric=metric))
-        except ConfigError:
+        except CurveError:
             if metric == "psnr-rgb":  # few have points of MS-SSIM
                 raise
     return curves
@@ -117,7 +117,7 @@ def _delta_table(curves: Sequence[Curve], args: argparse.Namespace) -> list[list
             try:
                 result = delta(anchor, test, method=args.method)
                 cells.append("" if anchor is test else f"{result.rate:+.2f} ({result.overlap:.0%})")
-            except ConfigError:  # too few points, or nothing in common
+            except CurveError:  # too few points, or nothing in common
                 cells.append("-")
         rows.append([test.name, *cells])
     return rows

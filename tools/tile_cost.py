@@ -17,9 +17,10 @@ from unittest.mock import patch
 from torch import Tensor
 
 from glic_pyg import GLIC, bitstream, cli, codec, tiles
+from glic_pyg.errors import FileError
 from glic_pyg.evaluation.metrics import bpp, psnr
 from glic_pyg.files import files_below
-from glic_pyg.image import ImageError, picture_suffixes, read_pixels, to_8bit
+from glic_pyg.image import picture_suffixes, read_pixels, to_8bit
 
 
 def main() -> int:
@@ -37,7 +38,7 @@ def main() -> int:
         parser.error("Expected --kept to be a multiple of 64 and --margins ones of 32 (got others)")
     paths = files_below(args.dataset, picture_suffixes())
     if not paths:
-        raise ImageError(f"Expected a folder with pictures (got {args.dataset})")
+        raise FileError(f"Expected a folder with pictures (got {args.dataset})")
     model = GLIC.from_pretrained(args.model)
     whole = {path: bitstream.encode(model, read_pixels(path)) for path in paths}
     for margin in args.margins:

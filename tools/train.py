@@ -23,9 +23,9 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import Path_fr
 
 from glic_pyg import cli
-from glic_pyg.config import ConfigError, ModelConfig
+from glic_pyg.config import ModelConfig
+from glic_pyg.errors import UsageError
 from glic_pyg.training.config import TrainConfig
-from glic_pyg.training.module import TrainingError
 from glic_pyg.training.trainer import is_first_process, train
 
 SETTINGS = {field.name: "--" + field.name.replace("_", "-") for field in fields(TrainConfig)}
@@ -38,33 +38,29 @@ def main() -> int:
     try:
         args = vars(parser.parse_args())
     except ArgumentError as error:
-        raise ConfigError(_explained(str(error))) from error
+        raise UsageError(_explained(str(error))) from error
     values = {name: args[name] for name in SETTINGS if args[name] is not None}
     config = _config(values)
     if args["print_config"]:
         print(config.to_yaml(), end="")
         return 0
     if args["dataset"] is None:
-        raise ConfigError("Expected -d/--dataset, a folder of pictures (got none)")
+        raise UsageError("Expected -d/--dataset, a folder of pictures (got none)")
     output = args["output"] or Path("runs") / (Path(args["config"][-1]).stem if args["config"] else "run")
 
     logging.basicConfig(format="%(message)s")
-    try:
-        finished = train(
-            config,
-            dataset=args["dataset"],
-            output=output,
-            resume=args["resume"],
-            weights=args["checkpoint"],
-            manifest=args["manifest"],
-            accelerator=args["accelerator"],
-            devices=args["devices"],
-            num_nodes=args["num_nodes"],
-            strategy=args["strategy"],
-        )
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    finished = train(
+        config,
+        dataset=args["dataset"],
+        output=output,
+        resume=args["resume"],
+        weights=args["checkpoint"],
+        manifest=args["manifest"],
+        accelerator=args["accelerator"],
+        devices=args["devices"],
+        num_nodes=args["num_nodes"],
+        strategy=args["strategy"],
+    )
     if not finished:
         if is_first_process():
             print(f"Stopped; the same command with --resume goes on from {output}", file=sys.stderr)

@@ -1,16 +1,15 @@
 """Look at the graphs that a model builds for a photo: chosen nodes' neighbours, score, quota and degrees.
 
-    python tools/visualize_graph.py photo.png
-    python tools/visualize_graph.py photo.png --stage g_a.2 --node 10 20 --node 30 5 -o graph.svg
-    python tools/visualize_graph.py photo.png --html graph.html
-    python tools/visualize_graph.py photo.png --summary --export graphs.pt
-    python tools/visualize_graph.py photo.png --erf erf.png
+python tools/visualize_graph.py photo.png
+python tools/visualize_graph.py photo.png --stage g_a.2 --node 10 20 --node 30 5 -o graph.svg
+python tools/visualize_graph.py photo.png --html graph.html
+python tools/visualize_graph.py photo.png --summary --export graphs.pt
+python tools/visualize_graph.py photo.png --erf erf.png
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from glic_pyg import cli
@@ -19,7 +18,6 @@ from glic_pyg.config import ConfigError
 from glic_pyg.image import read_image
 from glic_pyg.inspection import (
     STAGES,
-    LayerError,
     export_graphs,
     graph_page,
     limit_size,
@@ -28,7 +26,7 @@ from glic_pyg.inspection import (
     stage_graphs,
     summary_table,
 )
-from glic_pyg.inspection.drawings import NodeError, erf_picture, graph_picture, save_figure
+from glic_pyg.inspection.drawings import erf_picture, graph_picture, save_figure
 
 
 def main() -> int:
@@ -46,22 +44,18 @@ def main() -> int:
             f"(got {model.config.aggregation.name} on {', '.join(kinds) or 'none'})"
         )
     figures = {}
-    try:
-        if output is not None:
-            figures[output] = graph_picture(
-                model,
-                image,
-                stage=args.stage,
-                nodes=args.nodes,
-                scope=args.scope,
-                by=args.by,
-                head=args.head,
-            )
-        if args.erf is not None:
-            figures[args.erf] = erf_picture(model, image, stage=args.stage, nodes=args.nodes)
-    except (NodeError, LayerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if output is not None:
+        figures[output] = graph_picture(
+            model,
+            image,
+            stage=args.stage,
+            nodes=args.nodes,
+            scope=args.scope,
+            by=args.by,
+            head=args.head,
+        )
+    if args.erf is not None:
+        figures[args.erf] = erf_picture(model, image, stage=args.stage, nodes=args.nodes)
     for path, figure in figures.items():
         save_figure(figure, path)
     if args.html is not None:

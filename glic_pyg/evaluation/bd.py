@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import bjontegaard
 
-from glic_pyg.config import ConfigError
+from glic_pyg.errors import UserError
 from glic_pyg.evaluation.metrics import decibels
 
 Method = Literal["cubic", "pchip", "akima"]
@@ -18,6 +18,10 @@ LEAST_POINTS = 4
 
 OLD_NAMES = {"psnr-rgb": "psnr", "ms-ssim-rgb": "ms-ssim"}
 """What earlier versions of CompressAI call its columns."""
+
+
+class CurveError(UserError, ValueError):
+    """Curves that cannot be compared; the message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +50,20 @@ class Curve:
             metric: The column.
 
         Raises:
-            ConfigError: no such column, something else than numbers in it, or a rate that is none.
+            CurveError: no such column, something else than numbers in it, or a rate that is none.
         """
         try:
             rates = tuple(map(float, _column(results, "bpp")))
             scores = tuple(math.nan if v is None else float(v) for v in _column(results, metric))
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"Expected {metric} of {name} (got {', '.join(results)})") from error
+            raise CurveError(f"Expected {metric} of {name} (got {', '.join(results)})") from error
         if len(rates) != len(scores):
-            raise ConfigError(
+            raise CurveError(
                 f"Expected {metric} for each of {len(rates)} rates of {name} (got {len(scores)})"
             )
         for i, rate in enumerate(rates):
             if not 0 < rate < math.inf:
-                raise ConfigError(f"Expected rates above 0 bpp of {name} (got {rate:g} as number {i + 1})")
+                raise CurveError(f"Expected rates above 0 bpp of {name} (got {rate:g} as number {i + 1})")
         return cls(name, rates, scores)
 
     def within(self, least: float, most: float) -> Curve:
@@ -100,17 +104,17 @@ def delta(anchor: Curve, test: Curve, *, method: Method) -> Delta:
     """Compare two curves over the scores (for the rate) or rates (for the score) that both have.
 
     Raises:
-        ConfigError: a score that is infinite or none, too few points, or nothing in common.
+        CurveError: a score that is infinite or none, too few points, or nothing in common.
     """
     for curve in (anchor, test):
         for rate, score in zip(curve.rates, curve.scores, strict=True):
             if not math.isfinite(score):
                 found = "none" if math.isnan(score) else f"{score:g}"
-                raise ConfigError(f"Expected finite scores of {curve.name} (got {found} at {rate:.4g} bpp)")
+                raise CurveError(f"Expected finite scores of {curve.name} (got {found} at {rate:.4g} bpp)")
     anchor, test = anchor.sorted(), test.sorted()
     for curve in (anchor, test):
         if len(curve.rates) < LEAST_POINTS:
-            raise ConfigError(
+            raise CurveError(
                 f"Expected at least {LEAST_POINTS} rising points of {curve.name} (got {len(curve.rates)})"
             )
     overlap = _overlap(anchor.scores, test.scores)
@@ -118,12 +122,12 @@ def delta(anchor: Curve, test: Curve, *, method: Method) -> Delta:
         ranges = (
             f"{curve.name} with {curve.scores[0]:.4g} to {curve.scores[-1]:.4g}" for curve in (anchor, test)
         )
-        raise ConfigError(f"Expected curves that overlap (got {' and '.join(ranges)})")
+        raise CurveError(f"Expected curves that overlap (got {' and '.join(ranges)})")
     points = (anchor.rates, anchor.scores, test.rates, test.scores)
     settings = {"method": method, "require_matching_points": False, "min_overlap": 0}
     rate = float(bjontegaard.bd_rate(*map(list, points), **settings))
     if not math.isfinite(rate):
-        raise ConfigError(f"Expected curves that {method} can compare (got {anchor.name} and {test.name})")
+        raise CurveError(f"Expected curves that {method} can compare (got {anchor.name} and {test.name})")
     score = math.nan
     if _overlap(anchor.rates, test.rates) > 0:
         score = float(bjontegaard.bd_psnr(*map(list, points), **settings))

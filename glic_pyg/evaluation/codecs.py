@@ -18,7 +18,7 @@ from torch import Tensor
 from glic_pyg import bitstream
 from glic_pyg.checkpoint import model_identity
 from glic_pyg.codec import GLIC
-from glic_pyg.config import ConfigError
+from glic_pyg.errors import PackageError
 from glic_pyg.evaluation.compressai_models import is_compressai, load_compressai
 from glic_pyg.image import crop, pad, read_image, to_pil
 
@@ -134,7 +134,7 @@ class PillowCodec(Codec):
         name: One of `RIVALS`.
 
     Raises:
-        ConfigError: this installation of Pillow lacks it.
+        PackageError: this installation of Pillow lacks it.
     """
 
     def __init__(self, name: str) -> None:
@@ -142,7 +142,7 @@ class PillowCodec(Codec):
         if name == "jpegxl":
             version = _jpegxl_version()
         elif not features.check(library):
-            raise ConfigError(f"Expected a Pillow with {name} (got {metadata.version('pillow')} without)")
+            raise PackageError(f"Expected a Pillow with {name} (got {metadata.version('pillow')} without)")
         else:
             version = features.version(library)
         about = {"pillow": metadata.version("pillow"), library: version, "parameter": self.parameter}
@@ -179,7 +179,7 @@ def load_codec(name: str) -> Codec:
 
     Raises:
         CheckpointError: none of them.
-        ConfigError: a rival that this installation lacks.
+        PackageError: a rival that this installation lacks.
     """
     if name in RIVALS:
         return PillowCodec(name)
@@ -190,5 +190,5 @@ def _jpegxl_version() -> str:
     try:
         import pillow_jxl  # noqa: F401 - optional; it registers itself with Pillow
     except ImportError as error:
-        raise ConfigError("Expected package pillow-jxl-plugin for jpegxl (got none)") from error
+        raise PackageError("Expected package pillow-jxl-plugin for jpegxl (got none)") from error
     return metadata.version("pillow-jxl-plugin")

@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from glic_pyg.config import ConfigError
+from glic_pyg.errors import FileError, UsageError
 from glic_pyg.image import ImageError, read_pixels, to_8bit
 
 DATASETS = ("kodak",)
@@ -23,12 +23,13 @@ def problems(name: str, folder: Path) -> list[str]:
         folder: Where the pictures lie, without subfolders.
 
     Raises:
-        ConfigError: no such data set or folder.
+        UsageError: no such data set.
+        FileError: no such folder.
     """
     if name not in DATASETS:
-        raise ConfigError(f"Expected one of the data sets {', '.join(DATASETS)} (got {name})")
+        raise UsageError(f"Expected one of the data sets {', '.join(DATASETS)} (got {name})")
     if not folder.is_dir():
-        raise ConfigError(f"Expected a folder of pictures (got {folder})")
+        raise FileError(f"Expected a folder of pictures (got {folder})")
     known = json.loads((Path(__file__).parent / f"{name}.json").read_text())
     found = {path.name for path in folder.iterdir() if path.is_file()}
     lines = [f"{picture}: missing" for picture in known if picture not in found]

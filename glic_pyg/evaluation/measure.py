@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from glic_pyg.config import ConfigError
+from glic_pyg.errors import FileError
 from glic_pyg.evaluation.codecs import Codec, load_codec
 from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.evaluation.metrics import LEAST_SIDE, bpp, decibels, ms_ssim, psnr, psnr_unrounded
@@ -185,7 +185,7 @@ class Table:
         path: The file; it need not be there.
 
     Raises:
-        ConfigError: it is something else.
+        FileError: it is something else.
     """
 
     def __init__(self, path: Path) -> None:
@@ -200,7 +200,7 @@ class Table:
                         row = Row(**{name: kind(line[name]) for name, kind in kinds.items()})
                         self.rows[row.key] = row
             except (OSError, ValueError, KeyError, csv.Error) as error:
-                raise ConfigError(f"Expected a table of this tool (got {path}: {error!r})") from error
+                raise FileError(f"Expected a table of this tool (got {path}: {error!r})") from error
         with replacing(path) as aside, aside.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(kinds), lineterminator="\n")
             writer.writeheader()

@@ -81,6 +81,7 @@ def curve(name: str, *, metric: str = "psnr-rgb") -> Curve:
     """Return published points as a curve.
 
     Raises:
-        ConfigError: no such points, or not of that metric.
+        UsageError: no such points.
+        CurveError: they are not of that metric.
     """
     return Curve.of(name, load_anchor(name)["results"], metric=metric)

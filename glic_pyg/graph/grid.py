@@ -4,10 +4,12 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from glic_pyg.errors import UserError
+
 MapSize = tuple[int, int, int]
 
 
-class FeatureMapError(ValueError):
+class FeatureMapError(UserError, ValueError):
     """A feature map of which no graph can be made; the message is one line for the user."""
 
 

@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.utils import softmax
 
+from glic_pyg.errors import UserError
 from glic_pyg.graph import Graph
 from glic_pyg.inspection.stages import StageRun
 from glic_pyg.nn.graph_attention import MAX_LOGIT_SCALE, GraphAttention
 from glic_pyg.nn.position_bias import table_row
 
 
-class LayerError(ValueError):
+class LayerError(UserError, ValueError):
     """A layer or head that a stage does not have; the message is one line for the user."""
 
 

@@ -37,6 +37,7 @@ from torch import Tensor
 
 from glic_pyg.codec import GLIC, MULTIPLE
 from glic_pyg.config import ConfigError
+from glic_pyg.errors import UserError
 from glic_pyg.files import replacing
 from glic_pyg.graph import Graph, Graphs
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES
@@ -73,7 +74,7 @@ TEXT = {"fontsize": 8.5, "loc": "left"}
 Scope = Literal["local", "global", "both"]
 
 
-class NodeError(ValueError):
+class NodeError(UserError, ValueError):
     """Nodes that cannot be shown; the message is one line for the user."""
 
 

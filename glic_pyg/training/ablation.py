@@ -22,7 +22,7 @@ from torch import Tensor
 
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ConfigError
-from glic_pyg.evaluation.bd import Curve, delta
+from glic_pyg.evaluation.bd import Curve, CurveError, delta
 from glic_pyg.files import replacing
 from glic_pyg.inspection.neighborhood import degrees
 from glic_pyg.inspection.stages import run_stages
@@ -269,7 +269,7 @@ def _bd_rate(anchor: Mapping[str, Any], row: Mapping[str, Any]) -> float | None:
     curves = (Curve.of(str(r["variant"]), r["curve"], metric="psnr") for r in (anchor, row))
     try:
         rate = delta(*curves, method="cubic").rate
-    except ConfigError:
+    except CurveError:
         return None
     return rate if math.isfinite(rate) else None
 

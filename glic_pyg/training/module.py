@@ -11,6 +11,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_ac
 from torch.nn.utils import clip_grad_norm_
 
 from glic_pyg.codec import GLIC
+from glic_pyg.errors import UserError
 from glic_pyg.image import to_8bit
 from glic_pyg.nn.conv import ConvBlock
 from glic_pyg.nn.gfa import GFALayer
@@ -23,7 +24,7 @@ MOST_SKIPPED_STEPS = 20
 NUM_SAMPLES = 4
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
     """Training cannot go on; the message is one line for the user."""
 
 

@@ -2,8 +2,7 @@ import math
 
 import pytest
 
-from glic_pyg.config import ConfigError
-from glic_pyg.evaluation.bd import METHODS, Curve, delta
+from glic_pyg.evaluation.bd import METHODS, Curve, CurveError, delta
 
 ANCHOR = Curve("anchor", (0.1, 0.2, 0.4, 0.8, 1.6), (28.0, 30.0, 32.0, 34.0, 36.0))
 
@@ -34,11 +33,11 @@ def test_a_range_of_rates():
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(ConfigError, match=r"Expected at least 4 rising points of anchor \(got 3\)"):
+    with pytest.raises(CurveError, match=r"Expected at least 4 rising points of anchor \(got 3\)"):
         delta(ANCHOR.within(0.2, 0.9), ANCHOR, method="cubic")
     above = Curve("above", ANCHOR.rates, tuple(score + 10 for score in ANCHOR.scores))
     with pytest.raises(
-        ConfigError,
+        CurveError,
         match=r"Expected curves that overlap \(got anchor with 28 to 36 and above with 38 to 46\)",
     ):
         delta(ANCHOR, above, method="cubic")
@@ -54,7 +53,7 @@ def test_a_score_that_is_no_number_is_never_left_out(method, place, score, found
     broken = Curve("test", (*ANCHOR.rates, 3.2), (*scores, 38.0))
     message = rf"Expected finite scores of test \(got {found} at {ANCHOR.rates[place]:g} bpp\)"
     for curves in ((ANCHOR, broken), (broken, ANCHOR)):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(CurveError, match=message):
             delta(*curves, method=method)
 
 
@@ -73,12 +72,12 @@ def test_without_a_rate_in_common_there_is_no_bd_score():
 @pytest.mark.parametrize("rate", [0, -0.1, math.nan, math.inf])
 def test_rates_that_are_none_are_refused(rate):
     results = {"bpp": [0.1, rate, 0.4], "psnr-rgb": [28, 30, 32]}
-    with pytest.raises(ConfigError, match=rf"Expected rates above 0 bpp of a \(got {rate:g} as number 2\)"):
+    with pytest.raises(CurveError, match=rf"Expected rates above 0 bpp of a \(got {rate:g} as number 2\)"):
         Curve.of("a", results)
 
 
 def test_columns_of_two_lengths_are_refused():
-    with pytest.raises(ConfigError, match=r"Expected psnr-rgb for each of 3 rates of a \(got 2\)"):
+    with pytest.raises(CurveError, match=r"Expected psnr-rgb for each of 3 rates of a \(got 2\)"):
         Curve.of("a", {"bpp": [0.1, 0.2, 0.4], "psnr-rgb": [28, 30]})
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from glic_pyg.config import ConfigError
+from glic_pyg.errors import PackageError
 from glic_pyg.evaluation import codecs
 from glic_pyg.evaluation.codecs import RIVALS, CompressaiCodec, PillowCodec, load_codec
 from glic_pyg.evaluation.compressai_models import build_compressai
@@ -41,7 +41,7 @@ def test_jpeg2000_transforms_colours_and_takes_the_wavelet_for_lossy_files(photo
 
 def test_a_rival_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(codecs.features, "check", lambda _: False)
-    with pytest.raises(ConfigError, match=r"Expected a Pillow with avif \(got .* without\)"):
+    with pytest.raises(PackageError, match=r"Expected a Pillow with avif \(got .* without\)"):
         load_codec("avif")
 
 

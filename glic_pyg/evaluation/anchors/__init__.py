@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from glic_pyg.config import ConfigError
+from glic_pyg.errors import UsageError
 
 FOLDER = Path(__file__).parent
 DATASETS = ("kodak", "tecnick", "clic")
@@ -22,13 +22,13 @@ def load_anchor(name: str) -> dict[str, Any]:
     """Return a codec's published points: `name`, `source` and `results` as CompressAI lays them out.
 
     Raises:
-        ConfigError: no such name; the nearest ones are told.
+        UsageError: no such name; the nearest ones are told.
     """
     names = anchor_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ConfigError(f"Expected a .json file or published points such as kodak/dcae (got {name}){hint}")
+        raise UsageError(f"Expected a .json file or published points such as kodak/dcae (got {name}){hint}")
     return json.loads((FOLDER / f"{name}.json").read_text())
 
 

@@ -1,0 +1,50 @@
+"""One base for whatever a user can mend."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+from glic_pyg import cli
+from glic_pyg.errors import FileError, PackageError, UsageError, UserError
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "glic_pyg").rglob("*.py"))
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+
+
+def is_error(name: str) -> bool:
+    return name.endswith(("Error", "Exception"))
+
+
+def test_every_error_class_is_one_of_the_users():
+    """Else the command line answers a user's mistake with a traceback."""
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and is_error(node.name):
+                module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                found.append(getattr(importlib.import_module(module), node.name))
+    assert len(found) >= 12
+    assert [error for error in found if not issubclass(error, UserError)] == []
+
+
+def test_tools_raise_what_they_mean():
+    """Neither a system's error for a user's mistake, nor a line of their own."""
+    for path in TOOLS:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                assert ast.unparse(node.exc.func) not in {"OSError", "ValueError", "RuntimeError"}, path
+        assert 'print(f"error' not in path.read_text(), path
+
+
+@pytest.mark.parametrize("error", [FileError, PackageError, UsageError])
+def test_the_command_line_knows_the_base_alone(error, capsys):
+    def main() -> int:
+        raise error("Expected one\n (got two)")
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: Expected one (got two)\n"
