@@ -24,9 +24,9 @@ def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates) -> Kep
     _bisect(table, group, slot, quota.numpy(), threshold, degree)
     indptr = np.zeros(num_nodes + 1, np.int64)
     np.cumsum(degree, out=indptr[1:])
-    index = torch.empty(2, int(indptr[-1]), dtype=torch.long)
-    offset = torch.empty(index.size(1), 2, dtype=torch.int8)
-    kept = torch.empty(index.size(1))
+    index = candidates.candidate.new_empty(2, int(indptr[-1]))
+    offset = index.new_empty(index.size(1), 2, dtype=torch.int8)
+    kept = similarity.new_empty(index.size(1))
     _fill(
         table, group, slot, candidate, slot_offsets().numpy(), threshold, indptr,
         index.numpy(), offset.numpy(), kept.numpy(),

@@ -120,6 +120,7 @@ class ConvBlock(nn.Module):
         out = torch.empty(
             (batch_size, self.conv2.out_channels, height, width),
             dtype=x.dtype,
+            device=x.device,
             memory_format=torch.channels_last,
         )
         for top, bottom in bands(height, width, channels):

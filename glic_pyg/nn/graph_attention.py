@@ -83,7 +83,8 @@ class GraphAttention(MessagePassing):
             `N x C`.
 
         Raises:
-            ValueError: a backend is demanded for what it cannot take, or edges without an offset.
+            ValueError: a backend is demanded for what it cannot take, edges without an offset, or queries
+                of other nodes.
         """
         if offset.shape != (edge_index.size(1), 2):
             raise ValueError(
@@ -137,7 +138,9 @@ class GraphAttention(MessagePassing):
     ) -> Tensor:
         query, key_value = self._heads_last(self.query, x), self._heads_last(self.key_value, x)
         key_value = torch.cat([key_value, key_value.new_zeros(1, *key_value.shape[1:])])
-        order = torch.arange(len(x)) if queries is None else queries[queries < len(x)]
+        order = torch.arange(len(x), device=x.device) if queries is None else queries[queries < len(x)]
+        if len(order) != len(x):
+            raise ValueError(f"Expected each of {len(x)} nodes among the queries (got {len(order)})")
         features = (query.squeeze(1), key_value, scale, bias)
         out = csr_attention(*(part.float() for part in features), row, indptr, source, order)
         weight = self._reordered(self.output.weight.T).T

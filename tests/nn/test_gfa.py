@@ -339,3 +339,20 @@ def test_a_stage_under_autocast_on_every_device(score, device):
     y.float().square().mean().backward()
     assert (y.cpu() - expected).norm() < 0.05 * expected.norm()
     assert all(p.grad.isfinite().all() for p in stage.parameters())
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("score", ["sobel", "learned"])
+def test_default_device_and_precision_do_not_matter(score, gradient):
+    torch.manual_seed(0)
+    builder = GraphBuilder(degree=6, score=PARTS["score"][score]())
+    stage, x = GFAStage(depth=2, graph_builder=builder, **SMALL), torch.randn(1, 8, 9, 14)
+    with torch.set_grad_enabled(gradient):
+        expected = stage(x)
+        with torch.device("meta"):
+            assert torch.equal(stage(x), expected)
+        torch.set_default_dtype(torch.double)
+        try:
+            assert torch.equal(stage(x), expected)
+        finally:
+            torch.set_default_dtype(torch.float32)

@@ -228,6 +228,12 @@ def test_edges_without_offsets_are_refused(backend):
         make(backend)(x, edge_index, offset[1:], *groups)
 
 
+def test_csr_refuses_queries_of_other_nodes():
+    x, edge_index, offset, queries, candidates = GRAPHS["local"]()
+    with pytest.raises(ValueError, match=r"^Expected each of 252 nodes among the queries \(got 188\)$"):
+        make("csr")(x, edge_index, offset, queries[1:], candidates)
+
+
 def test_windows_refuses_edges_of_unknown_candidates():
     x, edge_index, offset = GRAPHS["random"]()
     with pytest.raises(

@@ -43,7 +43,7 @@ def pointers(edge_index: Tensor, num_nodes: int) -> Tensor | None:
     Returns:
         None for edges that are not sorted, or of other nodes.
     """
-    indptr = torch.empty(num_nodes + 1, dtype=torch.int64)
+    indptr = edge_index.new_empty(num_nodes + 1)
     return indptr if _fill_pointers(*edge_index.numpy(), indptr.numpy()) else None
 
 
