@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from glic_pyg import cli
-from glic_pyg.errors import FileError, UsageError
+from glic_pyg.errors import FileError, UsageError, UserError
 from glic_pyg.evaluation.anchors import DATASETS, anchor_names, load_paper_table
 from glic_pyg.evaluation.bd import METHODS, Curve, CurveError, Delta, delta
 from glic_pyg.evaluation.measure import Table
@@ -88,7 +88,7 @@ def _compare(anchor_name: str, names: Sequence[str], args: argparse.Namespace) -
             test = _load(name, args.metric).within(least, most)
             result = delta(anchor, test, method=args.method)
             deltas, count = _per_picture(anchor_name, name, args)
-        except CurveError as error:
+        except UserError as error:
             cli.print_line("error", error)
             status = 2
             continue

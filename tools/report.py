@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,9 @@ from glic_pyg.evaluation.curves import draw_curves
 from glic_pyg.evaluation.measure import Row, Table, cached_codec
 from glic_pyg.evaluation.metrics import bpp, psnr
 from glic_pyg.evaluation.paper import curve
-from glic_pyg.evaluation.report import Restored, build_report
+from glic_pyg.evaluation.report import Comparison, Restored, build_report
 from glic_pyg.files import replacing
-from glic_pyg.image import read_image
+from glic_pyg.image import ImageError, read_image
 
 SCORES = {"psnr-rgb": "PSNR (RGB) in dB", "ms-ssim-db-rgb": "MS-SSIM in dB"}
 
@@ -52,31 +55,34 @@ def main() -> int:
     rows = [(result, table.rows_of(result)) for result in results]
     names = sorted({row.picture for _, some in rows for row in some})
 
-    figures, deltas = {}, {}
+    figures, comparisons = {}, []
     for metric, label in SCORES.items():
         curves = _curves(results, args.compare, metric)
         if not curves:
             continue
         figure = draw_curves(curves, score=label, most_bpp=args.bpp[1])
-        figures[f"{label} against bits per pixel, means over the pictures"] = figure
+        about = f"{label} against bits per pixel, means over the pictures"
+        if missing := _without_score(curves):
+            about += f"; without a point of {missing}, which have no finite mean"
+        figures[about] = figure
         for kind in ("png", "svg"):
             with replacing(args.output / f"{metric}.{kind}") as aside:
                 figure.savefig(aside, format=kind, dpi=160)
         caption = f"BD-rate in % of the row against the column, {label}, {args.method}, "
         caption += "{:g} to {:g} bpp (overlap of the scores)".format(*args.bpp)
-        deltas[caption] = _delta_table(curves, args)
+        comparisons.append(Comparison(caption, *_delta_table(curves, args)))
 
     page = build_report(
         title=f"Codecs compared on {len(names)} pictures",
         command=shlex.join(["python", *sys.argv]),
         results=results,
-        deltas=deltas,
+        comparisons=comparisons,
         figures=figures,
         complexity=json.loads(args.benchmark.read_text()) if args.benchmark else [],
         pictures=_pictures(names, rows, args),
     )
     with replacing(args.output / "report.html") as aside:
-        aside.write_text(page, encoding="utf-8")
+        aside.write_text(page, encoding="utf-8", errors="backslashreplace")  # names may be no text
     print(args.output / "report.html")
     return 0
 
@@ -85,7 +91,7 @@ def _read_results(folder: Path) -> list[dict[str, Any]]:
     """Return the codecs' results, those of GLIC first."""
     try:
         results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-        results.sort(key=lambda result: "identity" not in result["settings"])
+        results.sort(key=lambda result: "identity" not in result.get("settings", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"Expected results of tools/evaluate.py in {folder} (got {error!r})") from error
     if not results:
@@ -94,33 +100,47 @@ def _read_results(folder: Path) -> list[dict[str, Any]]:
 
 
 def _curves(results: Sequence[dict[str, Any]], names: Sequence[str], metric: str) -> list[Curve]:
+    """Return the curves with at least one score; not all results have MS-SSIM."""
     curves = []
-    for result in results:
-        values = result["results"]
-        if None not in values[metric]:
-            curves.append(Curve.of(result["name"], values, metric=metric))
-    for name in names:
+    made = [partial(Curve.of, result["name"], result["results"]) for result in results]
+    for make in [*made, *(partial(curve, name) for name in names)]:
         try:
-            curves.append(curve(name, metric=metric))
+            curves.append(make(metric=metric))
         except CurveError:
-            if metric == "psnr-rgb":  # few have points of MS-SSIM
+            if metric == "psnr-rgb":
                 raise
-    return curves
+    return [curve for curve in curves if any(map(math.isfinite, curve.scores))]
 
 
-def _delta_table(curves: Sequence[Curve], args: argparse.Namespace) -> list[list[str]]:
+def _without_score(curves: Sequence[Curve]) -> str:
+    points = (
+        f"{curve.name} at {rate:.3g} bpp"
+        for curve in curves
+        for rate, score in zip(curve.rates, curve.scores, strict=True)
+        if not math.isfinite(score)
+    )
+    return ", ".join(points)
+
+
+def _delta_table(curves: Sequence[Curve], args: argparse.Namespace) -> tuple[list[list[str]], list[str]]:
+    """Return the cells, and why some have no figure."""
     rows = [["", *(anchor.name for anchor in curves)]]
     limited = [curve.within(*args.bpp) for curve in curves]
+    reasons: dict[str, None] = {}
     for test in limited:
         cells = []
         for anchor in limited:
+            if anchor is test:
+                cells.append("")
+                continue
             try:
                 result = delta(anchor, test, method=args.method)
-                cells.append("" if anchor is test else f"{result.rate:+.2f} ({result.overlap:.0%})")
-            except CurveError:  # too few points, or nothing in common
+                cells.append(f"{result.rate:+.2f} ({result.overlap:.0%})")
+            except CurveError as error:
                 cells.append("-")
+                reasons[str(error)] = None
         rows.append([test.name, *cells])
-    return rows
+    return rows, list(reasons)
 
 
 def _pictures(
@@ -130,13 +150,21 @@ def _pictures(
     chosen = names[:: max(1, len(names) // max(1, args.pictures))][: args.pictures]
     shown: dict[str, Any] = {}
     for name in tqdm(chosen, desc="pictures", disable=None):
-        x, restored = read_image(name), []
+        try:
+            x, restored = read_image(name), []
+        except ImageError as error:
+            warnings.warn(f"{name} is not shown: {error}", stacklevel=1)
+            continue
         for result, all_rows in rows:
             some = [row for row in all_rows if row.picture == name]
-            if some:
-                nearest = min(some, key=lambda row: abs(row.bpp - args.picture_bpp))
+            if not some:
+                continue
+            nearest = min(some, key=lambda row: abs(row.bpp - args.picture_bpp))
+            try:
                 restored.append(_restore(nearest, result, x))
-        shown[Path(name).name] = (x, restored)
+            except Exception as error:  # of codecs of libraries, or a model that is no longer there
+                warnings.warn(f"{name} by {result['name']} is not shown: {error}", stacklevel=1)
+        shown[Path(name).name if Path(name).name not in shown else name] = (x, restored)
     return shown
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
@@ -15,7 +16,7 @@ DASHES = ("-", "--", "-.", ":")
 
 
 def draw_curves(curves: Sequence[Curve], *, score: str, most_bpp: float) -> Figure:
-    """Draw scores against bits per pixel.
+    """Draw scores against bits per pixel; points without a finite score are left out.
 
     Args:
         curves: The first one is emphasised.
@@ -24,12 +25,12 @@ def draw_curves(curves: Sequence[Curve], *, score: str, most_bpp: float) -> Figu
     """
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="bits per pixel", ylabel=score, xlim=(0, most_bpp))
-    shown = []
+    shown, lines = [], []
     for i, curve in enumerate(curves):
-        points = sorted(zip(curve.rates, curve.scores, strict=True))
-        axes.plot(
-            *zip(*points, strict=True),
-            label=curve.name,
+        points = sorted(p for p in zip(curve.rates, curve.scores, strict=True) if math.isfinite(p[1]))
+        lines += axes.plot(
+            [rate for rate, _ in points],
+            [score for _, score in points],
             color=COLORS[i % len(COLORS)],
             marker=MARKERS[i % len(MARKERS)],
             linestyle=DASHES[(i // len(COLORS) + i) % len(DASHES)] if i else "-",
@@ -41,5 +42,7 @@ def draw_curves(curves: Sequence[Curve], *, score: str, most_bpp: float) -> Figu
         margin = 0.04 * (max(shown) - min(shown)) + 0.1
         axes.set_ylim(min(shown) - margin, max(shown) + margin)
     axes.grid(color="#dddddd")
-    axes.legend(loc="lower right", fontsize=9)
+    # A dollar would begin a formula; and without handles, names that begin with an underscore are left out.
+    names = [curve.name.encode("utf-8", "backslashreplace").decode().replace("$", r"\$") for curve in curves]
+    axes.legend(lines, names, loc="lower right", fontsize=9)
     return figure

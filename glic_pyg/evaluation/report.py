@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from glic_pyg.evaluation.measure import notes
 from glic_pyg.image import to_pil
 
-TEMPLATE = Path(__file__).with_name("report.html")
 COLUMNS = {
     "quality": ("quality", "{:g}", 1),
     "bpp": ("bpp", "{:.4f}", 1),
@@ -51,36 +51,42 @@ class Restored:
     x_hat: Tensor
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A table of BD-rates.
+
+    Args:
+        caption: What is compared.
+        rows: Its cells; the first row is the head.
+        notes: Why some cells are empty.
+    """
+
+    caption: str
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]
+
+
 def build_report(
     *,
     title: str,
     command: str,
     results: Sequence[Mapping[str, Any]],
-    deltas: Mapping[str, Sequence[Sequence[str]]],
+    comparisons: Sequence[Comparison],
     figures: Mapping[str, Figure],
     complexity: Sequence[Mapping[str, Any]],
     pictures: Mapping[str, tuple[Tensor, Sequence[Restored]]],
 ) -> str:
-    """Return the page.
+    """Return the page; whatever text it is given stays text.
 
     Args:
         title: Its heading.
         command: The command that makes it.
         results: Of the codecs, as `measure.results` returns them.
-        deltas: Tables of BD-rates by caption, the first row their head.
+        comparisons: Tables of BD-rates.
         figures: Curves by caption.
         complexity: Rows of `tools/benchmark.py`; may be empty.
         pictures: Original and what the codecs made of it, by name.
     """
-    sections = [f"<h1>{html.escape(title)}</h1>", _command(command)]
-    for caption, figure in figures.items():
-        sections.append(f"<figure>{_svg(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>")
-    for caption, rows in deltas.items():
-        sections.append(_table(caption, rows))
-    for result in results:
-        sections.append(_results_table(result))
-    if complexity:
-        sections.append(_complexity_table(complexity))
     data = {
         name: {
             "original": _uri(x),
@@ -89,39 +95,45 @@ def build_report(
                 for r in restored
             ],
             "width": x.size(-1),
-            "height": x.size(-2),
         }
         for name, (x, restored) in pictures.items()
     }
-    text = TEMPLATE.read_text(encoding="utf-8")
-    parts = {
-        "TITLE": html.escape(title),
-        "SECTIONS": "\n".join(sections),
-        "PICTURES": json.dumps(data).replace("</", "<\\/"),
-    }
-    for name, part in parts.items():
-        text = text.replace(f"<!--{name}-->", part, 1)
-    return text
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    return pages.get_template("report.html").render(
+        title=title,
+        command=command,
+        figures={caption: Markup(_svg(figure)) for caption, figure in figures.items()},
+        comparisons=comparisons,
+        codecs=[_codec_section(result) for result in results],
+        complexity=_complexity_rows(complexity),
+        pictures=data,
+    )
 
 
-def _command(command: str) -> str:
-    return f"<p>Made by <code>{html.escape(command)}</code></p>"
-
-
-def _results_table(result: Mapping[str, Any]) -> str:
+def _codec_section(result: Mapping[str, Any]) -> dict[str, Any]:
     columns = []
     for name, (heading, form, unit) in COLUMNS.items():
         values = result["results"].get(name, [])
         if any(value is not None for value in values):
             cells = ("" if value is None else form.format(value / unit) for value in values)
             columns.append([heading, *cells])
-    rows = list(zip(*columns, strict=True))
-    settings = ", ".join(f"{key} {value}" for key, value in result.get("settings", {}).items())
-    made = _command(result["command"]) if "command" in result else ""
-    return f"{_table(result['name'], rows)}<p>{html.escape(settings)}</p>{made}"
+    return {
+        "name": result["name"],
+        "rows": list(zip(*columns, strict=True)),
+        "notes": notes(result["results"]),
+        "settings": ", ".join(f"{key} {value}" for key, value in result.get("settings", {}).items()),
+        "command": result.get("command", ""),
+    }
 
 
-def _complexity_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def _complexity_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     head = ["model", "backend", "size", "M parameters", "TFLOPs", "encode s", "decode s", "peak GiB"]
     cells = [
         [
@@ -137,16 +149,7 @@ def _complexity_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
         if "encoding_seconds" in row
     ]
-    return _table("Complexity, by tools/benchmark.py", [head, *cells])
-
-
-def _table(caption: str, rows: Sequence[Sequence[str]]) -> str:
-    head, *body = ([f"<td>{html.escape(cell)}</td>" for cell in row] for row in rows)
-    lines = [f"<tr>{''.join(row)}</tr>" for row in body]
-    return (
-        f"<table><caption>{html.escape(caption)}</caption><thead><tr>{''.join(head)}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table>"
-    )
+    return [head, *cells] if cells else []
 
 
 def _svg(figure: Figure) -> str:

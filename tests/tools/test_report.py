@@ -4,6 +4,7 @@ import shutil
 import pytest
 
 from glic_pyg import checkpoint
+from glic_pyg.evaluation.measure import cached_codec
 from glic_pyg.image import write_png
 
 
@@ -66,6 +67,38 @@ def test_two_codecs_side_by_side_in_a_browser(tool, results, tmp_path):
         assert "difference" in page.locator("#compare").get_attribute("class")
         assert not errors
         chromium.close()
+
+
+@pytest.mark.filterwarnings("default:.* is not shown")
+def test_points_without_a_mean_and_pictures_that_are_gone(tool, results, tmp_path):
+    """Are said, and the rest is drawn; names that are no text are shown with escapes."""
+    content = json.loads((results / "jpeg.json").read_text())
+    content["results"]["psnr-rgb"][2] = None
+    content["command"] += " \udcff"
+    rate = content["results"]["bpp"][2]
+    (results / "jpeg.json").write_text(json.dumps(content))
+    (tmp_path / "photos" / "0.png").write_text("no picture")
+    (tmp_path / "model.safetensors").unlink()
+    cached_codec.cache_clear()
+    arguments = ["report", results, "-o", tmp_path / "report", "--pictures", "2", "--bpp", "0", "9"]
+    status, _, err = tool(*arguments)
+    assert status == 0
+    assert [line.partition(" is not shown: ")[0] for line in err.splitlines()] == [
+        f"warning: {tmp_path / 'photos' / '0.png'}", f"warning: {tmp_path / 'photos' / '1.png'} by tiny",
+    ]  # fmt: skip
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert f"without a point of jpeg at {rate:.3g} bpp, which have no finite mean" in page
+    assert f"<li>Expected finite scores of jpeg (got none at {rate:.4g} bpp)</li>" in page
+    assert page.count("data:image/webp") == 2  # the original and what JPEG made of it
+
+
+def test_results_of_another_tool_are_drawn_too(tool, results, tmp_path):
+    columns = {"bpp": [0.1, 0.2, 0.4, 0.8], "psnr": [28, 30, 32, 34]}
+    (results / "other.json").write_text(json.dumps({"name": "other", "results": columns}))
+    status, _, err = tool("report", results, "-o", tmp_path / "report", "--pictures", "0")
+    assert (status, err) == (0, "")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "<td>other</td>" in page
 
 
 def test_no_results(tool, tmp_path):
