@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from glic_pyg.errors import FileError
+from glic_pyg.errors import FileError, UserError
 from glic_pyg.evaluation.codecs import Codec, load_codec
 from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.evaluation.metrics import LEAST_SIDE, bpp, decibels, ms_ssim, psnr, psnr_unrounded
@@ -169,7 +169,7 @@ def attempt(job: Job) -> Outcome:
             error = str(reason)
         except Exception as reason:  # codecs of libraries raise nearly anything
             text = " ".join(str(reason).split()) or "no reason told"
-            kind = "" if isinstance(reason, ValueError | OSError) else f"{type(reason).__name__}: "
+            kind = "" if isinstance(reason, UserError | ValueError | OSError) else f"{type(reason).__name__}: "
             error = f"Expected a file of {job.picture} by {job.codec}{_quality_text(job)} (got {kind}{text})"
     return Outcome(job, row, error, tuple(str(warning.message) for warning in told))
 
