@@ -169,8 +169,9 @@ def attempt(job: Job) -> Outcome:
             error = str(reason)
         except Exception as reason:  # codecs of libraries raise nearly anything
             text = " ".join(str(reason).split()) or "no reason told"
-            kind = "" if isinstance(reason, UserError | ValueError | OSError) else f"{type(reason).__name__}: "
-            error = f"Expected a file of {job.picture} by {job.codec}{_quality_text(job)} (got {kind}{text})"
+            if not isinstance(reason, UserError | ValueError | OSError):
+                text = f"{type(reason).__name__}: {text}"
+            error = f"Expected a file of {job.picture} by {job.codec}{_quality_text(job)} (got {text})"
     return Outcome(job, row, error, tuple(str(warning.message) for warning in told))
 
 
