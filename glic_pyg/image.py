@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,9 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What undoes an EXIF orientation."""
+
+# What Pillow logs of damaged files is in the errors it raises.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 # Pillow knows 16-bit grey with white as 0 in one byte order only.
 TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))

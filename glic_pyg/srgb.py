@@ -28,37 +28,36 @@ def to_srgb(image: Image.Image, notes: list[str]) -> ImageCms.ImageCmsTransform 
     if "icc_profile" not in image.info or image.mode == "LAB":
         return None
     try:
-        name, transform = _transform(image.info["icc_profile"] or b"")
-        mode = transform.input_mode
+        name, mode, transform = _transform(image.info["icc_profile"] or b"")
         is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
         if (mode == "CMYK") != (image.mode == "CMYK") or (mode == "L" and not is_grey):
             raise ValueError(f"it is of {mode}, the picture of {image.mode}")
-        white = "white" if mode != "CMYK" else (0, 0, 0, 0)
-        brightest = ImageCms.applyTransform(Image.new(mode, (1, 1), white), transform).getpixel((0, 0))
-        if min(brightest) < LEAST_WHITE:
-            raise ValueError(f"its white is {brightest} in sRGB")
-        if _keeps_srgb(transform):
-            return None
     except Exception as error:  # Little CMS's errors have no common class
         reason = " ".join(str(error).split())
         notes.append(
             f"has a colour profile that cannot be used: its colours are taken as they are ({reason})"
         )
         return None
-    notes.append(f"has the colour profile {name}: converted to sRGB")
+    if transform is not None:
+        notes.append(f"has the colour profile {name}: converted to sRGB")
     return transform
 
 
 @lru_cache(maxsize=8)
-def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform]:
-    """Return a profile's name, and what converts its pixels to sRGB."""
+def _transform(profile: bytes) -> tuple[str, str, ImageCms.ImageCmsTransform | None]:
+    """Return a profile's name, the mode of its pixels, and what converts them to sRGB, if they are not in it."""
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     name = "".join(filter(str.isprintable, ImageCms.getProfileDescription(opened).strip()))
     space = opened.profile.xcolor_space.strip()
     if space not in MODES:
         raise ValueError(f"it is of {space}")
-    srgb = ImageCms.createProfile("sRGB")
-    return name or "without a name", ImageCms.buildTransform(opened, srgb, MODES[space], "RGB")
+    mode = MODES[space]
+    transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
+    white = Image.new(mode, (1, 1), (0, 0, 0, 0) if mode == "CMYK" else "white")
+    brightest = ImageCms.applyTransform(white, transform).getpixel((0, 0))
+    if min(brightest) < LEAST_WHITE:
+        raise ValueError(f"its white is {brightest} in sRGB")
+    return name or "without a name", mode, None if _keeps_srgb(transform) else transform
 
 
 def _keeps_srgb(transform: ImageCms.ImageCmsTransform) -> bool:
