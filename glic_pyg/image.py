@@ -67,7 +67,7 @@ def read_pixels(path: Source, *, max_pixels: int = MAX_PIXELS) -> Tensor:
 
     - Colours: 1-bit, grey, palette, YCbCr, CMYK and LAB pictures become RGB. A colour profile is converted
       to sRGB, unless its colours are sRGB's already, to 1 of 255. One that is broken, or of other channels
-      than the picture's, is left out. PNG's gAMA and cHRM are not applied.
+      than the picture's, is left out. PNG's gAMA, cHRM and cICP are not applied.
     - Transparency is composited over white.
     - Orientation: EXIF's, or else XMP's, is applied.
     - Depth: grey of more than 8 bits keeps its precision, unless a profile is converted. Whole numbers have

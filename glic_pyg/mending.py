@@ -89,17 +89,20 @@ def _lacks_only_its_end(data: bytes) -> bool:
 
     For pixels that are missing, a decoder takes bits from whatever follows; for none, it does not matter.
     """
-    noise = random.Random(0).randbytes(1 << 12).replace(b"\xff", b"")
+    noise = random.Random(0).randbytes(1 << 12).replace(b"\xff", b"").replace(b"\0", b"")
+    opposite = bytes(255 - byte for byte in noise)
     data = data.rstrip(b"\xff")  # the half of a marker
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
     except OSError:
         try:
-            ends = [Image.open(io.BytesIO(data + rest + JPEG_END)).tobytes() for rest in (b"", noise)]
+            ends = [
+                Image.open(io.BytesIO(data + rest + JPEG_END)).tobytes() for rest in (b"", noise, opposite)
+            ]
         except Exception:  # Pillow's plugins raise nearly anything on damaged files
             return False
-        return ends[0] == ends[1] and _has_all_scans(data)
+        return ends[0] == ends[1] == ends[2] and _has_all_scans(data)
     return False
 
 

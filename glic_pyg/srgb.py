@@ -45,7 +45,7 @@ def to_srgb(image: Image.Image, notes: list[str]) -> ImageCms.ImageCmsTransform 
 
 @lru_cache(maxsize=8)
 def _transform(profile: bytes) -> tuple[str, str, ImageCms.ImageCmsTransform | None]:
-    """Return a profile's name, the mode of its pixels, and what converts them to sRGB, if they are not in it."""
+    """Return a profile's name, the mode of its pixels, and what converts them; None if they are in sRGB."""
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     name = "".join(filter(str.isprintable, ImageCms.getProfileDescription(opened).strip()))
     space = opened.profile.xcolor_space.strip()
