@@ -262,7 +262,7 @@ def _rgb(image: Image.Image, notes: list[str]) -> np.ndarray:
         if alpha is not None:
             band.putalpha(alpha)
             band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
-        pixels[top : top + rows] = band.convert("RGB")
+        pixels[top : top + rows] = band if band.mode == "RGB" else band.convert("RGB")  # which would copy
     if transparent:
         notes.append(TRANSPARENT)
     return pixels

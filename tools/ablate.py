@@ -47,7 +47,9 @@ def main() -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("variants", nargs="+", metavar="VARIANT.yaml", help="variants to train")
-    add("-d", "--dataset", required=True, help="folder of photos to train on; a share is held out")
+    add(
+        "-d", "--dataset", nargs="+", required=True, help="folders of photos to train on; a share is held out"
+    )
     add("-o", "--output", type=Path, default=Path("runs/ablation"), help="folder (default: %(default)s)")
     add("--seeds", type=int, nargs="+", default=[0, 1], metavar="N", help="(default: 0 1)")
     args = parser.parse_args()

@@ -80,7 +80,7 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--config", action="config", help="training configuration (YAML); flags override it")
     add = parser.add_argument
-    add("-d", "--dataset", type=str, help="folder of photos, searched recursively")
+    add("-d", "--dataset", type=str, nargs="+", help="folders of photos, searched recursively")
     add("-o", "--output", type=str, help="run folder (default: runs/NAME_OF_CONFIG)")
     add("--resume", action="store_true", help="go on from the run folder's checkpoint, if it has one")
     add("--checkpoint", metavar="NAME|PATH", help="start from this model's weights instead of random ones")

@@ -27,7 +27,7 @@ from glic_pyg.files import replacing
 from glic_pyg.inspection.neighborhood import degrees
 from glic_pyg.inspection.stages import run_stages
 from glic_pyg.training.config import TrainConfig
-from glic_pyg.training.data import center_crops, find_pictures, split_pictures
+from glic_pyg.training.data import center_crops, find_and_split, folders_by_prefix
 from glic_pyg.training.run_folder import RunFolder
 from glic_pyg.training.trainer import train
 
@@ -89,13 +89,15 @@ def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return {**values, **changes, **nested}
 
 
-def run_row(variant: Variant, seed: int, *, dataset: str | Path, output: str | Path) -> bool:
+def run_row(
+    variant: Variant, seed: int, *, dataset: str | Path | Sequence[str | Path], output: str | Path
+) -> bool:
     """Train a variant with a seed, or go on with it, and write its `row.json`; nothing if that is there.
 
     Args:
         variant: What to train.
         seed: Of initial weights, noise and the order of pictures.
-        dataset: Folder of pictures; a share of them is held out, whatever the variant.
+        dataset: Folder of pictures, or several; a share of them is held out, whatever the variant.
         output: Folder of all rows.
 
     Returns:
@@ -117,14 +119,16 @@ def run_row(variant: Variant, seed: int, *, dataset: str | Path, output: str | P
         "variant": variant.name,
         "base": variant.base,
         "seed": seed,
-        **_figures(run, config, Path(dataset)),
+        **_figures(run, config, dataset),
     }
     with replacing(run.path / ROW) as aside:
         aside.write_text(json.dumps(row, indent=1) + "\n")
     return True
 
 
-def _figures(run: RunFolder, config: TrainConfig, folder: Path) -> dict[str, Any]:
+def _figures(
+    run: RunFolder, config: TrainConfig, dataset: str | Path | Sequence[str | Path]
+) -> dict[str, Any]:
     """Return what a finished run says, and what its graphs are like on some held-out pictures."""
     with run.eval.open() as file:
         scores = list(csv.DictReader(file))
@@ -133,8 +137,7 @@ def _figures(run: RunFolder, config: TrainConfig, folder: Path) -> dict[str, Any
         steps = [(float(row["seconds"]), float(row["wait_seconds"])) for row in csv.DictReader(file)]
     seconds = [end - start - wait for (start, _), (end, wait) in pairwise(steps)]
     model = GLIC.from_pretrained(run.path / "latest.safetensors")
-    pictures = find_pictures(folder, least_size=max(config.eval_size, *config.patch_sizes))
-    _, held_out = split_pictures(pictures, folder=folder, eval_share=config.eval_share)
+    _, held_out = find_and_split(folders_by_prefix(dataset), config=config)
     curve = {name: [float(row[name]) for row in scores] for name in ("quality", "bpp", "psnr", "loss")}
     return {
         "loss": fmean(curve["loss"]),

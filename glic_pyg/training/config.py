@@ -41,6 +41,11 @@ class TrainConfig(Config):
         batch_size: Pictures per step, over all devices.
         patch_size: Side of the random training crops in pixels, a multiple of 64; or several, of which every
             step draws one.
+        transpose: Whether rows and columns of half of the crops change places; half are mirrored anyway.
+        least_scale: Pictures are scaled, without aliases, by a random factor between this and 1 before they
+            are cropped.
+        pictures: Where crops come from: `files`, decoded anew each time, or `memory` of the device that
+            trains, where all are kept, 3 bytes a pixel.
         optimizer: Of the network: `adam`, `soap` or `muon`, see `build_optimizers`.
         learning_rate: Of the network after the warm-up.
         final_learning_rate: At the end of a cosine over the whole run, its steps or its time, whatever is
@@ -69,6 +74,9 @@ class TrainConfig(Config):
     max_time: float | None = None
     batch_size: int = 8
     patch_size: int | tuple[int, ...] = 256
+    transpose: bool = False
+    least_scale: float = 1.0
+    pictures: Literal["files", "memory"] = "files"
     optimizer: Literal["adam", "soap", "muon"] = "adam"
     learning_rate: float = 1e-4
     final_learning_rate: float | None = None
@@ -115,6 +123,7 @@ class TrainConfig(Config):
                 raise ConfigError(f"Expected {name} to be a positive multiple of 64 (got {size})")
             if self.distortion == "ms-ssim" and size < 192:
                 raise ConfigError(f"Expected {name} to be at least 192 for ms-ssim (got {size})")
+        self._require("least_scale", 0 < self.least_scale <= 1, "in (0, 1]")
         self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
         self._require("eval_share", 0 < self.eval_share < 1, "in (0, 1)")
         points = [0, *(milestone.at for milestone in self.milestones), self.length]

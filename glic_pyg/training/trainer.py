@@ -1,13 +1,14 @@
 """A whole run.
 
-folder -> manifest -> random crops -> CodecModule.training_step -> log.csv
-              |                              |
-              |                              +-> averaged weights -> latest.ckpt, latest.safetensors
-              +-> held-out crops ------------------> evaluation ---> eval.csv, best.ckpt, samples
+folders -> manifest -> random crops -> CodecModule.training_step -> log.csv
+               |                              |
+               |                              +-> averaged weights -> latest.ckpt, latest.safetensors
+               +-> held-out crops ------------------> evaluation ---> eval.csv, best.ckpt, samples
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from glic_pyg.config import ConfigError, ModelConfig
 from glic_pyg.training import manifest as manifests
 from glic_pyg.training.callbacks import MovingAverage, Progress, Recorder, RunStopped
 from glic_pyg.training.config import TrainConfig
-from glic_pyg.training.data import PictureData, center_crops, find_pictures, split_pictures
+from glic_pyg.training.data import PictureData, center_crops, find_and_split, folders_by_prefix
 from glic_pyg.training.module import CodecModule
 from glic_pyg.training.quiet import quiet_lightning
 from glic_pyg.training.run_folder import RunFolder
@@ -33,7 +34,7 @@ from glic_pyg.training.schedule import Schedule
 def train(
     config: TrainConfig,
     *,
-    dataset: str | Path,
+    dataset: str | Path | Sequence[str | Path],
     output: str | Path,
     resume: bool = False,
     weights: str | Path | None = None,
@@ -43,13 +44,13 @@ def train(
     num_nodes: int = 1,
     strategy: str = "auto",
 ) -> bool:
-    """Train a model on a folder of pictures.
+    """Train a model on folders of pictures.
 
     SIGINT (Ctrl-C) and SIGTERM end the run after the present step with a checkpoint.
 
     Args:
         config: The settings.
-        dataset: Folder of pictures; subfolders are searched too.
+        dataset: Folder of pictures, or several; subfolders are searched too.
         output: The run folder (see `RunFolder`).
         resume: Go on from the run folder's checkpoint, if it has one.
         weights: Name or path of a trained model to start from in place of random weights.
@@ -80,21 +81,16 @@ def train(
     if weights is not None and state is None:
         start_from(model, weights)
 
-    folder = Path(dataset)
-    pictures = find_pictures(folder, least_size=max(config.eval_size, *config.patch_sizes))
-    listed = manifest if state is None else run.manifest
-    if listed is not None:
-        known = set(manifests.check(Path(listed), folder=folder))
-        pictures = [path for path in pictures if path in known]
-    if len(pictures) < 2:
-        raise ConfigError(f"Expected at least 2 usable pictures in {folder} (got {len(pictures)})")
-    training, held_out = split_pictures(pictures, folder=folder, eval_share=config.eval_share)
+    folders = folders_by_prefix(dataset)
+    file = manifest if state is None else run.manifest
+    listed = None if file is None else set(manifests.check(Path(file), folders=folders))
+    training, held_out = find_and_split(folders, config=config, listed=listed)
     schedule = Schedule(config, num_pictures=len(training))
     if state is not None and schedule.share(state["step"], state["seconds"]) == 1:
         return True
     crops = center_crops(held_out, size=config.eval_size)
     if is_first_process() and state is None:
-        manifests.write(manifests.describe(pictures, folder=folder), run.manifest)
+        manifests.write(manifests.describe(sorted(training + held_out), folders=folders), run.manifest)
 
     module = CodecModule(model, config, schedule)
     data = PictureData(training, crops, config=config, schedule=schedule)

@@ -55,6 +55,7 @@ def test_unknown_key_names_the_nearest(key, near):
         ("patch_size", (64, 100), r"Expected patch_size to be a positive multiple of 64 \(got 100\)"),
         ("patch_size", (), r"Expected patch_size to be one side or several \(got none\)"),
         ("ema_decay", 1.0, r"Expected ema_decay to be in \[0, 1\) \(got 1\.0\)"),
+        ("least_scale", 0.0, r"Expected least_scale to be in \(0, 1\] \(got 0\.0\)"),
         ("eval_share", 0.0, r"Expected eval_share to be in \(0, 1\) \(got 0\.0\)"),
     ],
 )

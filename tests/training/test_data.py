@@ -5,11 +5,22 @@ import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from glic_pyg.config import ConfigError
-from glic_pyg.image import read_image
-from glic_pyg.training.data import RandomCrops, center_crops, find_pictures, split_pictures
+from glic_pyg.image import read_image, read_pixels
+from glic_pyg.training.data import (
+    Draw,
+    Pixels,
+    RandomCrops,
+    RandomDraws,
+    center_crops,
+    find_and_split,
+    find_pictures,
+    folders_by_prefix,
+    split_pictures,
+)
 
 
 def cut_short(path):
@@ -132,3 +143,111 @@ def test_nothing_but_broken_pictures_is_refused(photos):
     samples = RandomCrops([photos / "p1.png"], qualities=1, seed=0)
     with pytest.raises(ConfigError, match=r"Expected pictures to train on \(got 1 that cannot be decoded\)"):
         samples[0, 64]
+
+
+def pictures_of(paths):
+    return Pixels([read_pixels(path) for path in paths])
+
+
+def test_crops_of_a_batch_are_windows_mirrored_then_transposed(photos):
+    paths = [photos / "p0.png", photos / "more" / "p.jpg", photos / "p1.png"]
+    draws = [Draw(1, 0.99, 0.0, False, False, 1.0), Draw(2, 0.5, 0.4, True, False, 1.0)]
+    draws += [Draw(0, 0.0, 0.6, False, True, 1.0), Draw(1, 0.2, 0.2, True, True, 1.0)]
+    crops = pictures_of(paths).crop(torch.cat([draw.row() for draw in draws]), 64)
+    x = [read_image(path)[0] for path in paths]
+    expected = [
+        x[1][:, 6:70, :64],
+        x[2][:, 3:67, 10:74].flip(2),
+        x[0][:, :64, 16:80].transpose(1, 2),
+        x[1][:, 1:65, 5:69].flip(2).transpose(1, 2),
+    ]
+    assert torch.equal(crops, torch.stack(expected))
+
+
+def test_scaled_crops_are_those_of_a_scaled_window(photos):
+    pixels = pictures_of([photos / "p0.png", photos / "p1.png"])
+    draws = [
+        Draw(0, 0.3, 0.8, False, False, 0.7),
+        Draw(1, 0.9, 0.1, True, True, 1.0),
+        Draw(1, 0, 0, False, False, 0.6),
+    ]
+    crops = pixels.crop(torch.cat([draw.row() for draw in draws]), 32, least_scale=0.6)
+    first, second = (read_image(photos / name) for name in ("p0.png", "p1.png"))
+
+    def scaled(x):
+        return F.interpolate(x, size=(32, 32), mode="bicubic", antialias=True).clamp(0, 1)[0]
+
+    # 32 / 0.7 and 32 / 0.6, rounded, of 70 x 90.
+    torch.testing.assert_close(crops[0], scaled(first[..., 7:53, 36:82]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(crops[1], second[0, :, 35:67, 5:37].flip(2).transpose(1, 2))
+    torch.testing.assert_close(crops[2], scaled(second[..., :53, :53]), atol=1e-5, rtol=0)
+
+
+def test_where_a_picture_is_small_the_whole_of_its_shorter_side_is_scaled(photos):
+    crop = pictures_of([photos / "p0.png"]).crop(
+        Draw(0, 0.9, 0.5, False, False, 0.5).row(), 64, least_scale=0.5
+    )
+    window = read_image(photos / "p0.png")[..., 10:80]
+    expected = F.interpolate(window, size=(64, 64), mode="bicubic", antialias=True).clamp(0, 1)
+    torch.testing.assert_close(crop, expected, atol=1e-5, rtol=0)
+
+
+def test_transposed_half_the_time_and_scaled_evenly(photos):
+    samples = RandomCrops([photos / "p0.png"], qualities=1, seed=0, transpose=True, least_scale=0.6)
+    draws = [samples.draw(i, lambda _: True)[0] for i in range(400)]
+    assert 150 < sum(draw.transpose for draw in draws) < 250
+    assert 150 < sum(draw.transpose == draw.mirror for draw in draws) < 250
+    scales = sorted(draw.scale for draw in draws)
+    assert all(abs(scale - (0.6 + 0.4 * i / 400)) < 0.05 for i, scale in enumerate(scales))
+
+
+def test_augmentation_leaves_what_is_drawn_besides_alone(photos):
+    pictures = find_pictures(photos, least_size=64)
+    plain = RandomCrops(pictures, qualities=3, seed=0)
+    more = RandomCrops(pictures, qualities=3, seed=0, transpose=True, least_scale=0.6)
+    for i in range(20):
+        (draw, quality, _), (other, same, _) = (some.draw(i, lambda _: True) for some in (plain, more))
+        assert (draw[:4], quality) == (other[:4], same)
+        assert draw[4:] == (False, 1.0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"transpose": True, "least_scale": 0.6}])
+def test_samples_of_pictures_in_memory_are_those_of_files(photos, settings):
+    cut_short(photos / "p1.png")
+    pictures = find_pictures(photos, least_size=64)
+    files = RandomCrops(pictures, qualities=3, seed=0, **settings)
+    memory = RandomDraws(pictures, qualities=3, seed=0, **settings)
+    memory.broken = {pictures.index(photos / "p1.png")}
+    draws, qualities, size = RandomDraws.collate([memory[i, 64] for i in range(20)])
+    none = torch.empty(1, 3, 0, 0, dtype=torch.uint8)
+    pixels = Pixels([none if path.name == "p1.png" else read_pixels(path) for path in pictures])
+    crops = pixels.crop(draws, size, least_scale=memory.least_scale)
+    expected = [files[i, 64] for i in range(20)]
+    assert qualities.tolist() == [quality for _, quality in expected]
+    torch.testing.assert_close(crops, torch.stack([x for x, _ in expected]), atol=1e-6, rtol=0)
+
+
+def test_every_folder_has_its_held_out_pictures_whatever_the_others(photos, tmp_path, config):
+    shutil.copytree(photos, tmp_path / "other")
+    alone = find_and_split(folders_by_prefix(photos), config=config)
+    both = find_and_split(folders_by_prefix([photos, tmp_path / "other"]), config=config)
+    for one, two in zip(alone, both, strict=True):
+        assert two == one + [tmp_path / "other" / path.relative_to(photos) for path in one]
+    for path in (tmp_path / "other").glob("p*"):
+        path.unlink()
+    with pytest.raises(ConfigError, match=r"Expected at least 2 usable pictures in .*other \(got 1\)"):
+        find_and_split(folders_by_prefix([photos, tmp_path / "other"]), config=config)
+
+
+def test_folders_are_told_by_their_names(photos, tmp_path):
+    assert folders_by_prefix(photos) == {"": photos}
+    assert folders_by_prefix([tmp_path / "b" / ".." / "a", photos]) == {
+        "a/": tmp_path / "b" / ".." / "a", "photos/": photos,
+    }  # fmt: skip
+    with pytest.raises(
+        ConfigError, match=r"Expected folders of different names \(got .*photos and .*photos\)"
+    ):
+        folders_by_prefix([photos, tmp_path / "b" / "photos"])
+    for other in (photos, photos / "more"):
+        with pytest.raises(ConfigError, match=r"Expected folders apart from each other \(got "):
+            folders_by_prefix([photos, other])

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import math
 import os
+import shutil
 import signal
 from itertools import pairwise
 from types import SimpleNamespace
@@ -248,10 +249,26 @@ def test_checkpoint_with_code_is_refused(config, photos, tmp_path, capsys):
 
 # What Python 3.12 and later say about starting a worker.
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_decoding_in_a_worker_gives_the_same_run(config, photos, tmp_path):
+def test_workers_and_pictures_in_memory_give_the_same_run(several, photos, tmp_path):
     logs = []
-    for workers in (0, 1):
-        config = dataclasses.replace(config, steps=2, num_workers=workers)
-        train(config, dataset=photos, output=tmp_path / str(workers))
-        logs.append(read(RunFolder(tmp_path / str(workers)).log, without=TIMES))
-    assert logs[0] == logs[1]
+    for pictures, workers in (("files", 0), ("files", 1), ("memory", 0), ("memory", 1)):
+        config = dataclasses.replace(
+            several, steps=2, eval_every=2, num_workers=workers, pictures=pictures, transpose=True
+        )
+        run = RunFolder(tmp_path / f"{pictures}{workers}")
+        train(config, dataset=photos, output=run.path)
+        logs.append((read(run.log, without=TIMES), read(run.eval)))
+    assert logs[0] == logs[1] == logs[2] == logs[3]
+
+
+def test_pictures_of_several_folders(config, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "other")
+    folders = [photos, tmp_path / "other"]
+    run = RunFolder(tmp_path / "run")
+    train(dataclasses.replace(config, steps=1), dataset=folders, output=run.path)
+    names = [line.split(",")[0] for line in run.manifest.read_text().splitlines()[1:]]
+    assert names[5:7] == ["other/p4.png", "photos/more/p.jpg"]
+    assert len(names) == 12
+    assert train(dataclasses.replace(config, steps=2), dataset=folders, output=run.path, resume=True)
+    with pytest.raises(ConfigError, match=r"12 missing or changed"):
+        train(dataclasses.replace(config, steps=3), dataset=photos, output=run.path, resume=True)
