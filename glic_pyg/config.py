@@ -210,6 +210,8 @@ class GraphConfig(Config):
         score: `sobel`, `local_entropy`, `rescaling_residual`, each with `pooling` `rms` or `mean`;
             `none`; `learned`.
         quota: Scores share out the budget of a `group`, as published, or of the `map`, as in the paper.
+        similarity: What candidates are ranked by: the `cosine` of the features, as published, or the same
+            `centered` by their mean over the map.
     """
 
     degree: int = 64
@@ -218,6 +220,7 @@ class GraphConfig(Config):
     candidates: tuple[Part, ...] = (Part("local"), Part("global"))
     score: Part = Part("sobel")
     quota: Part = Part("group")
+    similarity: Literal["cosine", "centered"] = "cosine"
 
     def __post_init__(self) -> None:
         _require(1 <= self.degree <= 256, f"Expected degree in 1..256 (got {self.degree})")
@@ -249,6 +252,8 @@ class ModelConfig(Config):
         qualities: Number of qualities with gain units of their own; 1 is a model of one quality, without.
         graph: How feature maps become graphs.
         aggregation: How graph layers aggregate: `attention` of the heads above, or a PyG layer.
+        position: What the attention's bias knows of an edge: its offset in the group's grids, as published
+            (`grid`), or its `distance` in the map.
     """
 
     name: str = "glic"
@@ -268,6 +273,7 @@ class ModelConfig(Config):
     qualities: int = 1
     graph: GraphConfig = field(default_factory=GraphConfig)
     aggregation: Aggregation = Aggregation("attention")
+    position: Literal["grid", "distance"] = "grid"
 
     def __post_init__(self) -> None:
         self.aggregation.require_known("aggregation")

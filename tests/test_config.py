@@ -47,6 +47,7 @@ def test_values_are_frozen_and_plain_when_written():
         "candidates": ["local", "global"],
         "score": "sobel",
         "quota": "group",
+        "similarity": "cosine",
     }
     assert values["aggregation"] == "attention"
 

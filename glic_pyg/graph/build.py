@@ -52,6 +52,9 @@ class Graph(Data):
         similarity: Cosine, `E`.
         queries: Nodes of each group of 8 x 8, `G x 64`, the zero node where there is none.
         candidates: What each group could choose from, on a grid of 16 x 16, `G x 256`.
+        shift: A node's own place in its candidates' grid minus the one in its queries' grid: an edge's offset
+            minus its target's shift is its length in steps of the candidates' grid, `(N + 1) x 2`, int8.
+        stride: Rows and columns of the map per step of the candidates' grid.
         map_size: `(B, H, W)`, `N = B * H * W`.
     """
 
@@ -85,6 +88,8 @@ class GraphBuilder:
         quota: Score -> number of neighbours, by default `GroupQuota`.
         selection: Which candidates are kept, by default `Threshold`.
         neighbors: `arithmetic` or `torch_cluster`: who ranks candidates, and groups nodes by default.
+        similarity: `cosine` of the features, as published, or `centered`, of their differences from their
+            mean over the picture's map: features that share a large mean are all alike to the former.
 
     Raises:
         ValueError: a degree that no node can have.
@@ -99,6 +104,7 @@ class GraphBuilder:
         quota: Quota | None = None,
         selection: Selection | None = None,
         neighbors: Literal["arithmetic", "torch_cluster"] = "arithmetic",
+        similarity: Literal["cosine", "centered"] = "cosine",
     ) -> None:
         if not 1 <= degree <= CANDIDATES**2:
             raise ValueError(f"Expected a degree in 1..{CANDIDATES**2} (got {degree})")
@@ -109,6 +115,7 @@ class GraphBuilder:
         self.quota = GroupQuota() if quota is None else quota
         self.selection = Threshold() if selection is None else selection
         self.neighbors = neighbors
+        self.similarity = similarity
 
     @torch.compiler.disable  # the number of edges depends on the data
     def __call__(self, feature_map: Tensor) -> Graphs | tuple[Graph, ...]:
@@ -153,18 +160,22 @@ class GraphBuilder:
             "score": F.pad(score, (0, 1)),
             "map_size": nodes.map_size,
         }
-        norm = shared["x"].norm(dim=1, keepdim=True)
+        compared = shared["x"]
+        if self.similarity == "centered":
+            features = nodes.x.view(nodes.map_size[0], -1, nodes.x.size(1))
+            compared = F.pad((features - features.mean(1, keepdim=True)).flatten(0, 1), (0, 0, 0, 1))
+        norm = compared.norm(dim=1, keepdim=True)
         if not (norm.isfinite().all() & score.isfinite().all()):  # asked of N numbers, not of N x C
             raise FeatureMapError(
                 "Expected a feature map of finite numbers, norms and scores "
                 f"(got up to {nodes.x.abs().max():g}, scores up to {score.max():g})"
             )
-        unit = shared["x"] / norm.clamp_min(LEAST_NORM)
+        unit = compared / norm.clamp_min(LEAST_NORM)
         for find in self.candidates:
             candidates = find(nodes)
             quota = self.quota(score, candidates, nodes.batch, degree=self.degree)
             kept = self._kept(self._similarities(unit, candidates, quota), quota, candidates)
-            yield Graph(
+            graph = Graph(
                 **shared,
                 quota=F.pad(quota, (0, 1)),
                 edge_index=kept.index,
@@ -173,6 +184,9 @@ class GraphBuilder:
                 queries=candidates.node,
                 candidates=candidates.candidate,
             )
+            if candidates.shift is not None:
+                graph.shift, graph.stride = F.pad(candidates.shift, (0, 0, 0, 1)), candidates.stride
+            yield graph
 
     def _similarities(self, unit: Tensor, candidates: Candidates, quota: Tensor) -> Tensor:
         if self.neighbors == "arithmetic":

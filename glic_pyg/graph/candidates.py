@@ -26,6 +26,9 @@ class Candidates:
             which stands for positions outside the map.
         group: Each node's group, `N`.
         slot: Each node's place 0..63 in its group's 8 x 8 grid, `N`; no two nodes of a group share one.
+        shift: Where candidates lie on a regular grid of the map: the row and column of each node's own place
+            in it minus those of its slot, `N x 2`, int8. With `stride`, it tells how long edges are.
+        stride: Rows and columns of the map per step of that grid.
 
     Raises:
         ValueError: another number of candidates.
@@ -34,6 +37,8 @@ class Candidates:
     candidate: Tensor
     group: Tensor
     slot: Tensor
+    shift: Tensor | None = None
+    stride: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.candidate.dim() != 2 or self.candidate.size(1) != CANDIDATES**2:
@@ -198,11 +203,26 @@ def _from_axes(map_size: MapSize, rows: Axis, columns: Axis) -> Candidates:
     places = torch.arange(query.numel(), device=query.device).view_as(query)
     place = places.new_empty(num_nodes)
     place[query[inside]] = places[inside]
+    shifts = torch.cartesian_prod(*(_shift(*axis).flatten() for axis in (rows, columns)))
+    shifts = shifts.view(len(rows[0]), QUERIES, len(columns[0]), QUERIES, 2).transpose(1, 2).flatten(0, 3)
     return Candidates(
         candidate=_node_ids(map_size, rows[1], columns[1]),
         group=place // query.size(1),
         slot=place % query.size(1),
+        shift=shifts.to(torch.int8)[place % len(shifts)],
+        stride=(_stride(rows[1]), _stride(columns[1])),
     )
+
+
+def _stride(candidate: Tensor) -> int:
+    return int(candidate[0, 1] - candidate[0, 0])
+
+
+def _shift(query: Tensor, candidate: Tensor) -> Tensor:
+    """Return the queries' places among the candidates, rounded, minus their slots, per axis."""
+    stride = _stride(candidate)
+    place = (2 * (query - candidate[:, :1]) + stride) // (2 * stride)
+    return place - torch.arange(QUERIES, device=query.device)
 
 
 def _node_ids(map_size: MapSize, rows: Tensor, columns: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ def local_windows(map_size: MapSize, device: torch.device | None = None) -> Cand
         candidate=candidate,
         group=_cells(pos, QUERIES, (0, 0, 0), (batch_size - 1, height - 1, width - 1)),
         slot=row % QUERIES * QUERIES + column % QUERIES,
+        shift=pos.new_full((len(pos), 2), (CANDIDATES - QUERIES) // 2).to(torch.int8),
+        stride=(1, 1),
     )
 
 

@@ -11,7 +11,6 @@ from glic_pyg.errors import UserError
 from glic_pyg.graph import Graph
 from glic_pyg.inspection.stages import StageRun
 from glic_pyg.nn.graph_attention import MAX_LOGIT_SCALE, GraphAttention
-from glic_pyg.nn.position_bias import table_row
 
 
 class LayerError(UserError, ValueError):
@@ -60,7 +59,8 @@ def attention_weights(attention: GraphAttention, x: Tensor, graph: Graph) -> Ten
     source, target = graph.edge_index
     query, key = (F.normalize(part, dim=-1) for part in queries_and_keys(attention, x))
     key = torch.cat([key, torch.zeros_like(key[:1])])
-    bias = attention.position_bias()[table_row(graph.offset).long()]
+    table, row = attention.bias_rows(graph.offset, target, graph.get("shift"), graph.get("stride"))
+    bias = table[row.long()]
     # Head by head: all heads' queries and keys of all edges at once would take the most memory by far.
     cosine = [(query[target, h] * key[source, h]).sum(dim=1) for h in range(attention.heads)]
     return softmax(torch.stack(cosine, dim=1) * logit_scale(attention) + bias, target, num_nodes=x.size(0))

@@ -36,6 +36,7 @@ from glic_pyg.image import to_pil
 from glic_pyg.inspection.attention import logit_scale, queries_and_keys
 from glic_pyg.inspection.neighborhood import degrees
 from glic_pyg.inspection.stages import node_size, run_stages
+from glic_pyg.nn.distance_bias import DistanceBias
 from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.position_bias import table_row
 
@@ -87,11 +88,15 @@ def graph_page(model: GLIC, image: Tensor, *, title: str = "picture") -> Page:
             "score": _packed_map(graphs.local.score[:-1]),
             "local": _packed_graph(graphs.local),
             "global": _packed_graph(graphs.global_),
-            "layers": [_packed_layer(*layer) for layer in zip(run.attentions, run.inputs, strict=True)],
+            "layers": [
+                _packed_layer(attention, x, graphs[i % 2])
+                for i, (attention, x) in enumerate(zip(run.attentions, run.inputs, strict=True))
+            ],
         }
     content = {
         "title": title,
         "model": model.config.name,
+        "position": model.config.position,
         "queries": QUERIES,
         "candidates": CANDIDATES,
         "similaritySteps": SIMILARITY_STEPS,
@@ -129,7 +134,7 @@ def _packed_graph(graph: Graph) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _packed_layer(attention: GraphAttention, x: Tensor) -> dict[str, Any]:
+def _packed_layer(attention: GraphAttention, x: Tensor, graph: Graph) -> dict[str, Any]:
     """Return what the page needs for a layer's attention: factors, biases, and all nodes' queries and keys.
 
     Those of a node, side by side, are a vector that principal components describe with few numbers, each
@@ -139,6 +144,7 @@ def _packed_layer(attention: GraphAttention, x: Tensor) -> dict[str, Any]:
     Args:
         attention: The layer.
         x: Its input, `N x C`.
+        graph: The graph it works on.
     """
     factor = logit_scale(attention)
     parts = []
@@ -155,7 +161,7 @@ def _packed_layer(attention: GraphAttention, x: Tensor) -> dict[str, Any]:
     told = value.count_nonzero(dim=1) > 0
     return {
         "factor": factor.tolist(),
-        "bias": _packed((_bias_by_offset(attention) / BIAS_STEP).round(), "<i2"),
+        "bias": _packed((_bias(attention, graph) / BIAS_STEP).round(), "<i2"),
         "mean": mean.tolist(),
         "basis": _packed((basis.T[told] * BASIS_STEPS).round(), "<i2"),
         "step": step,
@@ -163,8 +169,10 @@ def _packed_layer(attention: GraphAttention, x: Tensor) -> dict[str, Any]:
     }
 
 
-def _bias_by_offset(attention: GraphAttention) -> Tensor:
-    """Return the biases of rows -7..15 and, in each, columns -7..15, `529 x heads`."""
+def _bias(attention: GraphAttention, graph: Graph) -> Tensor:
+    """Return the biases of rows and, in each, columns: of offsets -7..15, or of distances -15..15."""
+    if isinstance(attention.position_bias, DistanceBias):
+        return attention.position_bias(graph.stride)
     axis = torch.arange(1 - QUERIES, CANDIDATES)
     return attention.position_bias()[table_row(torch.cartesian_prod(axis, axis)).long()]
 

@@ -6,6 +6,7 @@ x --+--> graphs, as published a local and a global one (built once, no gradient)
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class GFALayer(nn.Module):
         heads: Attention heads.
         ffn_ratio: Expansion of the feed-forward part.
         position_hidden: Hidden width of the position MLP.
+        position: What the attention's bias knows of an edge, see `GraphAttention`.
         layer: A PyG layer to aggregate by, see `LayerAggregation`, in place of attention; the two arguments
             before and the next one then mean nothing.
         backend: Who computes the attention, see `GraphAttention`.
@@ -41,6 +43,7 @@ class GFALayer(nn.Module):
         heads: int,
         ffn_ratio: int,
         position_hidden: int,
+        position: Literal["grid", "distance"] = "grid",
         layer: Callable[..., MessagePassing] | None = None,
         backend: Backend | None = None,
     ) -> None:
@@ -48,7 +51,11 @@ class GFALayer(nn.Module):
         self.norm = nn.LayerNorm(channels)
         if layer is None:
             self.attention = GraphAttention(
-                channels=channels, heads=heads, position_hidden=position_hidden, backend=backend
+                channels=channels,
+                heads=heads,
+                position_hidden=position_hidden,
+                position=position,
+                backend=backend,
             )
         self.aggregation = None if layer is None else LayerAggregation(layer, channels=channels)
         self.ffn = GatedFeedForward(channels, ratio=ffn_ratio, depthwise=True, eps=1e-5)
@@ -57,7 +64,15 @@ class GFALayer(nn.Module):
         """Update node features `N x C`, of all nodes of `graph` but the zero node, along its edges."""
         normed = self.norm(x)
         if self.aggregation is None:
-            update = self.attention(normed, graph.edge_index, graph.offset, graph.queries, graph.candidates)
+            update = self.attention(
+                normed,
+                graph.edge_index,
+                graph.offset,
+                graph.queries,
+                graph.candidates,
+                shift=graph.get("shift"),
+                stride=graph.get("stride"),
+            )
         else:
             update = self.aggregation(normed, graph)
         if "gate" in graph:
@@ -82,6 +97,7 @@ class GFAStage(nn.Module):
         heads: Attention heads, which divide the channels.
         ffn_ratio: Expansion of the feed-forward parts.
         position_hidden: Hidden width of the position MLPs.
+        position: What the attention's bias knows of an edge, see `GraphAttention`.
         graph_builder: Makes the graphs; one without candidate sets makes none, and layers are their
             feed-forward parts only.
         layer: A PyG layer, a class or a `functools.partial` of one, to aggregate by in place of this
@@ -101,6 +117,7 @@ class GFAStage(nn.Module):
         heads: int = 8,
         ffn_ratio: int = 2,
         position_hidden: int = 512,
+        position: Literal["grid", "distance"] = "grid",
         graph_builder: GraphBuilder | None = None,
         layer: Callable[..., MessagePassing] | None = None,
         backend: Backend | None = None,
@@ -121,6 +138,7 @@ class GFAStage(nn.Module):
                 heads=heads,
                 ffn_ratio=ffn_ratio,
                 position_hidden=position_hidden,
+                position=position,
                 layer=layer,
                 backend=backend,
             )

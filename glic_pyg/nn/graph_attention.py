@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
+from glic_pyg.nn.distance_bias import DistanceBias, distance_row
 from glic_pyg.nn.kernels.csr_attention import csr_attention, pointers
 from glic_pyg.nn.kernels.window_attention import window_attention
 from glic_pyg.nn.pointwise import Linear, linear
@@ -34,6 +35,7 @@ class GraphAttention(MessagePassing):
         channels: Features per node, in and out.
         heads: Attention heads; head `h` owns channels `h * channels / heads` and following.
         position_hidden: Hidden width of the position MLP.
+        position: Whether the bias is a `PositionBias`, as published, or a `DistanceBias`.
         backend: `reference` passes messages edge by edge; `csr` computes the same in one fused pass per node,
             on the CPU, in float32 whether features have 32 bits or 16, for edges sorted by target; `windows`
             computes it as dense attention under a mask, for edges that were chosen from known candidates. By
@@ -45,7 +47,13 @@ class GraphAttention(MessagePassing):
     """
 
     def __init__(
-        self, *, channels: int, heads: int, position_hidden: int, backend: Backend | None = None
+        self,
+        *,
+        channels: int,
+        heads: int,
+        position_hidden: int,
+        position: Literal["grid", "distance"] = "grid",
+        backend: Backend | None = None,
     ) -> None:
         super().__init__(aggr="add", node_dim=0)
         if channels % heads:
@@ -59,7 +67,8 @@ class GraphAttention(MessagePassing):
         self.key_value = Linear(channels, 2 * channels)
         self.output = Linear(channels, channels)
         self.logit_scale = nn.Parameter(torch.full((heads,), math.log(10)))
-        self.position_bias = PositionBias(heads=heads, hidden=position_hidden)
+        bias = PositionBias if position == "grid" else DistanceBias
+        self.position_bias = bias(heads=heads, hidden=position_hidden)
 
     def forward(
         self,
@@ -68,6 +77,9 @@ class GraphAttention(MessagePassing):
         offset: Tensor,
         queries: Tensor | None = None,
         candidates: Tensor | None = None,
+        *,
+        shift: Tensor | None = None,
+        stride: tuple[int, int] | None = None,
     ) -> Tensor:
         """Aggregate.
 
@@ -78,28 +90,32 @@ class GraphAttention(MessagePassing):
             queries: The nodes of each group, `G x 64`, `N` where there is none: `windows` needs it, and `csr`
                 is faster with it.
             candidates: What the edges of each group were chosen from, `G x 256`; `windows` needs it.
+            shift: See `Graph`, `N x 2` or more; a `DistanceBias` needs it.
+            stride: See `Graph`; a `DistanceBias` needs it.
 
         Returns:
             `N x C`.
 
         Raises:
-            ValueError: a backend is demanded for what it cannot take, edges without an offset, or queries
-                of other nodes.
+            ValueError: a backend is demanded for what it cannot take, edges without an offset, queries of
+                other nodes, or a distance is wanted of candidates that tell none.
         """
         if offset.shape != (edge_index.size(1), 2):
             raise ValueError(
                 f"Expected an offset for each of {edge_index.size(1)} edges (got {tuple(offset.shape)})"
             )
-        scale, bias = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp(), self.position_bias()
+        scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+        bias, row = self.bias_rows(offset, edge_index[1], shift, stride)
         if self.backend in (None, "csr") and (indptr := self._pointers(x, edge_index)) is not None:
-            return self._by_csr(x, scale, bias, table_row(offset), indptr, edge_index[0], queries)
+            return self._by_csr(x, scale, bias, row, indptr, edge_index[0], queries)
         num_nodes, grouped = len(x), queries is not None and candidates is not None
         query = self.query(x).view(num_nodes, self.heads, self.head_channels)
         key_value = self.key_value(x).view(num_nodes, 2, self.heads, self.head_channels)
         if self.backend == "windows" or (self.backend is None and x.is_cuda and grouped):
             if not grouped:
                 raise ValueError("Expected the candidates of the edges for backend windows (got none)")
-            out = window_attention(query, key_value, scale, bias, edge_index, offset, queries, candidates)
+            edges = (edge_index, offset, queries, candidates)
+            out = window_attention(query, key_value, scale, bias, row, *edges)
             return self.output(out.flatten(1))
         key, value = F.pad(key_value, (0, 0, 0, 0, 0, 0, 0, 1)).unbind(dim=1)
         out = self.propagate(
@@ -109,9 +125,29 @@ class GraphAttention(MessagePassing):
             key=(F.normalize(key, dim=-1), None),
             value=(value, None),
             bias=bias,
-            row=table_row(offset),
+            row=row,
         )
         return self.output(out.flatten(1))
+
+    def bias_rows(
+        self, offset: Tensor, target: Tensor, shift: Tensor | None, stride: tuple[int, int] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the position bias.
+
+        Args:
+            offset: Row and column offset per edge, `E x 2`.
+            target: Its query, `E`.
+            shift: See `forward`.
+            stride: See `forward`.
+
+        Returns:
+            A table, `R x heads`, and each edge's row in it, `E`, int16.
+        """
+        if isinstance(self.position_bias, PositionBias):
+            return self.position_bias(), table_row(offset)
+        if shift is None or stride is None:
+            raise ValueError("Expected candidates that tell their distance, shift and stride (got none)")
+        return self.position_bias(stride), distance_row(offset - shift[target])
 
     def _pointers(self, x: Tensor, edge_index: Tensor) -> Tensor | None:
         """Return where each node's edges begin, `N + 1`, if `csr` can take them."""

@@ -42,10 +42,10 @@ def table_row(offset: Tensor) -> Tensor:
     that an offset does not meet its own coordinates. Published weights were trained this way.
 
     Args:
-        offset: Row and column offset in grid steps, -7..15, `E x 2`.
+        offset: Row and column offset in grid steps, -7..15, `... x 2`.
 
     Returns:
-        `E`, int16, 0..528.
+        `...`, int16, 0..528.
     """
-    row, column = offset.short().unbind(dim=1)
+    row, column = offset.short().unbind(dim=-1)
     return ((row - 7) * SIDE + (column - 7)) % SIDE**2

@@ -65,6 +65,7 @@ def build_graph_stage(
             heads=config.heads,
             ffn_ratio=ffn_ratio,
             position_hidden=config.position_hidden,
+            position=config.position,
             graph_builder=_graph_builder(config.graph, channels),
             layer=layer,
             backend=backend,
@@ -84,4 +85,5 @@ def _graph_builder(config: GraphConfig, channels: int) -> GraphBuilder:
         quota=make_part("quota", config.quota, Quota),
         selection=make_part("selection", config.selection, Selection),
         neighbors=config.neighbors,
+        similarity=config.similarity,
     )

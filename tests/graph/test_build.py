@@ -345,7 +345,7 @@ def test_pyg_takes_a_graph_for_one_of_its_own(kind):
     graph = getattr(built_with_gate(2, 6, 9, 12), kind)
     assert isinstance(graph, Data)
     assert graph.validate()
-    assert set(graph.node_attrs()) == {"x", "pos", "batch", "score", "quota", "gate"}
+    assert set(graph.node_attrs()) == {"x", "pos", "batch", "score", "quota", "gate", "shift"}
     assert set(graph.edge_attrs()) == {"edge_index", "offset", "similarity"}
     network = to_networkx(graph, node_attrs=["pos"], edge_attrs=["similarity"])
     assert network.number_of_nodes() == graph.num_nodes
@@ -517,3 +517,26 @@ def test_a_gpu_is_waited_for_only_where_shapes_depend_on_it(monkeypatch):
         torch.cuda.set_sync_debug_mode("default")
     assert len(launches) == 2
     assert len(waits) <= 3, [str(wait.message) for wait in waits]
+
+
+def test_centred_similarity_is_the_cosine_of_differences_from_the_mean():
+    x = feature_map(2, 6, 17, 24) + 3
+    for graph in GraphBuilder(degree=16, similarity="centered")(x):
+        of_nodes = (x - x.mean((2, 3), keepdim=True)).permute(0, 2, 3, 1).reshape(-1, 6)
+        source, target = graph.edge_index[:, graph.edge_index[0] != graph.zero_node]
+        expected = F.cosine_similarity(of_nodes[source], of_nodes[target])
+        found = graph.similarity[graph.edge_index[0] != graph.zero_node]
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("neighbors", ["arithmetic", "torch_cluster"])
+def test_offset_shift_and_stride_tell_how_far_a_neighbour_is(size, neighbors):
+    if neighbors == "torch_cluster":
+        pytest.importorskip("torch_cluster")
+    for graph in GraphBuilder(degree=16, neighbors=neighbors)(feature_map(*size)):
+        real = graph.edge_index[0] != graph.zero_node
+        source, target = graph.edge_index[:, real]
+        steps = graph.offset[real] - graph.shift[target]
+        expected = graph.pos[source] - graph.pos[target]
+        assert torch.equal(steps * torch.tensor(graph.stride), expected)

@@ -34,9 +34,12 @@ def test_stage_attention_is_that_of_the_first_layer_on_each_graph(tiny_model, ph
     layers = tiny_model.g_a.stages[1].layers
     for layer in layers:
         forward = layer.attention.forward
-        monkeypatch.setattr(
-            layer.attention, "forward", lambda x, *args, f=forward: (inputs.append(x), f(x, *args))[1]
-        )
+
+        def remember(x, *args, forward=forward, **settings):
+            inputs.append(x)
+            return forward(x, *args, **settings)
+
+        monkeypatch.setattr(layer.attention, "forward", remember)
     with torch.no_grad():
         tiny_model(x)
         expected = [

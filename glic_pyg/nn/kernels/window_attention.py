@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glic_pyg.graph.candidates import CANDIDATES, QUERIES, places, slot_offsets
-from glic_pyg.nn.position_bias import table_row
+from glic_pyg.graph.candidates import CANDIDATES, QUERIES, places
 
 GROUPS_AT_ONCE = 1024  # bounds the scores that exist at a time
 
@@ -19,6 +18,7 @@ def window_attention(
     key_value: Tensor,
     scale: Tensor,
     bias: Tensor,
+    row: Tensor,
     edge_index: Tensor,
     offset: Tensor,
     queries: Tensor,
@@ -30,7 +30,8 @@ def window_attention(
         query: `N x heads x D`.
         key_value: Keys and values, `N x 2 x heads x D`.
         scale: `heads`.
-        bias: `529 x heads`.
+        bias: `R x heads`.
+        row: Row of `bias` for each edge, `E`, int16.
         edge_index: Edges chosen from the candidates, `2 x E`; source `N` is the zero node.
         offset: Row and column offset per edge, `E x 2`.
         queries: The nodes of each group, `G x 64`, `N` where there is none.
@@ -39,34 +40,33 @@ def window_attention(
     Returns:
         `N x heads x D`; zero for a target without edges.
     """
-    heads = query.size(1)
     num_groups, slots = queries.shape
     place = places(queries, len(query))
 
     at = place[edge_index[1]]
-    row, column = at % slots // QUERIES + offset[:, 0], at % QUERIES + offset[:, 1]
-    keep = torch.zeros(num_groups * slots, CANDIDATES**2, dtype=torch.bool, device=query.device)
-    keep[at, row * CANDIDATES + column] = True
-    keep = keep.view(num_groups, slots, -1)
-    alone = ~keep.any(dim=-1)
+    down, right = at % slots // QUERIES + offset[:, 0], at % QUERIES + offset[:, 1]
+    rows = row.new_full((num_groups * slots, CANDIDATES**2), -1)
+    rows[at, down * CANDIDATES + right] = row
+    rows = rows.view(num_groups, slots, -1)
+    alone = (rows < 0).all(dim=-1)
 
     query = F.pad(F.normalize(query, dim=-1) * scale[:, None], (0, 0, 0, 0, 0, 1)).transpose(0, 1)
     key, value = F.pad(key_value, (0, 0, 0, 0, 0, 0, 0, 1)).unbind(dim=1)
     key, value = F.normalize(key, dim=-1).transpose(0, 1), value.transpose(0, 1)
-    rows = table_row(slot_offsets(query.device).view(-1, 2)).int()
-    bias = bias[rows].T.view(heads, slots, -1).to(query.dtype)
+    bias = bias.to(query.dtype)
     parts = []
     for first in range(0, num_groups, GROUPS_AT_ONCE):
         some = slice(first, first + GROUPS_AT_ONCE)
         near = candidates[some]
         # A slot without edges may look anywhere, lest its softmax be of nothing.
-        unwanted = ~(keep[some] | alone[some][..., None])
+        unwanted = (rows[some] < 0) & ~alone[some][..., None]
+        mask = bias[rows[some].clamp(min=0).int()].movedim(-1, 1)
         parts.append(
             F.scaled_dot_product_attention(
                 query[:, queries[some]].transpose(0, 1),
                 key[:, near].transpose(0, 1),
                 value[:, near].transpose(0, 1),
-                attn_mask=bias.masked_fill(unwanted[:, None], -torch.inf),
+                attn_mask=mask.masked_fill(unwanted[:, None], -torch.inf),
                 scale=1.0,
             )
         )

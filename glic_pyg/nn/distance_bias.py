@@ -1,0 +1,50 @@
+"""Relative position bias that knows how far apart two nodes are, whatever the map's size."""
+
+import torch
+from torch import Tensor, nn
+
+FARTHEST = 15  # steps between a node and its candidate, along an axis
+SIDE = 2 * FARTHEST + 1
+BOUND = 16
+
+
+class DistanceBias(nn.Sequential):
+    """Bias per distance and head.
+
+        bias(distance) = 16 * sigmoid(MLP(coordinates)),  c = sign(distance) log2(|distance| + 1) / 3
+
+    The distance is counted in positions of the map along each axis: steps of the graph's candidate grid times
+    their stride. So it tells far candidates from near ones in the global graph too, and the strides of large
+    pictures from those of small ones. The published model has a `PositionBias`, whose offsets are between
+    two different grids.
+
+    Args:
+        heads: Number of attention heads.
+        hidden: Hidden width of the position MLP.
+    """
+
+    def __init__(self, *, heads: int, hidden: int) -> None:
+        super().__init__(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, heads, bias=False))
+
+    def forward(self, stride: tuple[int, int]) -> Tensor:
+        """Return the bias table, `961 x heads`; `distance_row` finds a distance's row.
+
+        Args:
+            stride: Positions per step of the candidate grid, along rows and columns.
+        """
+        steps = torch.arange(-FARTHEST, FARTHEST + 1, device=self[0].weight.device)
+        rows, columns = (steps.sign() * torch.log2((steps * s).abs() + 1.0) / 3 for s in stride)
+        return BOUND * super().forward(torch.cartesian_prod(rows, columns)).sigmoid()
+
+
+def distance_row(steps: Tensor) -> Tensor:
+    """Return the row of the bias table that belongs to each distance.
+
+    Args:
+        steps: Candidate minus node in steps of the candidate grid, rows and columns, -15..15, `... x 2`.
+
+    Returns:
+        `...`, int16, 0..960.
+    """
+    row, column = steps.short().unbind(dim=-1)
+    return (row + FARTHEST) * SIDE + column + FARTHEST

@@ -1,0 +1,355 @@
+"""A graph stage without edge lists: groups are views of the map, neighbours a mask, and every shape is fixed.
+
+    map --> score --> quota ----+
+     |                          v
+     +--> groups of 64 or 256 queries x 256 candidates --> mask --> attention of every layer
+
+The same meaning as `GFAStage`, from the same weights, for the published candidate sets on maps whose sides
+are multiples of 16. No number is fetched from the device and no shape depends on the content, so that a whole
+training step can be one CUDA graph. On the global graph four groups share their candidates: their queries
+stand together.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glic_pyg.codec import GLIC
+from glic_pyg.graph.candidates import (
+    CANDIDATES,
+    QUERIES,
+    GlobalMesh,
+    LocalWindows,
+    global_mesh,
+    local_windows,
+    slot_offsets,
+)
+from glic_pyg.graph.complexity import damp
+from glic_pyg.graph.quota import GroupQuota
+from glic_pyg.graph.selection import Threshold
+from glic_pyg.nn.conv import ConvBlock, GatedFeedForward
+from glic_pyg.nn.distance_bias import DistanceBias, distance_row
+from glic_pyg.nn.gfa import GFALayer, GFAStage
+from glic_pyg.nn.graph_attention import MAX_LOGIT_SCALE, GraphAttention
+from glic_pyg.nn.position_bias import table_row
+
+MARGIN = (CANDIDATES - QUERIES) // 2
+
+
+def on_gpu(x: Tensor) -> bool:
+    """Whether the kernels for GPUs can take it."""
+    return x.is_cuda
+
+
+class LocalGroups:
+    """Windows of 8 x 8 queries, each in the middle of its 16 x 16 candidates."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.grid = height // QUERIES, width // QUERIES
+        self.stride = 1, 1
+
+    def queries(self, x: Tensor) -> Tensor:
+        """`B x C x H x W` -> `G x 64 x C`."""
+        b, c = x.shape[:2]
+        x = x.view(b, c, self.grid[0], QUERIES, self.grid[1], QUERIES)
+        return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, QUERIES**2, c)
+
+    def candidates(self, x: Tensor) -> Tensor:
+        """`B x C x H x W` -> `G x 256 x C`; zeros outside the map."""
+        x = F.pad(x, (MARGIN,) * 4).unfold(2, CANDIDATES, QUERIES).unfold(3, CANDIDATES, QUERIES)
+        return x.permute(0, 2, 3, 4, 5, 1).reshape(-1, CANDIDATES**2, x.size(1))
+
+    def to_map(self, x: Tensor, batch_size: int) -> Tensor:
+        """`G x 64 x C` -> `B x C x H x W`."""
+        x = x.view(batch_size, *self.grid, QUERIES, QUERIES, -1).permute(0, 5, 1, 3, 2, 4)
+        return x.reshape(*x.shape[:2], self.grid[0] * QUERIES, self.grid[1] * QUERIES)
+
+    def offsets(self) -> Tensor:
+        """Grid offsets of the published table, `64 x 256 x 2`."""
+        return slot_offsets()
+
+    def steps(self) -> Tensor:
+        """Candidate minus query in positions, `64 x 256 x 2`."""
+        return slot_offsets() - MARGIN
+
+
+class GlobalGroups:
+    """Strided meshes of 8 x 8 queries; the four that share a mesh of 16 x 16 candidates are one group."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.stride = height // CANDIDATES, width // CANDIDATES
+
+    def queries(self, x: Tensor) -> Tensor:
+        """`B x C x H x W` -> `G x 256 x C`, in the order (parity of the group, slot) of rows and columns."""
+        b, c = x.shape[:2]
+        x = x.view(b, c, QUERIES, 2, self.stride[0], QUERIES, 2, self.stride[1])
+        return x.permute(0, 4, 7, 3, 6, 2, 5, 1).reshape(-1, 4 * QUERIES**2, c)
+
+    def candidates(self, x: Tensor) -> Tensor:
+        """`B x C x H x W` -> `G x 256 x C`."""
+        b, c = x.shape[:2]
+        x = x.view(b, c, CANDIDATES, self.stride[0], CANDIDATES, self.stride[1])
+        return x.permute(0, 3, 5, 2, 4, 1).reshape(-1, CANDIDATES**2, c)
+
+    def to_map(self, x: Tensor, batch_size: int) -> Tensor:
+        """`G x 256 x C` -> `B x C x H x W`."""
+        x = x.view(batch_size, *self.stride, 2, 2, QUERIES, QUERIES, -1)
+        x = x.permute(0, 7, 5, 3, 1, 6, 4, 2)
+        return x.reshape(*x.shape[:2], CANDIDATES * self.stride[0], CANDIDATES * self.stride[1])
+
+    def offsets(self) -> Tensor:
+        """Grid offsets of the published table, `256 x 256 x 2`."""
+        return slot_offsets().repeat(4, 1, 1)
+
+    def steps(self) -> Tensor:
+        """Candidate minus query in steps of the candidate grid, `256 x 256 x 2`."""
+        query = torch.cartesian_prod(*[torch.arange(2)] * 2, *[torch.arange(QUERIES)] * 2)
+        query = 2 * query[:, 2:] + query[:, :2]
+        candidate = torch.cartesian_prod(*[torch.arange(CANDIDATES)] * 2)
+        return candidate[None] - query[:, None]
+
+
+class Places(NamedTuple):
+    """A graph's groups of 64 queries.
+
+    Args:
+        groups: The same as views of the map.
+        node: The queries' nodes, `G x 64`, int32.
+        candidate: The candidates' nodes, `G x 256`, int32.
+        kind: Which rows of the bias table a group has, `G`, int32.
+        rows: These, `K x 64 x 256`.
+    """
+
+    groups: LocalGroups | GlobalGroups
+    node: Tensor
+    candidate: Tensor
+    kind: Tensor
+    rows: Tensor
+
+
+def _local_places(size: tuple[int, int, int], distance: bool, device: torch.device) -> Places:
+    groups, candidates = LocalGroups(*size[1:]), local_windows(size)
+    rows = distance_row(groups.steps()) if distance else table_row(groups.offsets())
+    kind = torch.zeros(len(candidates.candidate))
+    tensors = candidates.node.int(), candidates.candidate.int(), kind.int(), rows[None].long()
+    return Places(groups, *(x.to(device).contiguous() for x in tensors))
+
+
+def _global_places(size: tuple[int, int, int], distance: bool, device: torch.device) -> Places:
+    groups, candidates = GlobalGroups(*size[1:]), global_mesh(size)
+    node = candidates.node
+    row, column = node[:, 0] // size[2] % size[1], node[:, 0] % size[2]
+    kind = 2 * (row // groups.stride[0]) + column // groups.stride[1]
+    rows = (distance_row(groups.steps()) if distance else table_row(groups.offsets())).unflatten(0, (4, -1))
+    tensors = node.int(), candidates.candidate.int(), kind.int(), rows.long()
+    return Places(groups, *(x.to(device).contiguous() for x in tensors))
+
+
+class DenseStage:
+    """A stage called without edges.
+
+    Args:
+        stage: The stage; local windows and global mesh, threshold, group quota, attention; or no graphs.
+
+    Raises:
+        TypeError: a stage of other parts.
+    """
+
+    def __init__(self, stage: GFAStage) -> None:
+        builder = stage.graph_builder
+        kinds = [type(candidates) for candidates in builder.candidates]
+        parts = [type(builder.selection), type(builder.quota)]
+        if kinds and (kinds != [LocalWindows, GlobalMesh] or parts != [Threshold, GroupQuota]):
+            raise TypeError(f"Expected the published parts of graphs, or no graphs (got {kinds} and {parts})")
+        self.stage = stage
+        self.places: dict[torch.Size, list[tuple[LocalGroups | GlobalGroups, Tensor]]] = {}
+        self.fused_places: dict[tuple[int, ...], list[Places]] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map `B x C x H x W`, sides multiples of 16, to the same shape."""
+        if not self.stage.graph_builder.candidates:
+            for layer in self.stage.layers:
+                x = layer(x)
+            return x
+        if on_gpu(x):
+            return self._fused(x)
+        groups = self._groups(x)
+        masks = self._masks(x, [g for g, _ in groups])
+        for i, layer in enumerate(self.stage.layers):
+            k = i % len(groups)
+            x = dense_layer(layer, x, *groups[k], masks[k])
+        return x
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """Do the same by the kernels for GPUs."""
+        from triton_selection import kept_candidates
+
+        builder = self.stage.graph_builder
+        places = self._places(x)
+        with torch.no_grad(), torch.autocast("cuda", enabled=False):
+            features = x.detach().float()
+            score = damp(builder.score(features))[:, None]
+            if builder.similarity == "centered":
+                features = features - features.mean((2, 3), keepdim=True)
+            unit = F.normalize(features.permute(0, 2, 3, 1).reshape(-1, x.size(1)), dim=1)
+            keeps = []
+            for p in places:
+                scores = p.groups.queries(score)[..., 0].unflatten(1, (-1, QUERIES**2))
+                quota = builder.degree * QUERIES**2 * scores / scores.sum(-1, keepdim=True)
+                quota = p.groups.to_map(quota.clamp(1, CANDIDATES**2).flatten(1)[..., None], len(x)).flatten()
+                keeps.append(kept_candidates(unit, quota, p.node, p.candidate))
+        size = x.shape
+        x = x.permute(0, 2, 3, 1).reshape(-1, size[1])
+        for i, layer in enumerate(self.stage.layers):
+            k = i % len(places)
+            x = fused_layer(layer, x, places[k], keeps[k], size)
+        return x.view(size[0], *size[2:], -1).permute(0, 3, 1, 2)
+
+    def _places(self, x: Tensor) -> list[Places]:
+        """Return both graphs' groups as the kernels want them."""
+        size = x.shape[0], *x.shape[2:]
+        if size not in self.fused_places:
+            distance = isinstance(self.stage.layers[0].attention.position_bias, DistanceBias)
+            self.fused_places[size] = [
+                _local_places(size, distance, x.device), _global_places(size, distance, x.device)
+            ]  # fmt: skip
+        return self.fused_places[size]
+
+    def _groups(self, x: Tensor) -> list[tuple[LocalGroups | GlobalGroups, Tensor]]:
+        """Return both graphs' groups, and the row of the bias table of each query and candidate."""
+        size = x.shape[2:]
+        if size not in self.places:
+            distance = isinstance(self.stage.layers[0].attention.position_bias, DistanceBias)
+            groups = LocalGroups(*size), GlobalGroups(*size)
+            rows = [distance_row(g.steps()) if distance else table_row(g.offsets()) for g in groups]
+            self.places[size] = [(g, r.long().to(x.device)) for g, r in zip(groups, rows, strict=True)]
+        return self.places[size]
+
+    @torch.no_grad()
+    def _masks(self, x: Tensor, groups: list[LocalGroups | GlobalGroups]) -> list[Tensor]:
+        """Return who is kept: for each graph `G x queries x 256`."""
+        builder = self.stage.graph_builder
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.detach().float()
+            score = damp(builder.score(x))[:, None]
+            if builder.similarity == "centered":
+                x = x - x.mean((2, 3), keepdim=True)
+            unit = F.normalize(x, dim=1)
+            masks = []
+            for g in groups:
+                similarity = g.queries(unit) @ g.candidates(unit).transpose(1, 2)
+                scores = g.queries(score)[..., 0].unflatten(1, (-1, QUERIES**2))
+                quota = builder.degree * QUERIES**2 * scores / scores.sum(-1, keepdim=True)
+                quota = quota.clamp(1, CANDIDATES**2).flatten()
+                keep = builder.selection(similarity.flatten(0, 1), quota)
+                masks.append((keep | ~keep.any(1, keepdim=True)).view_as(similarity))
+        return masks
+
+
+def dense_layer(
+    layer: GFALayer, x: Tensor, groups: LocalGroups | GlobalGroups, rows: Tensor, mask: Tensor
+) -> Tensor:
+    """Apply a layer to a map, `B x C x H x W`.
+
+    Args:
+        layer: Its weights.
+        x: The map.
+        groups: Who may see whom.
+        rows: Row of the bias table of each query and candidate, `queries x 256`.
+        mask: Who is kept, `G x queries x 256`.
+    """
+    a: GraphAttention = layer.attention
+    normed = layer.norm(x.movedim(1, -1))
+    query = a.query(normed).movedim(-1, 1)
+    key, value = a.key_value(normed).movedim(-1, 1).chunk(2, dim=1)
+    key = F.normalize(key.unflatten(1, (a.heads, -1)), dim=2).flatten(1, 2)
+    query = F.normalize(query.unflatten(1, (a.heads, -1)), dim=2).flatten(1, 2)
+
+    def heads(x: Tensor) -> Tensor:
+        x = x.unflatten(-1, (a.heads, -1)).transpose(1, 2)
+        return F.pad(x, (0, -a.head_channels % 8))  # the fused kernels take multiples of 8
+
+    scale = a.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+    table = a.position_bias(groups.stride) if isinstance(a.position_bias, DistanceBias) else a.position_bias()
+    # The softmax does not see a constant: without it a half-precision bias is finer.
+    bias = (table - table.mean(0)).T[:, rows]
+    query = heads(groups.queries(query))
+    key, value = heads(groups.candidates(key)), heads(groups.candidates(value))
+    query = query * scale[:, None, None].to(query.dtype)
+    bias = bias.to(query.dtype).masked_fill(~mask[:, None], -torch.inf)
+    out = F.scaled_dot_product_attention(query, key, value.to(query.dtype), attn_mask=bias, scale=1.0)
+    out = out[..., : a.head_channels]
+    out = groups.to_map(out.transpose(1, 2).flatten(2), len(x))
+    x = x + a.output(out.movedim(1, -1)).movedim(-1, 1)
+    return layer.ffn(x)
+
+
+def fused_layer(layer: GFALayer, x: Tensor, places: Places, keep: Tensor, size: torch.Size) -> Tensor:
+    """Apply a layer to nodes, `N x C`, by the kernels for GPUs."""
+    from triton_attention import triton_attention
+    from triton_blocks import layer_norm
+
+    a: GraphAttention = layer.attention
+    normed = layer_norm(x, layer.norm.weight, layer.norm.bias, layer.norm.eps)
+    scale = a.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+    query = a.query(normed).unflatten(1, (a.heads, -1))
+    key, value = a.key_value(normed).unflatten(1, (2, a.heads, -1)).unbind(1)
+    dtype = value.dtype
+    query = (F.normalize(query.float(), dim=-1) * scale[:, None]).to(dtype)
+    key = F.normalize(key.float(), dim=-1).to(dtype)
+    table = a.position_bias
+    with torch.autocast("cuda", enabled=False):
+        table = table(places.groups.stride) if isinstance(table, DistanceBias) else table()
+        bias = table[places.rows].permute(0, 3, 1, 2).contiguous()
+    out = triton_attention(query, key, value, bias, places.kind, keep, places.node, places.candidate)
+    x = x + a.output(out.flatten(1)).to(x.dtype)
+    x = layer.ffn(x.view(size[0], *size[2:], -1).permute(0, 3, 1, 2))
+    return x.permute(0, 2, 3, 1).reshape(-1, x.size(1))
+
+
+def make_dense(model: GLIC) -> None:
+    """Let a model be called without edges, on a GPU by kernels for it; its weights and their names stay."""
+    for module in model.modules():
+        if isinstance(module, GFAStage):
+            module.forward = DenseStage(module)
+        elif isinstance(module, GatedFeedForward):
+            module.by_modules = partial(feed_forward, module)
+        elif isinstance(module, ConvBlock):
+            module.mix = partial(mix, module)
+
+
+def feed_forward(ffn: GatedFeedForward, x: Tensor) -> Tensor:
+    """Do what `GatedFeedForward.by_modules` does, by kernels for GPUs where they are."""
+    if not on_gpu(x):
+        return GatedFeedForward.by_modules(ffn, x)
+    from triton_blocks import depthwise, gate, layer_norm
+
+    rows = x.permute(0, 2, 3, 1)
+    hidden = F.linear(
+        layer_norm(rows, ffn.norm.weight, ffn.norm.bias, ffn.norm.eps), ffn.project_in.weight.flatten(1)
+    )
+    hidden = hidden.permute(0, 3, 1, 2)
+    if ffn.depthwise is not None:
+        hidden = depthwise(hidden, ffn.depthwise)
+    out = F.linear(gate(hidden).permute(0, 2, 3, 1), ffn.project_out.weight.flatten(1))
+    return x + out.permute(0, 3, 1, 2)
+
+
+def mix(block: ConvBlock, x: Tensor) -> Tensor:
+    """Do what `ConvBlock.mix` does, by kernels for GPUs where they are."""
+    if not on_gpu(x):
+        return ConvBlock.mix(block, x)
+    from triton_blocks import depthwise
+
+    def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
+        return F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
+
+    shortcut = x if block.adaptor is None else pointwise(block.adaptor, x)
+    return shortcut + pointwise(
+        block.conv2, depthwise(F.leaky_relu(pointwise(block.conv1, x), 0.01), block.depthwise)
+    )
