@@ -41,6 +41,7 @@ from glic_pyg.codec import GLIC  # isort: skip - before compressai
 from compressai.entropy_models import EntropyBottleneck
 
 from glic_pyg.config import ModelConfig
+from glic_pyg.nn.gfa import silence_attention
 from glic_pyg.training.loss import RateDistortionLoss
 
 LAMBDAS = (0.0009, 0.0016, 0.0028, 0.005, 0.009, 0.016, 0.028, 0.05, 0.09, 0.16)
@@ -212,7 +213,7 @@ class Job:
         torch.manual_seed(seed)
         self.model = GLIC(config)
         if weights is None:
-            start_without_attention(self.model)
+            silence_attention(self.model)
         else:
             start_from(self.model, weights)
         self.model.to(self.device, memory_format=torch.channels_last)
@@ -352,14 +353,6 @@ def start_from(model: GLIC, weights: dict[str, Tensor]) -> None:
             more = torch.arange(1, 1 + len(state[name]) - len(x))[:, None]
             weights[name] = torch.cat([x, x[-1] + more * (x[-1] - x[-2])])
     model.load_state_dict(state | weights)
-
-
-@torch.no_grad()
-def start_without_attention(model: GLIC) -> None:
-    """Let graph layers begin as their feed-forward parts: the attention's output is zero."""
-    for name, parameter in model.named_parameters():
-        if ".attention.output." in name:
-            parameter.zero_()
 
 
 def learning_rate_share(share: float, step: int) -> float:

@@ -170,3 +170,12 @@ class GFAStage(nn.Module):
                 raise
             # Any graph will do: the loss is not finite either, and training leaves such a step out.
             return self.graph_builder(torch.zeros_like(feature_map))
+
+
+@torch.no_grad()
+def silence_attention(model: nn.Module) -> None:
+    """Let all graph layers begin as their feed-forward parts: what attention adds to a node is zero."""
+    for module in model.modules():
+        if isinstance(module, GraphAttention):
+            module.output.weight.zero_()
+            module.output.bias.zero_()

@@ -58,6 +58,8 @@ class TrainConfig(Config):
             evaluated and exported; over the first steps it grows up to this.
         precision: float32, or bfloat16 where autocast allows it.
         activation_checkpointing: Compute activations twice instead of keeping them: less memory, more time.
+        silent_attention: Begin with graph layers that are their feed-forward parts: what their attention adds
+            to a node is zero until it has learnt better.
         seed: Seed of initial weights, quantisation noise, qualities and data order.
         num_workers: Processes per device that decode pictures; 0 decodes in the training process.
         eval_share: Share of the folder's pictures held out for evaluation.
@@ -87,6 +89,7 @@ class TrainConfig(Config):
     ema_decay: float = 0.999
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     activation_checkpointing: bool = False
+    silent_attention: bool = False
     seed: int = 0
     num_workers: int = 1
     eval_share: float = 0.05

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from glic_pyg.checkpoint import load_failure
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ConfigError, ModelConfig
+from glic_pyg.nn.gfa import silence_attention
 from glic_pyg.training import manifest as manifests
 from glic_pyg.training.callbacks import MovingAverage, Progress, Recorder, RunStopped
 from glic_pyg.training.config import TrainConfig
@@ -78,6 +79,8 @@ def train(
         raise ConfigError(f"Expected the model that {run.path} was started with (got another configuration)")
     torch.manual_seed(config.seed)
     model = GLIC(config.model)
+    if config.silent_attention:
+        silence_attention(model)
     if weights is not None and state is None:
         start_from(model, weights)
 

@@ -14,7 +14,7 @@ from glic_pyg.graph import FeatureMapError, GraphBuilder, to_map, to_nodes
 from glic_pyg.graph.candidates import AnchorMesh, CandidateSet, GlobalMesh, LocalWindows
 from glic_pyg.graph.complexity import Score
 from glic_pyg.graph.selection import Selection
-from glic_pyg.nn.gfa import GFALayer, GFAStage
+from glic_pyg.nn.gfa import GFALayer, GFAStage, silence_attention
 from glic_pyg.nn.graph_attention import BACKENDS
 from glic_pyg.nn.learned_score import LearnedScore
 from glic_pyg.parts import make_part
@@ -356,3 +356,19 @@ def test_default_device_and_precision_do_not_matter(score, gradient):
             assert torch.equal(stage(x), expected)
         finally:
             torch.set_default_dtype(torch.float32)
+
+
+def test_silent_attention_adds_nothing_and_can_learn():
+    torch.manual_seed(0)
+    stage = GFAStage(channels=16, depth=2, heads=2, ffn_ratio=1, position_hidden=8)
+    x = torch.randn(1, 16, 16, 16)
+    y = stage(x)
+    silence_attention(stage)
+    expected = x
+    for layer in stage.layers:
+        expected = layer.ffn(expected)
+    assert not torch.allclose(y, expected)
+    out = stage(x)
+    torch.testing.assert_close(out, expected)
+    out.square().sum().backward()
+    assert all(layer.attention.output.weight.grad.abs().sum() > 0 for layer in stage.layers)
