@@ -25,10 +25,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from glic_pyg.checkpoint import model_identity
-from glic_pyg.codec import GLIC
+from glic_pyg.codec import GLIC, QualityError, check_quality, latent_checksum
+from glic_pyg.config import MAX_GROUPS
+from glic_pyg.entropy import LatentError
 from glic_pyg.errors import UserError
-from glic_pyg.image import MAX_PIXELS, MAX_SIDE
-from glic_pyg.tiles import MemoryBoundError
+from glic_pyg.image import MAX_PIXELS, ImageError, check_picture, check_size
 
 MAGIC = b"GLIC"
 VERSION = 3
@@ -36,6 +37,8 @@ EXACT_SINCE = 3
 """The first version whose probabilities have the same bits everywhere."""
 QUALITY_STEPS = 256
 """Qualities told apart between two whole ones."""
+MAX_STRINGS = 2 * MAX_GROUPS + 1
+"""Of any model."""
 
 
 class BitstreamError(UserError, ValueError):
@@ -65,29 +68,46 @@ class Bitstream:
     version: int = VERSION
 
 
-def encode(model: GLIC, x: Tensor, quality: float | None = None, *, max_memory: int | None = None) -> bytes:
-    """Compress a picture into the bytes of a .glic file.
+def encode(
+    model: GLIC,
+    x: Tensor,
+    quality: float | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
+) -> bytes:
+    """Compress a picture into the bytes of a .glic file, which `decode` reads.
 
     Args:
         model: The model.
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
         quality: Only for a model of several qualities, by default the middle one; rounded to 256ths.
+        max_pixels: A larger picture is refused, as `decode` would with the same number.
         max_memory: Bytes that the process may hold, see `GLIC.compress`.
 
     Raises:
+        ImageError: `x` is not one RGB picture in [0, 1], or is too large.
         QualityError: the model has no such quality.
         MemoryBoundError: the picture cannot be coded within `max_memory`.
+        ModelError, TableError, LatentError: the model cannot code it, see `GLIC.compress`.
     """
-    height, width = x.shape[-2:]
+    check_picture(x)
     steps = quality_steps(model, quality)
-    out = model.compress(x, steps / QUALITY_STEPS if steps else None, max_memory=max_memory)
+    height, width = x.shape[-2:]
+    _check_header(model, height, width, steps, max_pixels)
+    out = model.compress(x, _quality(model, steps), max_memory=max_memory)
     strings = tuple(string for (string,) in out["strings"])
-    checksum = _latent_checksum(out["y_hat"])
+    checksum = latent_checksum(out["y_hat"])
     return pack(Bitstream(model_identity(model), steps, height, width, checksum, strings))
 
 
 def quality_steps(model: GLIC, quality: float | None) -> int:
-    """Return a quality as files say it, in 256ths: for None the middle one, 0 of a model of one quality."""
+    """Return a quality as files say it, in 256ths: for None the middle one, 0 of a model of one quality.
+
+    Raises:
+        QualityError: the model has no such quality.
+    """
+    check_quality(model.config.qualities, quality)
     quality = model.config.default_quality if quality is None else quality
     return 0 if quality is None else round(quality * QUALITY_STEPS)
 
@@ -108,36 +128,38 @@ def decode(
         BitstreamError: not a .glic file, damaged, too large, of another version or another model, or this
             machine does not compute the latents that the encoder had.
         MemoryBoundError: the picture cannot be restored within `max_memory`.
+        ModelError, TableError: the model cannot decode, see `GLIC.decompress`.
     """
     stream = unpack(data)
-    _check_size(stream.height, stream.width, max_pixels)
     identity = model_identity(model)
     if stream.identity != identity:
         raise BitstreamError(
             f"Expected a file of this model, {identity.hex()} (got one of model {stream.identity.hex()})"
         )
     try:
-        strings = [[string] for string in stream.strings]
-        of_one = stream.quality == 0 and model.config.qualities == 1
-        quality = None if of_one else stream.quality / QUALITY_STEPS
+        _check_header(model, stream.height, stream.width, stream.quality, max_pixels)
         out = model.decompress(
-            strings,
+            [[string] for string in stream.strings],
             (stream.height, stream.width),
-            quality,
+            _quality(model, stream.quality),
             max_memory=max_memory,
             exact=stream.version >= EXACT_SINCE,
+            checksum=stream.latent_checksum,
         )
-    except MemoryBoundError:
-        raise
-    except ValueError as error:
+    except (ImageError, QualityError, LatentError) as error:
         raise BitstreamError(str(error)) from error
-    checksum = _latent_checksum(out["y_hat"])
-    if checksum != stream.latent_checksum:
-        raise BitstreamError(
-            f"Expected latents with checksum {stream.latent_checksum:08x} (got {checksum:08x}): "
-            "this machine computes other probabilities than the encoder's"
-        )
     return out["x_hat"]
+
+
+def _check_header(model: GLIC, height: int, width: int, steps: int, max_pixels: int) -> None:
+    """Refuse what a file's head may not say: to write it, and to go on once it is read."""
+    check_size(height, width, max_pixels=max_pixels)
+    check_quality(model.config.qualities, _quality(model, steps))
+
+
+def _quality(model: GLIC, steps: int) -> float | None:
+    """Return the quality that a file's 256ths mean, None of a model of one."""
+    return None if steps == 0 and model.config.qualities == 1 else steps / QUALITY_STEPS
 
 
 def pack(stream: Bitstream) -> bytes:
@@ -163,24 +185,26 @@ def unpack(data: bytes) -> Bitstream:
     """Read the bytes of a .glic file.
 
     Raises:
-        BitstreamError: not a .glic file, damaged, or of another version.
+        BitstreamError: not a .glic file, damaged, of another version, or with more strings than any model's.
     """
     if data[: len(MAGIC)] != MAGIC:
         raise BitstreamError(f"Expected a .glic file (got one that starts with {data[: len(MAGIC)]!r})")
-    reader = _Reader(data[len(MAGIC) : -4])
+    reader = _Reader(memoryview(data)[len(MAGIC) : -4])
     version = reader.take(1)[0]
     if not 1 <= version <= VERSION:
         newer = ": a newer glic_pyg made it" if version > VERSION else ""
         raise BitstreamError(f"Expected format version 1..{VERSION} (got {version}{newer})")
-    checksum, computed = int.from_bytes(data[-4:], "little"), zlib.crc32(data[:-4])
+    checksum, computed = int.from_bytes(data[-4:], "little"), zlib.crc32(memoryview(data)[:-4])
     if checksum != computed:
         raise BitstreamError(f"Expected checksum {computed:08x} (got {checksum:08x}): damaged or cut short")
     identity = reader.take(8)
     quality = reader.number() if version > 1 else 0
     height, width = reader.number(), reader.number()
     latent_checksum = int.from_bytes(reader.take(4), "little")
-    strings = []
+    strings: list[bytes] = []
     while not reader.at_end():
+        if len(strings) == MAX_STRINGS:
+            raise BitstreamError(f"Expected at most {MAX_STRINGS} strings (got more): damaged")
         strings.append(reader.take(reader.number()))
     return Bitstream(identity, quality, height, width, latent_checksum, tuple(strings), version)
 
@@ -188,7 +212,7 @@ def unpack(data: bytes) -> Bitstream:
 class _Reader:
     """Takes values off the front of some bytes."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: memoryview) -> None:
         self.data = data
         self.position = 0
 
@@ -201,7 +225,7 @@ class _Reader:
             raise BitstreamError(
                 f"Expected {self.position} bytes and a checksum (got {len(self.data)}): cut short"
             )
-        return self.data[start : self.position]
+        return bytes(self.data[start : self.position])
 
     def number(self) -> int:
         value = 0
@@ -220,14 +244,3 @@ def _varint(value: int) -> bytes:
         value >>= 7
     data.append(value)
     return bytes(data)
-
-
-def _check_size(height: int, width: int, max_pixels: int) -> None:
-    if not 1 <= height * width <= max_pixels:
-        raise BitstreamError(f"Expected a picture of 1 to {max_pixels} pixels (got {width} x {height})")
-    if max(height, width) > MAX_SIDE:
-        raise BitstreamError(f"Expected sides of at most {MAX_SIDE} pixels (got {width} x {height})")
-
-
-def _latent_checksum(y_hat: Tensor) -> int:
-    return zlib.crc32(y_hat.cpu().contiguous().numpy())

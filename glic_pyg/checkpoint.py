@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from glic_pyg.config import ConfigError, ModelConfig
-from glic_pyg.entropy import TABLES
+from glic_pyg.config import NAMES, ConfigError, ModelConfig, named, shown
+from glic_pyg.entropy import TABLES, TableError, check_tables
 from glic_pyg.errors import UserError
 from glic_pyg.files import replacing
 
@@ -27,6 +30,10 @@ FORMAT_VERSION = 1
 METADATA = "glic_pyg"
 SUFFIX = ".safetensors"
 WEIGHTS = Path(__file__).parent / "weights"
+LAYERS = "torch_geometric.nn."
+DTYPES = (torch.float32, torch.float16)
+LARGEST = torch.finfo(torch.float16).max
+"""Of a weight: any model may be stored in float16."""
 
 
 class CheckpointError(UserError, ValueError):
@@ -64,8 +71,10 @@ def save(
         info: Notes to keep with the model, JSON values.
 
     Raises:
-        CheckpointError: the model has no tables, or a weight cannot be stored.
+        CheckpointError: the model has no tables, or what `load` would refuse.
     """
+    if dtype not in DTYPES:
+        raise CheckpointError(f"Expected weights to be stored as float32 or float16 (got {dtype})")
     stored, same_as, first_of = {}, {}, {}
     for name, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()
@@ -76,8 +85,7 @@ def save(
         if tensor.is_floating_point():
             if "entropy_bottleneck" not in name and "gaussian_conditional" not in name:
                 tensor = tensor.to(dtype)
-            if not tensor.isfinite().all():
-                raise CheckpointError(f"Expected finite weights (got others in {name} as {dtype})")
+            check_weight(name, tensor)
         # All groups' Gaussians have the same tables, most of a small model's file.
         key = (tensor.dtype, tensor.shape, _digest(tensor))
         if key in first_of:
@@ -85,6 +93,10 @@ def save(
         else:
             first_of[key] = name
             stored[name] = tensor
+    try:
+        check_tables(model.latent_codec)
+    except TableError as error:
+        raise CheckpointError(str(error)) from error
     about = {
         "format_version": FORMAT_VERSION,
         "config": model.config.to_dict(),
@@ -96,8 +108,13 @@ def save(
         aside.write_bytes(serialize(stored, metadata={METADATA: json.dumps(about)}))
 
 
-def load(path: str | Path) -> Checkpoint:
+def load(path: str | Path, *, allow_code: bool = False) -> Checkpoint:
     """Read a checkpoint; no code in it is run.
+
+    Args:
+        path: The file.
+        allow_code: Whether its configuration may name classes beyond this package and
+            `torch_geometric.nn`, whose modules are imported when the model is made.
 
     Raises:
         CheckpointError: no such file, or not one this version reads.
@@ -106,7 +123,7 @@ def load(path: str | Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # of a file that may be anything
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise CheckpointError(f"Expected a {SUFFIX} checkpoint (got {path}: {reason})") from error
     try:
@@ -114,14 +131,69 @@ def load(path: str | Path) -> Checkpoint:
         version = about["format_version"]
         if version != FORMAT_VERSION:
             raise CheckpointError(
-                f"Expected checkpoint format {FORMAT_VERSION} (got {path} of format {version})"
+                f"Expected checkpoint format {FORMAT_VERSION} (got {path} of format {shown(version)})"
             )
         config = ModelConfig.from_dict(about["config"])
         info = about["info"]
         state |= {name: state[first] for name, first in about["same_as"].items()}
-    except (KeyError, TypeError, json.JSONDecodeError, ConfigError) as error:
-        raise CheckpointError(f"Expected a checkpoint of glic_pyg (got {path}: {error!r})") from error
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = str(error) if isinstance(error, ConfigError) else repr(error)
+        raise CheckpointError(f"Expected a checkpoint of glic_pyg (got {path}: {reason})") from error
+    try:
+        check_names(config, allow_code=allow_code)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     return Checkpoint(config, state, info)
+
+
+def check_names(config: ModelConfig, *, allow_code: bool) -> None:
+    """Refuse a configuration that names code which is not of this package or `torch_geometric.nn`.
+
+    Raises:
+        CheckpointError: says which.
+    """
+    parts = [("aggregation", config.aggregation)]
+    parts += [(kind, getattr(config.graph, kind)) for kind in ("score", "quota", "selection")]
+    parts += [("candidates", part) for part in config.graph.candidates]
+    for kind, part in parts:
+        own = part.name in NAMES[kind] or part.name in NAMES[kind].values()
+        # What torch_geometric.nn itself has imported: nothing new is.
+        layer = part.name.startswith(LAYERS) and part.name.rpartition(".")[0] in sys.modules
+        if not (own or (kind == "aggregation" and layer) or allow_code):
+            raise CheckpointError(
+                f"Expected {kind} to be of glic_pyg or {LAYERS[:-1]} (got {part.name}, whose code would run; "
+                "allow it, if you trust the file, by allow_code=True or --allow-code)"
+            )
+
+
+class WeightsOf(TorchFunctionMode):
+    """Let no more memory be asked for weights than a checkpoint has of them, whatever it says in words.
+
+    Args:
+        state: The checkpoint's tensors by name.
+
+    Raises:
+        ConfigError: more are asked for.
+    """
+
+    MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.left = 2 * sum(tensor.numel() for tensor in state.values()) + 1024 * len(state) + 2**16
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.MAKERS:
+            size = kwargs.get("size", args[0] if args and not isinstance(args[0], int) else args)
+            self.left -= max(256, math.prod(size))  # the least for a module's own memory
+            if self.left < 0:
+                raise ConfigError("Expected a configuration of the file's weights (got a larger one)")
+        return func(*args, **kwargs)
 
 
 def resolve(name: str | Path) -> Path:
@@ -140,7 +212,7 @@ def resolve(name: str | Path) -> Path:
 
 
 def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], *, where: str | Path) -> None:
-    """Check names and shapes; probability tables may have any length.
+    """Check names, types, shapes and values; probability tables may have any length.
 
     Raises:
         CheckpointError: names the first difference.
@@ -148,12 +220,38 @@ def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], *, 
     for name, tensor in expected.items():
         if name not in state:
             raise CheckpointError(f"Expected {name} in {where} (got none)")
-        shape, got = tuple(tensor.shape), tuple(state[name].shape)
-        if shape != got and not name.endswith(TABLES):
-            raise CheckpointError(f"Expected shape {shape} for {name} in {where} (got {got})")
+        got, is_table = state[name], name.endswith(TABLES)
+        if tensor.shape != got.shape and not is_table:
+            raise CheckpointError(
+                f"Expected shape {tuple(tensor.shape)} for {name} in {where} (got {tuple(got.shape)})"
+            )
+        types = DTYPES if tensor.is_floating_point() else (tensor.dtype,)
+        if got.dtype not in types:
+            expectation = " or ".join(map(str, types))
+            raise CheckpointError(f"Expected {expectation} for {name} in {where} (got {got.dtype})")
+        if tensor.is_floating_point():
+            try:
+                check_weight(name, got)
+            except CheckpointError as error:
+                raise CheckpointError(f"{where}: {error}") from error
     for name in state:
         if name not in expected:
-            raise CheckpointError(f"Expected no {name} in {where} (got one)")
+            raise CheckpointError(f"Expected no {named(name)} in {where} (got one)")
+
+
+def check_weight(name: str, tensor: Tensor) -> None:
+    """Refuse what is no number, or beyond float16.
+
+    Raises:
+        CheckpointError: names the tensor.
+    """
+    if tensor.numel() == 0:
+        return
+    low, high = (value.item() for value in tensor.aminmax())
+    if not -LARGEST <= low <= high <= LARGEST:
+        raise CheckpointError(
+            f"Expected weights within {-LARGEST:.0f}..{LARGEST:.0f} (got {low}..{high} in {name})"
+        )
 
 
 def model_identity(model: GLIC) -> bytes:

@@ -49,6 +49,15 @@ def add_max_pixels(parser: ArgumentParser) -> None:
     )
 
 
+def add_allow_code(parser: ArgumentParser) -> None:
+    """Add the flag that lets a model file name code, see `GLIC.from_pretrained`."""
+    parser.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="import what the model file names beyond this package and torch_geometric.nn; it runs as code",
+    )
+
+
 def add_max_memory(parser: ArgumentParser) -> None:
     """Add the flag that bounds the memory of the process."""
     parser.add_argument(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
+from itertools import chain
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,18 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from glic_pyg import checkpoint
-from glic_pyg.config import ModelConfig
+from glic_pyg.config import ConfigError, ModelConfig
 from glic_pyg.entropy import (
     GainUnits,
+    LatentError,
     Nets,
+    TableError,
     accept_tables_of_any_size,
     build_entropy_model,
+    check_tables,
     decode_latents,
     encode_latents,
     update_tables,
 )
 from glic_pyg.errors import UserError
-from glic_pyg.image import crop, pad, to_8bit, to_float
+from glic_pyg.image import check_picture, crop, pad, to_8bit, to_float
 from glic_pyg.nn.graph_attention import Backend
 from glic_pyg.tiles import MULTIPLE, Tile, largest_side, tiles
 from glic_pyg.transform import build_analysis, build_synthesis
@@ -29,6 +35,10 @@ from glic_pyg.transform import build_analysis, build_synthesis
 
 class QualityError(UserError, ValueError):
     """A quality that a model does not have; the message is one line for the user."""
+
+
+class ModelError(UserError, ValueError):
+    """A model that cannot code as it is; the message is one line for the user."""
 
 
 class GLIC(nn.Module):
@@ -66,24 +76,36 @@ class GLIC(nn.Module):
             )
         accept_tables_of_any_size(self.latent_codec)
         self.register_module("coder_nets", None)
-        self.register_load_state_dict_post_hook(self._forget_coder_nets)
+        self._coder_state: list[tuple[Tensor, int, int]] = []
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, backend: Backend | None = None) -> Self:
-        """Load a model for inference.
+    def from_pretrained(
+        cls, name: str | Path, *, backend: Backend | None = None, allow_code: bool = False
+    ) -> Self:
+        """Load a model for inference, in float32.
+
+        A checkpoint is data, which may come from anybody: nothing it says runs code, asks for memory beyond
+        its own size, or reaches the coder unchecked.
 
         Args:
             name: A model that comes with the package, or the path of a checkpoint.
             backend: Who computes the graphs' attention.
+            allow_code: Let the checkpoint name parts by import path, beyond this package's and the layers of
+                `torch_geometric.nn`. Their modules run code: for files that you trust.
 
         Raises:
-            CheckpointError: no such model, or not a checkpoint.
+            CheckpointError: no such model, or not a sound checkpoint.
         """
         path = checkpoint.resolve(name)
-        stored = checkpoint.load(path)
-        model = cls(stored.config, backend=backend)
-        checkpoint.check_state(model.state_dict(), stored.state, where=path)
-        model.load_state_dict(stored.state)
+        stored = checkpoint.load(path, allow_code=allow_code)
+        try:
+            with checkpoint.WeightsOf(stored.state):
+                model = cls(stored.config, backend=backend).float()
+            checkpoint.check_state(model.state_dict(), stored.state, where=path)
+            model.load_state_dict(stored.state)
+            check_tables(model.latent_codec)
+        except (ConfigError, TableError) as error:
+            raise checkpoint.CheckpointError(f"{path}: {error}") from error
         return model.eval()
 
     def forward(self, x: Tensor, quality: Tensor | float | None = None) -> dict[str, Any]:
@@ -96,8 +118,11 @@ class GLIC(nn.Module):
         Returns:
             `x_hat`, of x's shape and not clamped; `y_hat`, `B x M x H'/16 x W'/16` (H', W' the padded
             sides); `likelihoods`, those of `y` and `z`, whose bits are `-log2`.
+
+        Raises:
+            QualityError: the model has no such quality, or there is neither one nor one per picture.
         """
-        gains = self._gains(quality)
+        gains = self._gains(quality, pictures=len(x))
         y = gains["y"] * self.g_a(pad(x, MULTIPLE))
         # CompressAI's h_a reads y without its gain, and its parameters would have to guess the quality: here
         # y has its gain before.
@@ -118,8 +143,11 @@ class GLIC(nn.Module):
     ) -> dict[str, Any]:
         """Code one picture.
 
+        Neither autocast nor default types and devices have an influence: all is computed in float32, where
+        the model is.
+
         Args:
-            x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
+            x: A picture in [0, 1] of any floating type, or of 8 bits (uint8), `1 x 3 x H x W`.
             quality: Only for a model of several qualities.
             max_memory: Bytes that the process may hold, with a model on the CPU. A picture too large for
                 that goes through g_a in tiles, see `glic_pyg.tiles`.
@@ -129,22 +157,25 @@ class GLIC(nn.Module):
             `shape`, (H, W); and `y_hat`, which `decompress` will have bit for bit, on any machine.
 
         Raises:
+            ImageError: `x` is not one RGB picture in [0, 1].
             QualityError: the model has no such quality.
             MemoryBoundError: the picture cannot be coded within `max_memory`.
-            ValueError: `x` is not one RGB picture, or the model has no tables (see `update`).
+            ModelError: the model is not in float32, or has no tables (see `update`).
+            TableError: the model's tables are not sound.
+            LatentError: the model makes latents of the picture that cannot be coded.
         """
-        if x.ndim != 4 or x.shape[:2] != (1, 3) or 0 in x.shape:
-            raise ValueError(f"Expected a picture of shape 1 x 3 x H x W (got {tuple(x.shape)})")
-        self._require_tables()
-        gains = self._gains(quality)
+        check_picture(x)
+        nets, gains = self._coder_nets(), self._gains(quality)
         shape = tuple(x.shape[-2:])
-        y = torch.empty(1, self.config.latent_channels, *_latent_sides(shape), device=x.device)
-        for tile in self._tiles(shape, max_memory, picture_bytes=x.nbytes):
-            part = pad(to_float(x[tile.read(16)]), MULTIPLE)
-            y[tile.kept(1)] = gains["y"] * self.g_a(part)[tile.core(1)]
-        strings, y_hat = encode_latents(
-            self.latent_codec, self._coder_nets(), y, z_gain=gains["z"], z_gain_inverse=gains["z_inverse"]
-        )
+        sides = _latent_sides(shape)
+        y = torch.empty(1, self.config.latent_channels, *sides, dtype=torch.float32, device=x.device)
+        with torch.device(x.device), torch.autocast(x.device.type, enabled=False):
+            for tile in self._tiles(shape, max_memory, picture_bytes=x.nbytes):
+                part = pad(to_float(x[tile.read(16)]), MULTIPLE)
+                y[tile.kept(1)] = gains["y"] * self.g_a(part)[tile.core(1)]
+            strings, y_hat = encode_latents(
+                self.latent_codec, nets, y, z_gain=gains["z"], z_gain_inverse=gains["z_inverse"]
+            )
         y_hat = y_hat.mul_(gains["y_inverse"])
         return {"strings": [[string] for string in strings], "shape": shape, "y_hat": y_hat}
 
@@ -157,6 +188,7 @@ class GLIC(nn.Module):
         *,
         max_memory: int | None = None,
         exact: bool = True,
+        checksum: int | None = None,
     ) -> dict[str, Any]:
         """Decode one picture.
 
@@ -167,6 +199,7 @@ class GLIC(nn.Module):
             max_memory: Bytes that the process may hold, with a model on the CPU. A picture too large for
                 that is restored in tiles.
             exact: False for strings of the time when probabilities were computed in floating point.
+            checksum: Of the encoder's y_hat, see `latent_checksum`: others are not made a picture of.
 
         Returns:
             `x_hat`, `1 x 3 x H x W` in [0, 1], rounded to 8 bits (uint8) if `max_memory` is given; and
@@ -175,32 +208,39 @@ class GLIC(nn.Module):
         Raises:
             QualityError: the model has no such quality.
             MemoryBoundError: the picture cannot be restored within `max_memory`.
-            ValueError: not this model's number of strings, or the model has no tables (see `update`).
+            ModelError: the model is not in float32, or has no tables (see `update`).
+            TableError: the model's tables are not sound.
+            LatentError: not this model's number of strings, or they cannot be of this picture.
         """
-        num_strings = 2 * len(self.config.groups) + 1
-        if [len(s) for s in strings] != [1] * num_strings:
-            raise ValueError(
-                f"Expected {num_strings} strings of one picture (got {[len(s) for s in strings]})"
-            )
-        self._require_tables()
+        count = 2 * len(self.config.groups) + 1
+        if len(strings) != count or any(len(s) != 1 for s in strings):
+            of = "" if all(len(s) == 1 for s in strings) else " of another number of pictures"
+            raise LatentError(f"Expected {count} strings of one picture (got {len(strings)}{of})")
+        nets = self._coder_nets()
+        if not exact:
+            nets = Nets(self.latent_codec, exactly=False)
         bounded = max_memory is not None
         parts = self._tiles(shape, max_memory, picture_bytes=2 * 3 * shape[0] * shape[1], restoring=True)
         height, width = _latent_sides(shape)
         gains = self._gains(quality)
-        y_hat = decode_latents(
-            self.latent_codec,
-            self._coder_nets() if exact else Nets(self.latent_codec, exactly=False),
-            [string for (string,) in strings],
-            (height // 4, width // 4),
-            z_gain_inverse=gains["z_inverse"],
-        )
-        y_hat = y_hat.mul_(gains["y_inverse"])
-        dtype = torch.uint8 if bounded else y_hat.dtype
-        x_hat = torch.empty(1, 3, *shape, dtype=dtype, device=y_hat.device)
-        for tile in parts:
-            kept = x_hat[tile.kept(16)]
-            part = crop(self.g_s(y_hat[tile.read(1)])[tile.core(16)], *kept.shape[-2:])
-            kept.copy_(to_8bit(part) if bounded else part.clamp(0, 1))
+        of_z = {"z_gain_inverse": gains["z_inverse"]}
+        device = next(self.parameters()).device
+        with torch.device(device), torch.autocast(device.type, enabled=False):
+            y_hat = decode_latents(
+                self.latent_codec, nets, [string for (string,) in strings], (height // 4, width // 4), **of_z
+            )
+            y_hat = y_hat.mul_(gains["y_inverse"])
+            if checksum is not None and latent_checksum(y_hat) != checksum:
+                raise LatentError(
+                    f"Expected latents with checksum {checksum:08x} (got {latent_checksum(y_hat):08x}): "
+                    "this machine computes other probabilities than the encoder's"
+                )
+            dtype = torch.uint8 if bounded else y_hat.dtype
+            x_hat = torch.empty(1, 3, *shape, dtype=dtype, device=y_hat.device)
+            for tile in parts:
+                kept = x_hat[tile.kept(16)]
+                part = crop(self.g_s(y_hat[tile.read(1)])[tile.core(16)], *kept.shape[-2:])
+                kept.copy_(to_8bit(part) if bounded else part.clamp(0, 1))
         return {"x_hat": x_hat, "y_hat": y_hat}
 
     def orthogonality_loss(self) -> Tensor:
@@ -214,42 +254,62 @@ class GLIC(nn.Module):
     def update(self, *, force: bool = False) -> bool:
         """Compute the coder's probability tables from the weights, once a training is over.
 
-        Its networks in integers are computed anew at their next use.
-
         Args:
             force: Also replace tables that are there. Files coded with them can then not be decoded.
 
         Returns:
             Whether any table was computed.
-        """
-        updated = update_tables(self.latent_codec, force=force)
-        if updated:
-            self.coder_nets = None
-        return updated
 
-    def _gains(self, quality: Tensor | float | None) -> dict[str, Tensor | float]:
+        Raises:
+            TableError: the weights give none.
+        """
+        self.coder_nets = None
+        return update_tables(self.latent_codec, force=force)
+
+    def _gains(self, quality: Tensor | float | None, *, pictures: int = 1) -> dict[str, Tensor | float]:
         """Return the gains of y and z and their inverses, see `GainUnits`."""
         qualities = self.config.qualities
+        if not isinstance(quality, Tensor):
+            check_quality(qualities, quality)
+        elif qualities == 1:
+            raise QualityError(f"Expected no quality for a model of one (got {quality})")
         if qualities == 1:
-            if quality is not None:
-                raise QualityError(f"Expected no quality for a model of one (got {quality})")
             return dict.fromkeys(("y", "y_inverse", "z", "z_inverse"), 1.0)
         if quality is None:
             quality = self.config.default_quality
         of_pictures = torch.as_tensor(quality, device=self.gain.y.device).reshape(-1)
+        if len(of_pictures) not in (1, pictures):
+            raise QualityError(f"Expected one quality, or {pictures} (got {len(of_pictures)})")
         if not ((of_pictures >= 1) & (of_pictures <= qualities)).all():
             raise QualityError(f"Expected a quality in 1..{qualities} (got {quality})")
         return self.gain(of_pictures)
 
     def _coder_nets(self) -> Nets:
-        """Return the networks in integers; like the tables, they are of the weights at their first use."""
-        if self.coder_nets is None:
-            self.coder_nets = Nets(self.latent_codec, exactly=True)
-        return self.coder_nets
+        """Return the networks in integers, of the weights as they are now, once the tables are checked.
 
-    @staticmethod
-    def _forget_coder_nets(module: GLIC, _: object) -> None:
-        module.coder_nets = None
+        What changes weights behind torch's back, by `.data` for instance, is seen after `update`.
+        """
+        for name, weight in self.named_parameters():
+            if weight.dtype != torch.float32:
+                raise ModelError(f"Expected a model in float32 (got {weight.dtype} in {name})")
+        if self.latent_codec.hyper.entropy_bottleneck.quantized_cdf.numel() == 0:
+            raise ModelError(
+                "Expected a model with probability tables (got one without); call update() first"
+            )
+        codec, nets, before = self.latent_codec, self.coder_nets, self._coder_state
+        now = [
+            # CompressAI's masked convolutions move their weights whenever they are called.
+            (x, name.endswith("context_prediction.weight") or x.data_ptr(), x.is_inference() or x._version)
+            for name, x in chain(codec.named_parameters(), codec.named_buffers())
+        ]
+        same = len(now) == len(before) and all(
+            a is b and of_a == of_b for (a, *of_a), (b, *of_b) in zip(now, before, strict=True)
+        )
+        if nets is None or not same:
+            check_tables(codec)
+            nets = Nets(codec, exactly=True)
+            self.coder_nets, self._coder_state = nets, now
+        return nets
 
     def _tiles(
         self, shape: tuple[int, int], max_memory: int | None, *, picture_bytes: int, restoring: bool = False
@@ -260,11 +320,24 @@ class GLIC(nn.Module):
             side = largest_side(self, *shape, max_memory, picture_bytes=picture_bytes, restoring=restoring)
         return list(tiles(*shape, side))
 
-    def _require_tables(self) -> None:
-        if self.latent_codec.hyper.entropy_bottleneck.quantized_cdf.numel() == 0:
-            raise ValueError(
-                "Expected a model with probability tables (got one without); call update() first"
-            )
+
+def check_quality(qualities: int, quality: float | None) -> None:
+    """Refuse a quality that a model of so many does not have; None is the middle one, or that of one.
+
+    Raises:
+        QualityError: says which there are.
+    """
+    if quality is None:
+        return
+    if qualities == 1:
+        raise QualityError(f"Expected no quality for a model of one (got {quality})")
+    if not (isinstance(quality, Real) and 1 <= quality <= qualities):
+        raise QualityError(f"Expected a quality in 1..{qualities} (got {quality})")
+
+
+def latent_checksum(y_hat: Tensor) -> int:
+    """Return the CRC-32 of latents, float32, little-endian."""
+    return zlib.crc32(y_hat.cpu().contiguous().numpy())
 
 
 def _latent_sides(shape: tuple[int, int]) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -42,6 +43,52 @@ NAMES: Mapping[str, Mapping[str, str]] = {
 """Per kind of part the names of those that come with the package; any other name is an import path."""
 
 
+MAX_GROUPS = 64
+"""Groups of channels that a model codes one after the other."""
+WIDTH, DEPTH, RATIO = range(1, 8193), range(1, 65), range(1, 65)
+BOUNDS = {
+    "channels": WIDTH,
+    "latent_channels": WIDTH,
+    "hyper_channels": WIDTH,
+    "depths": DEPTH,
+    "heads": range(1, 257),
+    "ffn_ratios": RATIO,
+    "position_hidden": WIDTH,
+    "groups": WIDTH,
+    "hyper_depth": DEPTH,
+    "hyper_ffn_ratio": RATIO,
+    "context_ffn_ratio": RATIO,
+    "context_min_channels": WIDTH,
+    "parameters_min_channels": WIDTH,
+    "qualities": range(1, 257),
+}
+"""Numbers of a model: a configuration of some bytes must not ask for years or terabytes."""
+MAX_PARTS = 8
+"""Candidate sets of a model."""
+MAX_SETTINGS, MAX_SETTING = 32, 1024
+"""Number of a part's settings, and the largest of their numbers."""
+MAX_NAME = 200
+"""Letters of a name."""
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 100
+
+
+def shown(value: object) -> str:
+    """Return a value as an error's line shows it: of a long or deep one the beginning."""
+    try:
+        return _short.repr(value)
+    except ValueError:  # Python writes no numbers of more than 4300 digits
+        return f"a number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
+
+
+def named(key: object) -> str:
+    """Return a name out of a file as an error's line shows it."""
+    if not isinstance(key, str):
+        return shown(key)
+    return key if len(key) <= MAX_NAME and key.isprintable() else shown(key)[1:-1]
+
+
 class ConfigError(UserError, ValueError):
     """A configuration that cannot be used; the message is one line for the user."""
 
@@ -57,13 +104,14 @@ class Config:
             ConfigError: unknown key (the nearest name is suggested), missing key, or wrong type.
         """
         if not isinstance(values, Mapping):
-            raise ConfigError(f"Expected a mapping for {where or cls.__name__} (got {values!r})")
+            raise ConfigError(f"Expected a mapping for {where or cls.__name__} (got {shown(values)})")
         hints = typing.get_type_hints(cls)
         arguments = {}
         for key, value in values.items():
-            path = f"{where}.{key}" if where else str(key)
+            name = named(key)
+            path = f"{where}.{name}" if where else name
             if key not in hints:
-                near = difflib.get_close_matches(str(key), hints, n=1)
+                near = difflib.get_close_matches(name, hints, n=1)
                 hint = f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(hints)}"
                 raise ConfigError(f"Unknown key '{path}'{hint}")
             arguments[key] = _convert(value, hints[key], path)
@@ -87,7 +135,7 @@ class Config:
         """
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"Expected a YAML file (got {path}: {reason})") from error
         for key, hint in typing.get_type_hints(cls).items():
@@ -128,25 +176,37 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         return _convert(value, [*fitting, *some][0], path)
     if origin is Literal:
         if value not in args:
-            raise ConfigError(f"Expected {path} to be one of {', '.join(map(str, args))} (got {value!r})")
+            raise ConfigError(
+                f"Expected {path} to be one of {', '.join(map(str, args))} (got {shown(value)})"
+            )
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple) or (args[-1] is not ... and len(value) != len(args)):
             count = "" if args[-1] is ... else f"{len(args)} "
-            raise ConfigError(f"Expected {path} to be a list of {count}values (got {value!r})")
+            raise ConfigError(f"Expected {path} to be a list of {count}values (got {shown(value)})")
         return tuple(_convert(v, args[0], f"{path}[{i}]") for i, v in enumerate(value))
     if isinstance(hint, type) and issubclass(hint, Config):
         return hint.from_dict(value, where=path)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) < 1e300:  # nor no number
+            raise ConfigError(f"Expected {path} to be a finite number (got {shown(value)})")
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"Expected {path} to be of type {hint.__name__} (got {value!r})")
+        raise ConfigError(f"Expected {path} to be of type {hint.__name__} (got {shown(value)})")
     return value
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _require_within(name: str, value: int | tuple[int, ...], bounds: range) -> None:
+    numbers = value if isinstance(value, tuple) else (value,)
+    _require(
+        all(type(number) is int and number in bounds for number in numbers),
+        f"Expected {name} in {bounds[0]}..{bounds[-1]} (got {shown(value)})",
+    )
 
 
 @dataclass(frozen=True)
@@ -163,6 +223,27 @@ class Part(Config):
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _require(
+            0 < len(self.name) <= MAX_NAME and self.name.isprintable(),
+            f"Expected a name of 1 to {MAX_NAME} letters (got {shown(self.name)})",
+        )
+        _require(
+            len(self.settings) <= MAX_SETTINGS,
+            f"Expected at most {MAX_SETTINGS} settings of {self.name} (got {len(self.settings)})",
+        )
+        for key, value in self.settings.items():
+            _require(
+                isinstance(key, str) and key.isidentifier() and len(key) <= MAX_NAME,
+                f"Expected settings of {self.name} to have names (got {shown(key)})",
+            )
+            values = value if isinstance(value, list | tuple) else [value]
+            _require(
+                len(values) <= MAX_SETTINGS and all(map(_is_setting, values)),
+                f"Expected {key} of {self.name} to be a word, numbers within {-MAX_SETTING}..{MAX_SETTING}, "
+                f"or true or false (got {shown(value)})",
+            )
+
     @classmethod
     def from_dict(cls, values: str | Mapping[str, Any], *, where: str = "") -> Self:
         """Build from a name or a mapping.
@@ -172,7 +253,9 @@ class Part(Config):
         """
         settings = {cls.KEY: values} if isinstance(values, str) else values
         if not isinstance(settings, Mapping) or not isinstance(settings.get(cls.KEY), str):
-            raise ConfigError(f"Expected {where} to be a name or a mapping with a {cls.KEY} (got {values!r})")
+            raise ConfigError(
+                f"Expected {where} to be a name or a mapping with a {cls.KEY} (got {shown(values)})"
+            )
         return cls(settings[cls.KEY], {key: value for key, value in settings.items() if key != cls.KEY})
 
     def to_dict(self) -> str | dict[str, Any]:
@@ -186,6 +269,12 @@ class Part(Config):
         _require(
             known, f"Expected {kind} to be one of {names} or the import path of a class (got {self.name})"
         )
+
+
+def _is_setting(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= MAX_NAME
+    return value is None or (isinstance(value, int | float) and abs(value) <= MAX_SETTING)
 
 
 @dataclass(frozen=True)
@@ -223,7 +312,11 @@ class GraphConfig(Config):
     similarity: Literal["cosine", "centered"] = "cosine"
 
     def __post_init__(self) -> None:
-        _require(1 <= self.degree <= 256, f"Expected degree in 1..256 (got {self.degree})")
+        _require_within("degree", self.degree, range(1, 257))
+        _require(
+            len(self.candidates) <= MAX_PARTS,
+            f"Expected at most {MAX_PARTS} candidates (got {len(self.candidates)})",
+        )
         for kind in ("selection", "score", "quota"):
             getattr(self, kind).require_known(kind)
         for part in self.candidates:
@@ -279,11 +372,15 @@ class ModelConfig(Config):
         self.aggregation.require_known("aggregation")
         unused = self.aggregation.name == "attention" and self.aggregation.settings
         _require(not unused, f"Expected attention without settings; its heads are the model's (got {unused})")
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            for number in value if isinstance(value, tuple) else (value,):
-                positive = not isinstance(number, int) or number >= 1
-                _require(positive, f"Expected {f.name} to be positive (got {value})")
+        _require(
+            0 < len(self.name) <= MAX_NAME and self.name.isprintable() and not set(self.name) & set("/\\"),
+            f"Expected a name of 1 to {MAX_NAME} letters, which files may have (got {shown(self.name)})",
+        )
+        for name, bounds in BOUNDS.items():
+            _require_within(name, getattr(self, name), bounds)
+        _require(
+            len(self.groups) <= MAX_GROUPS, f"Expected at most {MAX_GROUPS} groups (got {len(self.groups)})"
+        )
         _require(
             sum(self.groups) == self.latent_channels,
             f"Expected groups to sum to latent_channels {self.latent_channels} (got {sum(self.groups)})",

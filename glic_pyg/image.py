@@ -25,7 +25,7 @@ Source = str | Path | io.BytesIO
 
 
 class ImageError(UserError, ValueError):
-    """A picture that cannot be read; the message is one line for the user."""
+    """A picture that cannot be read or coded; the message is one line for the user."""
 
 
 MAX_PIXELS = 2**27
@@ -34,6 +34,7 @@ MAX_SIDE = 2**16 - 1
 """Of a picture: a longer one, padded to the codec's multiples, would have many times its pixels."""
 
 PIXELS_AT_ONCE = 1 << 22
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 TRANSPARENT = "has transparent parts: composited over white"
 ORIENTATION = 0x0112
@@ -297,6 +298,39 @@ def _deep_grey(image: Image.Image, black: int, white: int, path: Source, notes: 
     return values
 
 
+def check_size(height: int, width: int, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse a picture that is too large, or has no pixels.
+
+    Raises:
+        ImageError: says what was expected.
+    """
+    if not 1 <= height * width <= max_pixels:
+        raise ImageError(f"Expected a picture of 1 to {max_pixels} pixels (got {width} x {height})")
+    if max(height, width) > MAX_SIDE:
+        raise ImageError(f"Expected sides of at most {MAX_SIDE} pixels (got {width} x {height})")
+
+
+def check_picture(x: Tensor) -> None:
+    """Refuse a tensor that is not one RGB picture, of 8 bits (uint8) or of floats in [0, 1].
+
+    Not a hair beyond [0, 1] is taken: whoever computes a picture clamps it.
+
+    Raises:
+        ImageError: says what was expected.
+    """
+    if not isinstance(x, Tensor):
+        raise ImageError(f"Expected a picture as a tensor (got {type(x).__name__})")
+    if x.ndim != 4 or x.shape[:2] != (1, 3) or 0 in x.shape:
+        raise ImageError(f"Expected a picture of shape 1 x 3 x H x W (got {tuple(x.shape)})")
+    if x.dtype == torch.uint8:
+        return
+    if x.dtype not in FLOATS:
+        raise ImageError(f"Expected a picture of uint8, or of floats in [0, 1] (got {x.dtype})")
+    low, high = (value.item() for value in x.detach().aminmax())
+    if not 0 <= low <= high <= 1:  # no number is neither
+        raise ImageError(f"Expected a picture of floats in [0, 1] (got {low}..{high})")
+
+
 def picture_suffixes() -> set[str]:
     """Return the lower-case file name suffixes of all formats that Pillow reads, JPEG XL by its plugin."""
     suffixes = Image.registered_extensions()
@@ -305,8 +339,8 @@ def picture_suffixes() -> set[str]:
 
 
 def to_float(x: Tensor) -> Tensor:
-    """Return a picture in [0, 1]; one of 8 bits (uint8) is divided by 255."""
-    return x.float().div_(255) if x.dtype == torch.uint8 else x
+    """Return a picture in [0, 1] as float32; one of 8 bits (uint8) is divided by 255."""
+    return x.float().div_(255) if x.dtype == torch.uint8 else x.float()
 
 
 def to_8bit(x: Tensor) -> Tensor:

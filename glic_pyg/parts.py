@@ -53,7 +53,7 @@ def make_part(kind: str, part: Part, base: type[T], **known: Any) -> T:
     settings = {key: value for key, value in known.items() if key in taken} | dict(part.settings)
     try:
         return cls(**settings)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever a part says about settings it cannot take
         raise ConfigError(
             f"Expected settings that {kind} {part.name} takes (got {settings}: {error})"
         ) from error

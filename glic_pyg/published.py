@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
-from glic_pyg.checkpoint import CheckpointError, load_failure
+from glic_pyg.checkpoint import CheckpointError, check_state, load_failure
 from glic_pyg.codec import GLIC
-from glic_pyg.config import ModelConfig
-from glic_pyg.entropy import TABLES
+from glic_pyg.config import ModelConfig, named, shown
+from glic_pyg.entropy import TABLES, TableError
 
 # Our names to theirs, applied in this order.
 RENAMINGS = (
@@ -56,22 +55,36 @@ def load_published(path: str | Path) -> GLIC:
         CheckpointError: it cannot be read, or is not of the published model.
     """
     try:
+        _refuse_compressed(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other pickle protocols
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError,
-    ) as error:  # fmt: skip
+    except Exception as error:  # torch.load has no common error for a broken file
         raise CheckpointError(
             f"Expected a checkpoint of tensors (got {path}: {load_failure(error)})"
         ) from error
     model = GLIC(ModelConfig())
+    ours = model.state_dict()
     try:
-        model.load_state_dict(convert(unwrap(content), model.state_dict()))
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    model.update(force=True)
+        state = convert(unwrap(content), ours)
+        # Their tables are made anew of their weights.
+        state |= {name: tensor for name, tensor in ours.items() if name.endswith(TABLES)}
+        check_state(ours, state, where=path)
+        model.load_state_dict(state)
+        model.update(force=True)
+    except (CheckpointError, TableError) as error:
+        told = str(path) in str(error)
+        raise CheckpointError(str(error) if told else f"{path}: {error}") from error
     return model.eval()
+
+
+def _refuse_compressed(path: str | Path) -> None:
+    """Refuse an archive that could grow to any size; torch stores tensors as they are."""
+    with open(path, "rb") as file:
+        if file.read(2) == b"PK":
+            with zipfile.ZipFile(file) as archive:
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise ValueError("compressed, which torch never does")
 
 
 def unwrap(content: Any) -> dict[str, Tensor]:
@@ -86,8 +99,14 @@ def unwrap(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"Expected a state dict (got {type(content).__name__})")
     for name, value in content.items():
-        if not isinstance(value, Tensor):
-            raise CheckpointError(f"Expected a tensor for {name} (got {type(value).__name__})")
+        if not isinstance(name, str):
+            raise CheckpointError(f"Expected tensors by name (got {shown(name)})")
+        if type(value) not in (Tensor, nn.Parameter):
+            raise CheckpointError(f"Expected a tensor for {named(name)} (got {type(value).__name__})")
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+            raise CheckpointError(
+                f"Expected a dense tensor for {named(name)} (got {value.layout} on {value.device})"
+            )
     prefixed = all(name.startswith("module.") for name in content)
     return {name.removeprefix("module.") if prefixed else name: value for name, value in content.items()}
 
@@ -113,7 +132,7 @@ def convert(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str
             raise CheckpointError(f"Expected {name} (got a state dict without)")
     for name, tensor in state.items():
         if name not in shapes:
-            raise CheckpointError(f"Expected no {name} (got a state dict with it)")
+            raise CheckpointError(f"Expected no {named(name)} (got a state dict with it)")
         if tuple(tensor.shape) != shapes[name] and not name.endswith(TABLES):
             raise CheckpointError(f"Expected shape {shapes[name]} for {name} (got {tuple(tensor.shape)})")
     return {

@@ -12,42 +12,59 @@ from glic_pyg.bitstream import QUALITY_STEPS
 from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.config import ModelConfig
 from glic_pyg.evaluation.metrics import bpp, psnr
+from glic_pyg.image import MAX_PIXELS
 
 TOLERANCE = 0.005
 
 
-def encode_to_bpp(model: GLIC, x: Tensor, target: float, *, max_memory: int | None = None) -> bytes:
+def encode_to_bpp(
+    model: GLIC,
+    x: Tensor,
+    target: float,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
+) -> bytes:
     """Compress a picture to about `target` bits per pixel, all bytes of the file counted.
 
     Args:
         model: A model of several qualities.
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
         target: In bits per pixel.
+        max_pixels: See `bitstream.encode`.
         max_memory: Bytes that the process may hold, see `GLIC.compress`.
 
     Raises:
         QualityError: none of the model's qualities gives that.
     """
-    encode = partial(bitstream.encode, model, x, max_memory=max_memory)
+    encode = partial(bitstream.encode, model, x, max_pixels=max_pixels, max_memory=max_memory)
     return _search(model.config, encode, target, lambda data: bpp(data, x), "bpp")
 
 
-def encode_to_psnr(model: GLIC, x: Tensor, target: float, *, max_memory: int | None = None) -> bytes:
+def encode_to_psnr(
+    model: GLIC,
+    x: Tensor,
+    target: float,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
+) -> bytes:
     """Compress a picture so that the restored 8-bit picture has about `target` dB.
 
     Args:
         model: A model of several qualities.
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
         target: In dB.
+        max_pixels: See `bitstream.encode`.
         max_memory: Bytes that the process may hold, see `GLIC.compress`.
 
     Raises:
         QualityError: none of the model's qualities gives that.
     """
-    encode = partial(bitstream.encode, model, x, max_memory=max_memory)
+    encode = partial(bitstream.encode, model, x, max_pixels=max_pixels, max_memory=max_memory)
 
     def measure(data: bytes) -> float:
-        return psnr(x, bitstream.decode(model, data, max_pixels=x[0, 0].numel(), max_memory=max_memory))
+        return psnr(x, bitstream.decode(model, data, max_pixels=max_pixels, max_memory=max_memory))
 
     return _search(model.config, encode, target, measure, "dB")
 

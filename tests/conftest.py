@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -148,4 +151,125 @@ def photo() -> Callable[[int, int], Tensor]:
 )
 def device(request: pytest.FixtureRequest) -> str:
     """Every device there is."""
+    return request.param
+
+
+@pytest.fixture
+def child() -> Callable[..., list[str]]:
+    """Run Python in a process of its own: text and arguments -> the lines that it prints.
+
+    For what would kill this one, or never end, if it were not refused.
+    """
+
+    def run(text: str, *arguments: object, **variables: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", text, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
+        return done.stdout.splitlines()
+
+    return run
+
+
+def swapped(table: Tensor) -> Tensor:
+    table = table.clone()
+    table[0, [1, 2]] = table[0, [2, 1]]
+    return table
+
+
+def with_value(index: int | tuple[int, int], value: float) -> Callable[[Tensor], Tensor]:
+    def change(table: Tensor) -> Tensor:
+        table = table.clone()
+        table[index] = value
+        return table
+
+    return change
+
+
+def longer(table: Tensor) -> Tensor:
+    """Rows without an end, as far as they go."""
+    return table.clone().index_fill_(1, torch.tensor(table.shape[1] - 1), 65535)
+
+
+HOSTILE: list[tuple[str, str, Callable[[Tensor], Tensor]]] = [
+    ("_quantized_cdf", "none", lambda x: x[:0, :0]),
+    ("_quantized_cdf", "one row", lambda x: x[:1]),
+    ("_quantized_cdf", "a row too few", lambda x: x[:-1]),
+    ("_quantized_cdf", "a row too many", lambda x: torch.cat([x, x[:1]])),
+    ("_quantized_cdf", "cut columns", lambda x: x[:, :4]),
+    ("_quantized_cdf", "two columns", lambda x: x[:, :2]),
+    ("_quantized_cdf", "one column", lambda x: x[:, :1]),
+    ("_quantized_cdf", "no column", lambda x: x[:, :0]),
+    ("_quantized_cdf", "one dimension", lambda x: x.flatten()),
+    ("_quantized_cdf", "three dimensions", lambda x: x[None]),
+    ("_quantized_cdf", "no dimension", lambda x: x[0, 0]),
+    ("_quantized_cdf", "zeros", torch.zeros_like),
+    ("_quantized_cdf", "ones", torch.ones_like),
+    ("_quantized_cdf", "all 65536", lambda x: torch.full_like(x, 65536)),
+    ("_quantized_cdf", "all largest", lambda x: torch.full_like(x, 2**31 - 1)),
+    ("_quantized_cdf", "all least", lambda x: torch.full_like(x, -(2**31))),
+    ("_quantized_cdf", "negative", lambda x: -x),
+    ("_quantized_cdf", "backwards", lambda x: x.flip(1)),
+    ("_quantized_cdf", "out of order", swapped),
+    ("_quantized_cdf", "a step of none", with_value((0, 2), 1)),
+    ("_quantized_cdf", "not from 0", with_value((0, 0), 1)),
+    ("_quantized_cdf", "beyond 65536", lambda x: 2 * x),
+    ("_quantized_cdf", "not up to 65536", lambda x: x // 2),
+    ("_quantized_cdf", "no end", longer),
+    ("_quantized_cdf", "a second hill", lambda x: torch.cat([x, x], dim=1)),
+    ("_quantized_cdf", "int64", lambda x: x.long() + 2**40),
+    ("_quantized_cdf", "float32", lambda x: x.float()),
+    ("_quantized_cdf", "no numbers", lambda x: torch.full_like(x, torch.nan, dtype=torch.float32)),
+    ("_cdf_length", "none", lambda x: x[:0]),
+    ("_cdf_length", "a length too few", lambda x: x[:-1]),
+    ("_cdf_length", "two dimensions", lambda x: x[None]),
+    ("_cdf_length", "zeros", torch.zeros_like),
+    ("_cdf_length", "a zero", with_value(0, 0)),
+    ("_cdf_length", "ones", torch.ones_like),
+    ("_cdf_length", "twos", lambda x: torch.full_like(x, 2)),
+    ("_cdf_length", "negative", lambda x: -x),
+    ("_cdf_length", "one too few", lambda x: x - 1),
+    ("_cdf_length", "one too many", lambda x: x + 1),
+    ("_cdf_length", "largest", lambda x: torch.full_like(x, 2**31 - 1)),
+    ("_cdf_length", "least", lambda x: torch.full_like(x, -(2**31))),
+    ("_cdf_length", "float32", lambda x: x.float()),
+    ("_offset", "none", lambda x: x[:0]),
+    ("_offset", "an offset too many", lambda x: torch.cat([x, x[:1]])),
+    ("_offset", "largest", lambda x: torch.full_like(x, 2**31 - 1)),
+    ("_offset", "least", lambda x: torch.full_like(x, -(2**31))),
+    ("_offset", "positive", with_value(0, 1)),
+    ("_offset", "beyond its row", with_value(0, -3000)),
+    ("_offset", "float32", lambda x: x.float()),
+    ("scale_table", "none", lambda x: x[:0]),
+    ("scale_table", "one scale", lambda x: x[:1]),
+    ("scale_table", "no dimension", lambda x: x[0]),
+    ("scale_table", "two dimensions", lambda x: x[None]),
+    ("scale_table", "a scale too many", lambda x: torch.cat([x, 2 * x[-1:]])),
+    ("scale_table", "backwards", lambda x: x.flip(0)),
+    ("scale_table", "negative", lambda x: -x),
+    ("scale_table", "zeros", torch.zeros_like),
+    ("scale_table", "all the same", torch.ones_like),
+    ("scale_table", "no number", with_value(3, torch.nan)),
+    ("scale_table", "without end", with_value(-1, torch.inf)),
+    ("scale_table", "int32", lambda x: x.int()),
+]
+"""A table's name, what becomes of it, and how."""
+
+OWNERS = {"z": "hyper.entropy_bottleneck", "y": "y.latent_codec.y1.y.gaussian_conditional"}
+HOSTILE_TABLES = [
+    pytest.param((OWNERS[owner], table, change), id=f"{table} of {owner}, {what}")
+    for table, what, change in HOSTILE
+    for owner in OWNERS
+    if owner == "y" or table != "scale_table"
+]
+
+
+@pytest.fixture(params=HOSTILE_TABLES)
+def hostile_table(request) -> tuple[str, str, Callable[[Tensor], Tensor]]:
+    """Part of the latent codec, name of its table, how to spoil it: most of them would end the process."""
     return request.param

@@ -1,5 +1,8 @@
 import copy
 import dataclasses
+import math
+import random
+import time
 import zlib
 from pathlib import Path
 
@@ -9,8 +12,8 @@ import torch
 
 from glic_pyg import checkpoint
 from glic_pyg.bitstream import Bitstream, BitstreamError, decode, encode, pack, unpack
-from glic_pyg.codec import GLIC
-from glic_pyg.image import MAX_PIXELS
+from glic_pyg.codec import GLIC, QualityError
+from glic_pyg.image import MAX_PIXELS, ImageError, to_8bit
 
 GOLDEN = Path(__file__).parent / "golden" / "files"
 
@@ -96,6 +99,65 @@ def test_impossible_qualities(tiny_model, variable_model, photo):
         decode(tiny_model, pack(dataclasses.replace(stream, quality=256)))
 
 
+EDGES = [1, 2, 7, 8, 63, 64, 65, 127, 128, 129]
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_what_encode_returns_decode_takes(variable_model, photo, seed):
+    """Sides around the codec's multiples, the edges of quality, every type of picture, both bounds."""
+    rng = random.Random(seed)
+    height, width = rng.choice(EDGES), rng.choice(EDGES)
+    x = rng.choice([photo(height, width), torch.zeros(1, 3, height, width), torch.ones(1, 3, height, width)])
+    x = rng.choice([x, to_8bit(x), x.half(), x.double()])
+    quality = rng.choice(
+        [None, 1, 1 + 1 / 600, 1 + 1 / 512, 2.5, 4 - 1 / 512, 4 - 1 / 600, 4, rng.uniform(1, 4)]
+    )
+    data = encode(variable_model, x, quality, max_pixels=height * width)
+    stream = unpack(data)
+    assert pack(stream) == data
+    assert (stream.height, stream.width) == (height, width)
+    assert 256 <= stream.quality <= 1024
+    assert abs(stream.quality / 256 - (2 if quality is None else quality)) <= 1 / 512
+    restored = decode(variable_model, data, max_pixels=height * width)
+    assert restored.shape == x.shape
+    assert restored.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(1, 65535), (65535, 1)])
+def test_the_longest_sides(tiny_model, shape):
+    x = torch.zeros(1, 3, *shape, dtype=torch.uint8)
+    assert decode(tiny_model, encode(tiny_model, x)).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "max_pixels", "message"),
+    [
+        ((65536, 1), MAX_PIXELS, r"Expected sides of at most 65535 pixels \(got 1 x 65536\)"),
+        ((1, 65536), MAX_PIXELS, r"Expected sides of at most 65535 pixels \(got 65536 x 1\)"),
+        ((1, 70000), MAX_PIXELS, r"Expected sides of at most 65535 pixels \(got 70000 x 1\)"),
+        ((16384, 8193), MAX_PIXELS, r"Expected a picture of 1 to 134217728 pixels \(got 8193 x 16384\)"),
+        ((4, 5), 19, r"Expected a picture of 1 to 19 pixels \(got 5 x 4\)"),
+    ],
+)
+def test_what_decode_would_refuse_is_not_encoded(tiny_model, shape, max_pixels, message):
+    x = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(1, 3, *shape)
+    with pytest.raises(ImageError, match=message):
+        encode(tiny_model, x, max_pixels=max_pixels)
+    stream = Bitstream(checkpoint.model_identity(tiny_model), 0, *shape, 0, ())
+    with pytest.raises(BitstreamError, match=message):
+        decode(tiny_model, pack(stream), max_pixels=max_pixels)
+
+
+@pytest.mark.parametrize(
+    "quality", [0, 1 / 600, -1, 0.9999, 4.0001, math.nan, math.inf, -math.inf, 10**400, "2", 1j]
+)
+def test_qualities_that_are_none_are_not_encoded(tiny_model, variable_model, photo, quality):
+    with pytest.raises(QualityError, match=r"Expected a quality in 1\.\.4 \(got "):
+        encode(variable_model, photo(8, 8), quality)
+    with pytest.raises(QualityError, match=r"Expected no quality for a model of one \(got "):
+        encode(tiny_model, photo(8, 8), quality)
+
+
 def test_header_is_small(tiny_model, photo):
     strings = [string for (string,) in tiny_model.compress(photo(64, 64))["strings"]]
     lengths = sum(1 if len(string) < 128 else 2 for string in strings)
@@ -168,7 +230,7 @@ def test_other_latents(tiny_model, photo):
         decode(tiny_model, pack(Bitstream(**fields | {"latent_checksum": stream.latent_checksum ^ 1})))
     with pytest.raises(BitstreamError, match=message):
         decode(tiny_model, pack(Bitstream(**fields | {"strings": (b"",) * 5})))
-    with pytest.raises(BitstreamError, match=r"Expected 5 strings of one picture \(got \[1\]\)"):
+    with pytest.raises(BitstreamError, match=r"Expected 5 strings of one picture \(got 1\)"):
         decode(tiny_model, pack(Bitstream(**fields | {"strings": (b"",)})))
 
 
@@ -191,6 +253,19 @@ def test_too_long_a_string(tiny_model, photo):
     strings = (bytes(10_000), *stream.strings[1:])  # 4 channels of 4 x 2 places
     with pytest.raises(BitstreamError, match=r"Expected at most 320 bytes for 32 symbols \(got 10000\)"):
         decode(tiny_model, pack(dataclasses.replace(stream, strings=strings)))
+
+
+def test_strings_without_end(tiny_model):
+    """Each byte of 0 is an empty string."""
+    identity = checkpoint.model_identity(tiny_model)
+    head = pack(Bitstream(identity, 0, 8, 8, 0, ()))[:-4]
+    data = with_checksum(head + bytes(10**8))
+    start = time.process_time()
+    with pytest.raises(BitstreamError, match=r"Expected at most 129 strings \(got more\): damaged"):
+        decode(tiny_model, data)
+    assert time.process_time() - start < 2  # of which the checksum takes the most
+    with pytest.raises(BitstreamError, match=r"Expected 5 strings of one picture \(got 129\)"):
+        decode(tiny_model, with_checksum(head + bytes(129)))
 
 
 def test_a_model_without_tables_is_no_matter_of_the_file(tiny_config):

@@ -1,4 +1,6 @@
 import copy
+import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -58,7 +60,8 @@ def test_what_cannot_be_saved(tiny_model, tiny_config, tmp_path):
     model = copy.deepcopy(tiny_model)
     model.g_a.down[0].bias.data[0] = 1e6
     with pytest.raises(
-        CheckpointError, match=r"Expected finite weights \(got others in g_a\.down\.0\.bias as"
+        CheckpointError,
+        match=r"Expected weights within -65504\.\.65504 \(got .*\.\.inf in g_a\.down\.0\.bias\)",
     ):
         checkpoint.save(model, tmp_path / "a.safetensors", dtype=torch.float16)
     assert not list(tmp_path.iterdir())
@@ -143,3 +146,236 @@ def test_a_model_with_parts_of_another_kind_is_saved_and_told_apart(tiny_config,
     changed = copy.deepcopy(model)
     object.__setattr__(changed, "config", replace(model.config, graph=replace(graph, quota=Part("map"))))
     assert model_identity(changed) != model_identity(model)
+
+
+@pytest.fixture
+def stored(tiny_model, tmp_path):
+    """A file's tensors and what it says of itself, to be spoilt; `write` makes a file of them."""
+    checkpoint.save(tiny_model, tmp_path / "sound.safetensors")
+    state = checkpoint.load(tmp_path / "sound.safetensors").state
+    about = {"format_version": 1, "config": tiny_model.config.to_dict(), "info": {}, "same_as": {}}
+    return state, about
+
+
+def write(path, state, about):
+    text = about if isinstance(about, str) else json.dumps(about)
+    save_file({name: x.contiguous().clone() for name, x in state.items()}, path, metadata={"glic_pyg": text})
+    return path
+
+
+def refusal(path, **settings):
+    """The one line of a file that is refused, which names it."""
+    with pytest.raises(CheckpointError) as caught:
+        GLIC.from_pretrained(path, **settings)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert len(line) < 1000
+    assert str(path) in line
+    return line
+
+
+def test_the_file_to_be_spoilt_is_sound(stored, tiny_model, tmp_path, photo):
+    model = GLIC.from_pretrained(write(tmp_path / "a.safetensors", *stored))
+    assert model_identity(model) == model_identity(tiny_model)
+
+
+def test_hostile_tables_are_refused(stored, hostile_table, tmp_path):
+    state, about = stored
+    owner, table, change = hostile_table
+    name = f"latent_codec.{owner}.{table}"
+    state[name] = change(state[name])
+    assert owner in refusal(write(tmp_path / "a.safetensors", state, about))
+
+
+@pytest.mark.parametrize("name", ["g_a.down.0.weight", "latent_codec.hyper.entropy_bottleneck.quantiles"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x * torch.nan,
+        lambda x: x.index_fill(0, torch.tensor(0), torch.inf),
+        lambda x: x.index_fill(0, torch.tensor(1), -1e9),
+        lambda x: torch.full_like(x, 1e38),
+        lambda x: x.double(),
+        lambda x: x.bfloat16(),
+        lambda x: x.int(),
+        lambda x: x.bool(),
+        lambda x: x.to(torch.float8_e4m3fn),
+        lambda x: torch.complex(x, x),
+        lambda x: x[:1],
+        lambda x: x[None],
+    ],
+)
+def test_weights_that_are_none_are_refused(stored, name, change, tmp_path):
+    state, about = stored
+    state[name] = change(state[name])
+    assert name in refusal(write(tmp_path / "a.safetensors", state, about))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"depths": [1, 10**7, 2]}, r"Expected depths in 1\.\.64 \(got \(1, 10000000, 2\)\)"),
+        ({"hyper_depth": 10**7}, r"Expected hyper_depth in 1\.\.64 \(got 10000000\)"),
+        ({"groups": [1] * 10**6}, r"Expected at most 64 groups \(got 1000000\)"),
+        ({"qualities": 10**9}, r"Expected qualities in 1\.\.256 "),
+        ({"channels": [4, 2**40, 8]}, r"Expected channels in 1\.\.8192 "),
+        ({"channels": [4, 8192, 8192]}, r"Expected a configuration of the file's weights \(got a larger one"),
+        ({"depths": [64, 64, 64]}, r"Expected a configuration of the file's weights \(got a larger one"),
+        ({"ffn_ratios": [64, 64, 64]}, "Expected shape"),
+        ({"qualities": 256}, "Expected "),
+        ({"heads": -2}, r"Expected heads in 1\.\.256 \(got -2\)"),
+        ({"heads": True}, r"Expected heads to be of type int \(got True\)"),
+        ({"heads": float("nan")}, r"Expected heads to be of type int \(got nan\)"),
+        ({"heads": 2.0}, r"Expected heads to be of type int \(got 2\.0\)"),
+        ({"name": "../../other"}, r"Expected a name of 1 to 200 letters, which files may have \(got '\.\./"),
+        ({"name": "a\x1b[2J"}, r"Expected a name of 1 to 200 letters, which files may have \(got 'a\\x1b"),
+        ({"name": "a" * 10**6}, r"Expected a name of 1 to 200 letters"),
+        ({"graph": {"candidates": ["local"] * 10**5}}, r"Expected at most 8 candidates \(got 100000\)"),
+        ({"graph": {"degree": 10**12}}, r"Expected degree in 1\.\.256 \(got 1000000000000\)"),
+        (
+            {"graph": {"score": {"name": "learned", "hidden": 10**9}}},
+            r"Expected hidden of learned to be a wor",
+        ),
+        ({"graph": {"score": {"name": "learned", "hidden": 1024}}}, "Expected "),
+        (
+            {"graph": {"score": {"name": "learned", "hidden": -5}}},
+            r"Expected settings that score learned take",
+        ),
+        (
+            {"graph": {"score": {"name": "sobel", "a" * 10**6: 1}}},
+            r"Expected settings of sobel to have names",
+        ),
+        ({"graph": {"score": "s" * 10**6}}, r"Expected a name of 1 to 200 letters \(got 'sss"),
+        ({"a" * 10**6: 1}, r"Unknown key 'aaa"),
+        (
+            {"aggregation": {"layer": "torch_geometric.nn.SAGEConv", "out_channels": 10**12}},
+            "Expected out_ch",
+        ),
+        ({"aggregation": {"layer": "torch_geometric.nn.SAGEConv", "out_channels": 1024}}, "Expected "),
+        ({"aggregation": {"layer": "torch_geometric.nn.ChebConv", "K": 1024}}, "Expected "),
+        ({"aggregation": {"layer": "torch_geometric.nn.GATConv", "heads": 0}}, "Expected "),
+        ({"aggregation": {"layer": "torch_geometric.nn.GATConv", "heads": -3}}, "Expected "),
+        (
+            {"aggregation": {"layer": "torch_geometric.nn.GATConv", "heads": float("nan")}},
+            "Expected heads of",
+        ),
+        ({"aggregation": {"layer": "torch_geometric.nn.RGCNConv", "num_relations": 1024}}, "Expected "),
+        (
+            {"aggregation": {"layer": "torch_geometric.nn.SplineConv", "dim": 50, "kernel_size": 50}},
+            "Expected ",
+        ),
+        ({"aggregation": {"layer": "torch_geometric.nn.SAGEConv", "aggr": "exec"}}, "Expected "),
+    ],
+)
+def test_hostile_configurations_are_refused(stored, change, message, tmp_path):
+    state, about = stored
+    about["config"] |= change
+    with pytest.raises(CheckpointError, match=message):
+        GLIC.from_pretrained(write(tmp_path / "a.safetensors", state, about))
+    refusal(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        "",
+        "[]",
+        "null",
+        "DEEP",
+        "HUGE",
+        "{}",
+        '{"format_version": HUGE}',
+        '{"format_version": 1, "config": HUGE}',
+        '{"format_version": 1, "config": DEEP}',
+        '{"format_version": 1, "config": {"heads": HUGE}}',
+        '{"format_version": 1, "config": {}, "info": {}, "same_as": []}',
+        '{"format_version": 1, "config": {}, "info": {}, "same_as": 3}',
+        '{"format_version": 1, "config": {}, "info": {}, "same_as": {"a": "b"}}',
+        '{"format_version": 1, "config": {}, "info": {}, "same_as": {"a": []}}',
+        '{"format_version": NaN, "config": {}, "info": {}, "same_as": {}}',
+    ],
+)
+def test_files_that_say_nonsense_are_refused(stored, about, tmp_path):
+    about = about.replace("DEEP", "[" * 100_000 + "]" * 100_000).replace("HUGE", "9" * 5000)
+    refusal(write(tmp_path / "a.safetensors", stored[0], about))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "this.x",
+        "my_part_4712.Part",
+        "os.system",
+        "glic_pyg.something.weird",
+        "glic_pyg.training.trainer.train",
+        "glic_pyg.graph.complexity.Sobel.x",
+        "torch_geometric.nn.nothing.SAGEConv",
+        "torch_geometric.datasets.Planetoid",
+        "torch_geometric.nnx.SAGEConv",
+        "torch.nn.Linear",
+        "..x",
+    ],
+)
+@pytest.mark.parametrize("kind", ["aggregation", "score", "quota", "selection", "candidates"])
+def test_code_is_run_only_if_allowed(stored, kind, name, tmp_path, monkeypatch):
+    (tmp_path / "my_part_4712.py").write_text(
+        f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()\nclass Part: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_part_4712", raising=False)
+    state, about = stored
+    if kind == "aggregation":
+        about["config"]["aggregation"] = {"layer": name}
+    else:
+        about["config"]["graph"][kind] = [name] if kind == "candidates" else name
+    imported = set(sys.modules)
+    line = refusal(write(tmp_path / "a.safetensors", state, about))
+    assert (
+        f"Expected {kind} to be of glic_pyg or torch_geometric.nn (got {name}, whose code would run" in line
+    )
+    assert not (tmp_path / "ran").exists()
+    assert set(sys.modules) == imported
+    if name == "my_part_4712.Part":
+        refusal(tmp_path / "a.safetensors", allow_code=True)  # for it is no part
+        assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("aggregation", "torch_geometric.nn.GCN"),
+        ("aggregation", "torch_geometric.nn.Linear"),
+        ("aggregation", "torch_geometric.nn.conv.nothing"),
+        ("aggregation", "torch_geometric.nn.conv.sage_conv.Tensor"),
+        ("aggregation", "torch_geometric.nn.MessagePassing"),
+    ],
+)
+def test_what_is_no_layer_is_refused_whatever_is_allowed(stored, kind, name, tmp_path):
+    state, about = stored
+    about["config"][kind] = name
+    assert name.rpartition(".")[2] in refusal(write(tmp_path / "a.safetensors", state, about))
+    refusal(tmp_path / "a.safetensors", allow_code=True)
+
+
+def test_a_part_of_the_users_loads_where_that_is_allowed(tiny_config, tmp_path, monkeypatch):
+    (tmp_path / "my_score_4713.py").write_text(
+        "from glic_pyg.graph.complexity import Sobel\nclass Mine(Sobel): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = GLIC(replace(tiny_config, graph=GraphConfig(degree=4, score=Part("my_score_4713.Mine"))))
+    model.update()
+    checkpoint.save(model, tmp_path / "a.safetensors")
+    assert "my_score_4713.Mine" in refusal(tmp_path / "a.safetensors")
+    loaded = GLIC.from_pretrained(tmp_path / "a.safetensors", allow_code=True)
+    assert model_identity(loaded) == model_identity(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int32])
+def test_weights_are_saved_as_they_can_be_loaded(tiny_model, dtype, tmp_path):
+    with pytest.raises(CheckpointError, match=r"Expected weights to be stored as float32 or float16 \(got "):
+        checkpoint.save(tiny_model, tmp_path / "a.safetensors", dtype=dtype)
+    model = copy.deepcopy(tiny_model)
+    model.latent_codec.hyper.entropy_bottleneck._cdf_length[0] = 2
+    with pytest.raises(CheckpointError, match="Expected _cdf_length within 3"):
+        checkpoint.save(model, tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,7 @@
+import copy
 import hashlib
 import os
+import re
 import subprocess
 import sys
 
@@ -7,8 +9,10 @@ import pytest
 import torch
 
 from glic_pyg import GLIC, checkpoint
-from glic_pyg.codec import QualityError
-from glic_pyg.image import pad
+from glic_pyg.bitstream import encode
+from glic_pyg.codec import ModelError, QualityError
+from glic_pyg.entropy import LatentError
+from glic_pyg.image import ImageError, pad
 from glic_pyg.nn.graph_attention import GraphAttention
 
 SIZES = [(1, 1), (17, 33), (500, 333), (8, 3000), (64, 128)]
@@ -89,6 +93,19 @@ def test_a_batch_may_mix_qualities(variable_model, photo):
             torch.testing.assert_close(batch["y_hat"][i : i + 1], alone["y_hat"])
 
 
+def test_there_is_one_quality_or_one_per_picture(variable_model, photo):
+    x = photo(64, 64)
+    for count, qualities in [(1, [1.0, 2.0]), (3, [1.0, 2.0]), (2, [])]:
+        message = rf"Expected one quality, or {count} \(got {len(qualities)}\)"
+        with pytest.raises(QualityError, match=message):
+            variable_model(x.repeat(count, 1, 1, 1), torch.tensor(qualities))
+    with pytest.raises(QualityError, match=r"Expected one quality, or 1 \(got 2\)"):
+        variable_model.compress(x, torch.tensor([1.0, 2.0]))
+    for quality in ("2", [2.0], 10**400, -1, 0, 0.999, 4.001, float("inf"), float("nan"), 1j):
+        with pytest.raises(QualityError, match=r"Expected a quality in 1\.\.4 \(got "):
+            variable_model.compress(x, quality)
+
+
 def test_forward_takes_batches_and_gives_gradients(tiny_config):
     model = GLIC(tiny_config)
     out = model(torch.rand(2, 3, 64, 128))
@@ -149,9 +166,154 @@ def test_compress_takes_one_picture(tiny_model):
             tiny_model.compress(torch.zeros(shape))
 
 
+def at(index, value):
+    def change(x):
+        x = x.clone()
+        x[0, 0, *index] = value
+        return x
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (at((0, 0), torch.nan), r"Expected a picture of floats in \[0, 1\] \(got nan\.\.nan\)"),
+        (at((3, 7), torch.inf), r"in \[0, 1\] \(got .*\.\.inf\)"),
+        (at((3, 7), -torch.inf), r"in \[0, 1\] \(got -inf\.\."),
+        (at((7, 7), 1e12), r"in \[0, 1\] \(got .*\.\.999999995904\.0\)"),
+        (at((7, 7), 1.0000001), r"in \[0, 1\] \(got .*\.\.1\.0000001192092896\)"),
+        (at((7, 7), -1e-9), r"in \[0, 1\] \(got -9\.9"),
+        (lambda x: 255 * x, r"in \[0, 1\] \(got .*\.\.2"),
+        (lambda x: 2 * x - 1, r"in \[0, 1\] \(got -"),
+        (lambda x: x.double() * 1e300, r"in \[0, 1\] \(got "),
+        (lambda x: (2 * x).half(), r"in \[0, 1\] \(got "),
+        (lambda x: x.int(), r"Expected a picture of uint8, or of floats in \[0, 1\] \(got torch\.int32\)"),
+        (lambda x: x.char(), r"uint8, or of floats in \[0, 1\] \(got torch\.int8\)"),
+        (lambda x: x.bool(), r"uint8, or of floats in \[0, 1\] \(got torch\.bool\)"),
+        (lambda x: torch.complex(x, x), r"uint8, or of floats in \[0, 1\] \(got torch\.complex64\)"),
+        (
+            lambda x: x.to(torch.float8_e4m3fn),
+            r"uint8, or of floats in \[0, 1\] \(got torch\.float8_e4m3fn\)",
+        ),
+        (lambda x: x.numpy(), r"Expected a picture as a tensor \(got ndarray\)"),
+        (lambda x: None, r"Expected a picture as a tensor \(got NoneType\)"),
+    ],
+)
+def test_what_is_no_picture_is_refused(tiny_model, photo, change, message):
+    x = change(photo(8, 8))
+    with pytest.raises(ImageError, match=message):
+        tiny_model.compress(x)
+    with pytest.raises(ImageError, match=message):
+        encode(tiny_model, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_pictures_of_any_floats_are_coded_as_float32(tiny_model, photo, dtype):
+    x = photo(64, 64).to(dtype)
+    assert encode(tiny_model, x) == encode(tiny_model, x.float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_has_no_influence(tiny_model, photo, dtype):
+    expected = tiny_model.compress(photo(64, 64))
+    restored = tiny_model.decompress(expected["strings"], (64, 64))
+    with torch.autocast("cpu", dtype):
+        coded = tiny_model.compress(photo(64, 64))
+        decoded = tiny_model.decompress(coded["strings"], (64, 64))
+    assert coded["strings"] == expected["strings"]
+    assert torch.equal(decoded["x_hat"], restored["x_hat"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_models_of_other_floats_are_refused(tiny_model, photo, dtype):
+    model = copy.deepcopy(tiny_model).to(dtype)
+    message = rf"Expected a model in float32 \(got {dtype} in g_a\."
+    with pytest.raises(ModelError, match=message):
+        model.compress(photo(8, 8))
+    with pytest.raises(ModelError, match=message):
+        model.decompress([[b""]] * 5, (64, 64))
+    expected = tiny_model.compress(photo(64, 64))["strings"]
+    if dtype == torch.float64:
+        assert model.float().compress(photo(64, 64))["strings"] == expected
+    else:  # its weights are rounded
+        assert model.float().compress(photo(64, 64))["strings"] != expected
+
+
+@pytest.mark.parametrize("context", ["dtype", "meta"])
+def test_defaults_of_the_process_have_no_influence(child, tiny_model, tmp_path, context):
+    """Nor are tables kept that were made under them."""
+    checkpoint.save(tiny_model, tmp_path / "model.safetensors")
+    printed = child(DEFAULTS, tmp_path / "model.safetensors", context)
+    assert printed[0] == printed[1]
+
+
+DEFAULTS = """
+import hashlib, sys, torch
+from glic_pyg import GLIC
+from glic_pyg.bitstream import encode
+torch.set_num_threads(1)
+x = torch.rand(1, 3, 64, 70, generator=torch.Generator().manual_seed(0))
+if sys.argv[2] == "dtype":
+    torch.set_default_dtype(torch.float64)
+    print(hashlib.sha256(encode(GLIC.from_pretrained(sys.argv[1]), x)).hexdigest())
+    torch.set_default_dtype(torch.float32)
+else:
+    model = GLIC.from_pretrained(sys.argv[1])
+    with torch.device("meta"):
+        print(hashlib.sha256(encode(model, x)).hexdigest())
+print(hashlib.sha256(encode(GLIC.from_pretrained(sys.argv[1]), x)).hexdigest())
+"""
+
+UNSOUND = """
+import copy, sys, torch
+from glic_pyg import GLIC
+from glic_pyg.entropy import LatentError, TableError
+torch.set_num_threads(1)
+sound = GLIC.from_pretrained(sys.argv[1])
+x = torch.rand(1, 3, 64, 64)
+LAST = "latent_codec.y.latent_codec.y1.entropy_parameters.2.conv.bias"
+for value in (float("nan"), float("inf"), -1e38, 1e30, 1e12):
+    for name in ("g_a.down.3.bias", "latent_codec.hyper.h_a.4.bias", LAST,
+                 "latent_codec.hyper.entropy_bottleneck.quantiles"):
+        model = copy.deepcopy(sound)
+        with torch.no_grad():
+            model.get_parameter(name).fill_(value)
+        try:
+            model.compress(x)
+        except LatentError as error:
+            print(name, value, error)
+for table in ("_quantized_cdf", "_cdf_length", "_offset"):
+    for value in (0, 1, 2**31 - 1, -2**31):
+        for owner in ("hyper.entropy_bottleneck", "y.latent_codec.y0.y.gaussian_conditional"):
+            model = copy.deepcopy(sound)
+            model.compress(x)
+            part = model.latent_codec.get_submodule(owner)
+            part.load_state_dict(part.state_dict() | {table: torch.full_like(getattr(part, table), value)})
+            for code in (lambda: model.compress(x), lambda: model.decompress([[b""]] * 5, (64, 64))):
+                try:
+                    code()
+                except TableError as error:
+                    print(table, value, error)
+"""
+
+
+def test_what_the_coder_cannot_bear_does_not_reach_it(child, tiny_model, tmp_path):
+    checkpoint.save(tiny_model, tmp_path / "model.safetensors")
+    lines = child(UNSOUND, tmp_path / "model.safetensors")
+    assert (
+        sum(re.search(r"Expected values of [yz] below 8388608 \(got ", line) is not None for line in lines)
+        == 20
+    )
+    # Offsets of 0 are sound.
+    assert sum(line.startswith("_") and " Expected " in line for line in lines[20:]) == (3 * 4 - 1) * 2 * 2
+
+
 def test_wrong_number_of_strings(tiny_model):
-    with pytest.raises(ValueError, match=r"Expected 5 strings of one picture \(got \[1, 1\]\)"):
+    with pytest.raises(LatentError, match=r"Expected 5 strings of one picture \(got 2\)"):
         tiny_model.decompress([[b"1234"], [b"1234"]], (64, 64))
+    with pytest.raises(LatentError, match=r"Expected 5 strings of one picture \(got 5 of another number of"):
+        tiny_model.decompress([[b"1234", b"1234"]] * 5, (64, 64))
 
 
 def test_strings_of_anything_are_decoded_to_something(tiny_model):
@@ -184,6 +346,46 @@ def test_integers_follow_weights_and_tables(tiny_config, other_tiny_model, photo
     changed = model.compress(photo(64, 64))["y_hat"]
     assert not torch.equal(changed, expected["y_hat"])
     assert not torch.equal(changed, before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "part", ["latent_codec", "latent_codec.hyper", "latent_codec.hyper.h_s", "latent_codec.y"]
+)
+@pytest.mark.parametrize("way", ["load", "assign", "copy", "replace", "optimise"])
+def test_integers_follow_any_part(tiny_model, other_tiny_model, photo, part, way):
+    """As a model does that was never used before, and the decoder of another process."""
+    model, fresh = copy.deepcopy(tiny_model), copy.deepcopy(tiny_model)
+    x = photo(64, 64)
+    before = model.compress(x)
+    for changed in (model, fresh):
+        module, source = changed.get_submodule(part), copy.deepcopy(other_tiny_model.get_submodule(part))
+        if way == "replace":
+            owner, _, name = part.rpartition(".")
+            setattr(changed.get_submodule(owner), name, source)
+        elif way == "copy":
+            for mine, other in zip(module.parameters(), source.parameters(), strict=True):
+                mine.copy_(other)
+        elif way == "optimise":
+            for mine, other in zip(module.parameters(), source.parameters(), strict=True):
+                mine.grad = mine - other
+            torch.optim.SGD(module.parameters(), lr=1.0).step()
+        else:
+            module.load_state_dict(source.state_dict(), assign=way == "assign")
+    after = model.compress(x)
+    assert after["strings"] != before["strings"]
+    assert after["strings"] == fresh.compress(x)["strings"]
+    assert torch.equal(model.decompress(after["strings"], (64, 64))["y_hat"], after["y_hat"])
+
+
+def test_integers_are_made_once(tiny_model, photo):
+    model = copy.deepcopy(tiny_model)
+    model.compress(photo(64, 64))
+    nets = model.coder_nets
+    model(photo(64, 64))
+    coded = model.compress(photo(8, 8))
+    model.decompress(coded["strings"], coded["shape"])
+    assert model.coder_nets is nets
 
 
 def test_integers_are_no_part_of_a_checkpoint(tiny_model, photo):

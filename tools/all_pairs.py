@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from glic_pyg import GLIC, cli
+from glic_pyg.codec import check_quality
 from glic_pyg.errors import FileError
 from glic_pyg.evaluation.portability import ARITHMETIC, SETTINGS, start
 from glic_pyg.files import files_below, replacing
@@ -35,13 +36,16 @@ def main() -> int:
     parser.add_argument("--quality", type=float, help="of a model of several (default: the middle one)")
     parser.add_argument("--work", type=Path, help="folder for what is coded (default: a temporary one)")
     parser.add_argument("-o", "--save-json", type=Path, help="write the tables")
+    cli.add_allow_code(parser)
     args = parser.parse_args()
     pictures = files_below(args.dataset, picture_suffixes())
     if not pictures:
         raise FileError(f"Expected pictures in {args.dataset} (got none)")
-    GLIC.from_pretrained(args.model)._gains(args.quality)  # complains before any work is done
+    model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
+    check_quality(model.config.qualities, args.quality)  # complains before any work is done
     job = {
         "model": str(args.model),
+        "allow_code": args.allow_code,
         "quality": args.quality,
         "pictures": [str(path) for path in pictures],
         "settings": list(SETTINGS),

@@ -57,6 +57,7 @@ class Job:
         repeats: The fastest of that many calls counts.
         threads: None leaves the number to torch.
         checkpointing: Training steps compute activations twice.
+        allow_code: See `GLIC.from_pretrained`.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Job:
     repeats: int
     threads: int | None
     checkpointing: bool
+    allow_code: bool
 
 
 def main() -> int:
@@ -87,6 +89,7 @@ def main() -> int:
     add("--repeats", type=int, default=3, help="the fastest counts (default: %(default)s)")
     add("--threads", type=int, help="default: torch's")
     add("--save-json", type=Path, metavar="FILE", help="write all figures")
+    cli.add_allow_code(parser)
     args = parser.parse_args()
     if not args.config and not args.model:
         raise UsageError("Expected --config or --model (got neither)")
@@ -108,6 +111,7 @@ def main() -> int:
                     repeats=args.repeats,
                     threads=args.threads,
                     checkpointing=args.activation_checkpointing,
+                    allow_code=args.allow_code,
                 )
                 row = _in_own_process(job)
                 if row is None:
@@ -160,7 +164,7 @@ def build(job: Job) -> nn.Module:
         _randomise(model)
         model.update(force=True)
     else:
-        model = GLIC.from_pretrained(job.model, backend=backend)
+        model = GLIC.from_pretrained(job.model, backend=backend, allow_code=job.allow_code)
     if job.backend == RIVAL:
         make_dense(model)
     return model.eval()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from glic_pyg import GLIC, bitstream, cli
 from glic_pyg.checkpoint import model_identity
-from glic_pyg.cli import add_max_memory, add_max_pixels
+from glic_pyg.cli import add_allow_code, add_max_memory, add_max_pixels
 from glic_pyg.files import replacing
 from glic_pyg.image import picture_size, picture_suffixes, read_pixels
 from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
@@ -39,8 +39,11 @@ def main() -> int:
     aim.add_argument("--target-psnr", type=float, metavar="P", help="wanted PSNR in dB, of 8-bit pictures")
     add_max_pixels(parser)
     add_max_memory(parser)
+    add_allow_code(parser)
     args = parser.parse_args()
-    model = GLIC.from_pretrained(args.model)
+    model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
+
+    bounds = {"max_pixels": args.max_pixels, "max_memory": args.max_memory}
 
     def compress(source: Path, target: Path) -> str:
         start = time.perf_counter()
@@ -48,11 +51,11 @@ def main() -> int:
             check_memory(model, *picture_size(source), args.max_memory)
         x = read_pixels(source, max_pixels=args.max_pixels)
         if args.target_bpp is not None:
-            data = encode_to_bpp(model, x, args.target_bpp, max_memory=args.max_memory)
+            data = encode_to_bpp(model, x, args.target_bpp, **bounds)
         elif args.target_psnr is not None:
-            data = encode_to_psnr(model, x, args.target_psnr, max_memory=args.max_memory)
+            data = encode_to_psnr(model, x, args.target_psnr, **bounds)
         else:
-            data = bitstream.encode(model, x, args.quality, max_memory=args.max_memory)
+            data = bitstream.encode(model, x, args.quality, **bounds)
         with replacing(target) as aside:
             aside.write_bytes(data)
         height, width = x.shape[-2:]

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from glic_pyg import GLIC, bitstream, cli
-from glic_pyg.cli import add_max_memory, add_max_pixels
+from glic_pyg.cli import add_allow_code, add_max_memory, add_max_pixels
 from glic_pyg.files import replacing
 from glic_pyg.image import write_png
 
@@ -30,10 +30,11 @@ def main() -> int:
     )
     add_max_pixels(parser)
     add_max_memory(parser)
+    add_allow_code(parser)
     args = parser.parse_args()
     if not args.input.is_dir() and args.output.suffix.lower() != ".png":
         parser.error(f"Expected an output name that ends in .png (got {args.output})")
-    model = GLIC.from_pretrained(args.model)
+    model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
 
     def decompress(source: Path, target: Path) -> str:
         start = time.perf_counter()

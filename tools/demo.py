@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument(
         "--model", default="glic_nano", help="name or .safetensors file (default: %(default)s)"
     )
+    cli.add_allow_code(parser)
     args = parser.parse_args()
     coded, restored = args.output / "photo.glic", args.output / "restored.png"
     both, graph = args.output / "original_restored.png", args.output / "graph.png"
@@ -39,7 +40,7 @@ def main() -> int:
     with as_file(files("skimage") / "data" / PHOTO) as path:
         x = read_image(path)
     height, width = x.shape[-2:]
-    model = GLIC.from_pretrained(args.model)
+    model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
     bitstream.encode(model, x[..., :64, :64])  # the first call compiles the kernels
     print(f"photo     {PHOTO} of scikit-image, {width} x {height}; model {model.config.name}")
 

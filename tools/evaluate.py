@@ -48,12 +48,13 @@ def main() -> int:
     add("--bpp", type=float, nargs=2, default=(0.1, 0.9), help="range for BD-rates (default: 0.1 0.9)")
     add("--method", choices=METHODS, default="cubic", help="of BD-rates (default: %(default)s)")
     add("--workers", type=int, default=1, help="processes; several disturb the times (default: 1)")
+    cli.add_allow_code(parser)
     args = parser.parse_args()
     pictures = [path for folder in args.dataset for path in _pictures_in(folder)]
-    codecs = {name: cached_codec(name) for name in [*args.model, *args.rival]}
+    codecs = {name: cached_codec(name, allow_code=args.allow_code) for name in [*args.model, *args.rival]}
     table = Table(args.output / "pictures.csv")
     jobs = [
-        Job(name, quality, picture)
+        Job(name, quality, picture, args.allow_code)
         for name, codec in codecs.items()
         for quality in _qualities(codec, None if name in RIVALS else args.quality)
         for picture in pictures

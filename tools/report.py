@@ -49,6 +49,7 @@ def main() -> int:
     add("--bpp", type=float, nargs=2, default=(0.1, 0.9), help="range of rates (default: 0.1 0.9)")
     add("--pictures", type=int, default=3, help="how many to show (default: %(default)s)")
     add("--picture-bpp", type=float, default=0.25, help="rate to show them at (default: %(default)s)")
+    cli.add_allow_code(parser)
     args = parser.parse_args()
     results = _read_results(args.results)
     table = Table(args.results / "pictures.csv")
@@ -161,15 +162,15 @@ def _pictures(
                 continue
             nearest = min(some, key=lambda row: abs(row.bpp - args.picture_bpp))
             try:
-                restored.append(_restore(nearest, result, x))
+                restored.append(_restore(nearest, result, x, allow_code=args.allow_code))
             except Exception as error:  # of codecs of libraries, or a model that is no longer there
                 warnings.warn(f"{name} by {result['name']} is not shown: {error}", stacklevel=1)
         shown[Path(name).name if Path(name).name not in shown else name] = (x, restored)
     return shown
 
 
-def _restore(row: Row, result: dict[str, Any], x: Any) -> Restored:
-    codec = cached_codec(result["codec"])
+def _restore(row: Row, result: dict[str, Any], x: Any, *, allow_code: bool) -> Restored:
+    codec = cached_codec(result["codec"], allow_code=allow_code)
     data = codec.encode(x, None if row.quality != row.quality else row.quality)
     x_hat = codec.decode(data)
     return Restored(row.codec, bpp(data, x), psnr(x, x_hat), x_hat)

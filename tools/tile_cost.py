@@ -33,13 +33,14 @@ def main() -> int:
     add("--model", default="glic_nano", help="name or .safetensors file (default: %(default)s)")
     add("--kept", type=int, default=256, help="side of what is kept of a tile, 64 n (default: %(default)s)")
     add("--margins", type=int, nargs="+", default=[tiles.MARGIN], help="32 n (default: %(default)s)")
+    cli.add_allow_code(parser)
     args = parser.parse_args()
     if args.kept < 64 or any(n % 32 or n < 0 for n in args.margins) or args.kept % 64:
         parser.error("Expected --kept to be a multiple of 64 and --margins ones of 32 (got others)")
     paths = files_below(args.dataset, picture_suffixes())
     if not paths:
         raise FileError(f"Expected a folder with pictures (got {args.dataset})")
-    model = GLIC.from_pretrained(args.model)
+    model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
     whole = {path: bitstream.encode(model, read_pixels(path)) for path in paths}
     for margin in args.margins:
         side = args.kept + 2 * margin

@@ -36,7 +36,8 @@ def main() -> int:
     output = args.output
     if output is None and all(other is None for other in others):
         output = args.input.with_name(args.input.stem + "_graph.png")
-    model, image = GLIC.from_pretrained(args.model), limit_size(read_image(args.input))
+    model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
+    image = limit_size(read_image(args.input))
     kinds = [part.name for part in model.config.graph.candidates]
     if kinds != ["local", "global"] or model.config.aggregation.name != "attention":
         raise ConfigError(
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--summary", action="store_true", help="print a table about the graphs of all stages")
     add("--erf", type=Path, help="figure of the effective receptive fields at nodes, of at most 2^20 pixels")
     add("--model", default="glic_nano", help="name or path of a checkpoint (default: %(default)s)")
+    cli.add_allow_code(parser)
     add("--stage", choices=STAGES, default=STAGES[0], help="graph stage (default: %(default)s)")
     add(
         "--node",

@@ -2,16 +2,25 @@
 
 import glic_pyg.torchvision_shim  # noqa: F401 - before compressai
 from glic_pyg.entropy.build import build_entropy_model
-from glic_pyg.entropy.coder import Nets, decode_latents, encode_latents
+from glic_pyg.entropy.coder import LatentError, Nets, decode_latents, encode_latents
 from glic_pyg.entropy.gain import GainUnits
-from glic_pyg.entropy.tables import TABLES, accept_tables_of_any_size, update_tables
+from glic_pyg.entropy.tables import (
+    TABLES,
+    TableError,
+    accept_tables_of_any_size,
+    check_tables,
+    update_tables,
+)
 
 __all__ = [
     "TABLES",
     "GainUnits",
+    "LatentError",
     "Nets",
+    "TableError",
     "accept_tables_of_any_size",
     "build_entropy_model",
+    "check_tables",
     "decode_latents",
     "encode_latents",
     "update_tables",

@@ -12,10 +12,18 @@ from compressai.latent_codecs import CheckerboardLatentCodec, HyperpriorLatentCo
 from torch import Tensor, nn
 
 from glic_pyg.entropy.exact import exact, exact_arithmetic
+from glic_pyg.errors import UserError
 from glic_pyg.threads import one_thread_per_operator
+
+LARGEST = 2**23
+"""Of the values that are coded: with 2^27, or no number, CompressAI's coder never ends."""
 
 Half = Callable[[GaussianConditional, Tensor, Tensor], Tensor]
 """Entropy model, rows of its table and means of half a group -> its y_hat; all tensors of one shape."""
+
+
+class LatentError(UserError, ValueError):
+    """Latents that cannot be coded, or strings that hold none; the message is one line for the user."""
 
 
 class Nets(nn.Module):
@@ -59,6 +67,9 @@ def encode_latents(
 
     Returns:
         The strings, two for each group of channels and one of z, and y_hat of y's shape.
+
+    Raises:
+        LatentError: a value is no number, or too large for the coder.
     """
     bottleneck = codec.hyper.entropy_bottleneck
     parts = zip(_checkerboards(codec), y.split(codec.y.groups, dim=1), strict=True)
@@ -67,11 +78,13 @@ def encode_latents(
 
     def encode(gaussian: GaussianConditional, indexes: Tensor, means: Tensor) -> Tensor:
         half = next(halves)
+        _check_codable("y", half - means)
         strings.extend(gaussian.compress(half, indexes, means))
         return gaussian.dequantize(gaussian.quantize(half, "symbols", means), means)
 
     with nets.arithmetic():
         z = codec.hyper.h_a(y) * z_gain
+        _check_codable("z", z - bottleneck.quantiles[:, 0, 1, None, None])
         of_z = bottleneck.compress(z)
         z_hat = bottleneck.decompress(of_z, z.shape[-2:])
         y_hat = _latents(codec, nets, z_hat * z_gain_inverse, encode)
@@ -99,7 +112,7 @@ def decode_latents(
         y_hat, `1 x M x H x W`.
 
     Raises:
-        ValueError: a string that is too long for its symbols.
+        LatentError: a string that cannot be of so many symbols.
     """
     *of_y, of_z = strings
     rest = iter(of_y)
@@ -140,6 +153,14 @@ def _latents(codec: HyperpriorLatentCodec, nets: Nets, z_hat: Tensor, code: Half
     return y_hat
 
 
+def _check_codable(name: str, values: Tensor) -> None:
+    largest = values.abs().max().item()
+    if not largest < LARGEST:
+        raise LatentError(
+            f"Expected values of {name} below {LARGEST} (got {largest}): the model's weights are not sound"
+        )
+
+
 def _checkerboards(codec: HyperpriorLatentCodec) -> Sequence[CheckerboardLatentCodec]:
     return list(codec.y.latent_codec.values())
 
@@ -150,9 +171,9 @@ def _padded(string: bytes, num_symbols: int) -> bytes:
     Each symbol takes in at most 4 bytes, escaped values at most 16 times their own length more.
 
     Raises:
-        ValueError: a string longer than any of so many symbols.
+        LatentError: a string longer than any of so many symbols.
     """
     longest = 8 * num_symbols + 64  # escaped, a symbol takes up to 7 bytes
     if len(string) > longest:
-        raise ValueError(f"Expected at most {longest} bytes for {num_symbols} symbols (got {len(string)})")
+        raise LatentError(f"Expected at most {longest} bytes for {num_symbols} symbols (got {len(string)})")
     return string + bytes(4 * num_symbols + 16 * len(string) + 16)

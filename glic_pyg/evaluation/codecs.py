@@ -59,10 +59,11 @@ class GlicCodec(Codec):
 
     Args:
         name: A model that comes with the package, or the path of a checkpoint.
+        allow_code: See `GLIC.from_pretrained`.
     """
 
-    def __init__(self, name: str) -> None:
-        self.model = GLIC.from_pretrained(name)
+    def __init__(self, name: str, *, allow_code: bool = False) -> None:
+        self.model = GLIC.from_pretrained(name, allow_code=allow_code)
         count = self.model.config.qualities
         qualities = [None] if count == 1 else range(1, count + 1)
         super().__init__(self.model.config.name, {"identity": model_identity(self.model).hex()}, qualities)
@@ -174,8 +175,12 @@ RIVALS: dict[str, tuple[str, str, dict[str, Any], str, Sequence[int]]] = {
 """Format, library, options, name of the quality and its values, of what Pillow writes."""
 
 
-def load_codec(name: str) -> Codec:
+def load_codec(name: str, *, allow_code: bool = False) -> Codec:
     """Return a rival by its name, a model of CompressAI's by its name, or else a GLIC model by name or path.
+
+    Args:
+        name: The codec's.
+        allow_code: See `GLIC.from_pretrained`.
 
     Raises:
         CheckpointError: none of them.
@@ -183,7 +188,7 @@ def load_codec(name: str) -> Codec:
     """
     if name in RIVALS:
         return PillowCodec(name)
-    return CompressaiCodec(name) if is_compressai(name) else GlicCodec(name)
+    return CompressaiCodec(name) if is_compressai(name) else GlicCodec(name, allow_code=allow_code)
 
 
 def _jpegxl_version() -> str:

@@ -77,11 +77,13 @@ class Job:
         codec: As `load_codec` takes it.
         quality: One of the codec's, or one between; None for a codec of one quality.
         picture: To compress.
+        allow_code: See `GLIC.from_pretrained`.
     """
 
     codec: str
     quality: float | None
     picture: Path
+    allow_code: bool = False
 
     def key(self, codec: Codec) -> tuple[str, str, str, str, int]:
         """Return the key that its row will have."""
@@ -96,22 +98,22 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
 
 
 @cache
-def cached_codec(name: str) -> Codec:
-    """Load a codec, once per process."""
-    return load_codec(name)
+def cached_codec(name: str, *, allow_code: bool = False) -> Codec:
+    """Load a codec, once per process, as `load_codec` does."""
+    return load_codec(name, allow_code=allow_code)
 
 
 @cache
-def warm_codec(name: str) -> Codec:
+def warm_codec(name: str, *, allow_code: bool = False) -> Codec:
     """Load a codec, and let it compile what it compiles, once per process."""
-    codec = cached_codec(name)
+    codec = cached_codec(name, allow_code=allow_code)
     codec.decode(codec.encode(torch.zeros(1, 3, 64, 64), codec.qualities[0]))
     return codec
 
 
 def measure(job: Job) -> Row:
     """Compress a picture, restore it, and compare."""
-    codec, x = warm_codec(job.codec), read_image(job.picture)
+    codec, x = warm_codec(job.codec, allow_code=job.allow_code), read_image(job.picture)
     with peak_memory() as encoding:
         start = time.perf_counter()
         data = codec.encode(x, job.quality)

@@ -12,16 +12,14 @@ import os
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from glic_pyg.codec import GLIC, MULTIPLE
+from glic_pyg.codec import GLIC, MULTIPLE, latent_checksum
 from glic_pyg.entropy import Nets, decode_latents, encode_latents
 from glic_pyg.files import replacing
 from glic_pyg.image import pad, read_image
@@ -98,7 +96,7 @@ def encode(job: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
             )
             seconds[name] += time.perf_counter() - begin
             z_shape = (x.size(2) // MULTIPLE, x.size(3) // MULTIPLE)
-            coded[name][path] = {"strings": strings, "z_shape": z_shape, "checksum": checksum(y_hat)}
+            coded[name][path] = {"strings": strings, "z_shape": z_shape, "checksum": latent_checksum(y_hat)}
     return {"coded": coded, "seconds": seconds}
 
 
@@ -128,7 +126,7 @@ def decode(job: Mapping[str, Any], setting: Setting, folder: Path) -> dict[str, 
                 )
                 if index == 0:
                     seconds[name] += time.perf_counter() - begin
-                same[name][encoder] += checksum(y_hat) == stream["checksum"]
+                same[name][encoder] += latent_checksum(y_hat) == stream["checksum"]
                 if index == 0 and name == "exact":
                     x_hat = model.g_s(y_hat * gains["y_inverse"]).clamp(0, 1).cpu()
                     kept = pictures / f"{number}.pt"
@@ -140,14 +138,9 @@ def decode(job: Mapping[str, Any], setting: Setting, folder: Path) -> dict[str, 
     return {"same": same, "seconds": seconds, "difference": difference}
 
 
-def checksum(y_hat: Tensor) -> int:
-    """Return the CRC-32 of latents."""
-    return zlib.crc32(y_hat.cpu().contiguous().numpy())
-
-
 def _model(job: Mapping[str, Any], setting: Setting) -> GLIC:
     torch.set_num_threads(setting.threads)
-    model = GLIC.from_pretrained(job["model"])
+    model = GLIC.from_pretrained(job["model"], allow_code=job["allow_code"])
     return model.to(setting.device, memory_format=setting.memory_format)
 
 

@@ -13,8 +13,10 @@ from glic_pyg.graph.grid import MapSize
 
 QUERIES = 8  # a group's queries form an 8 x 8 grid,
 CANDIDATES = 16  # its candidates a 16 x 16 grid
+CPU = torch.device("cpu")
 
-# The tables depend on the map's size alone. They are kept, also for a later training: never write to them.
+# The tables depend on the map's size alone. They are kept, also for a later training: never write to them,
+# and make them on a device that is named, not on one that happens to be the default at the time.
 
 
 @dataclass(frozen=True)
@@ -118,21 +120,22 @@ class AnchorMesh(CandidateSet):
 
 @functools.lru_cache(maxsize=8)
 @torch.inference_mode(False)
-def slot_offsets(device: torch.device | None = None) -> Tensor:
+def slot_offsets(device: torch.device = CPU) -> Tensor:
     """Return the offset (row, column) of each candidate from each query, in grid steps.
 
     Returns:
         `64 x 256 x 2`, int8, values -7..15: the candidate's place in the group's 16 x 16 grid
         minus the query's place in its 8 x 8 grid.
     """
-    query = torch.cartesian_prod(torch.arange(QUERIES), torch.arange(QUERIES))
-    candidate = torch.cartesian_prod(torch.arange(CANDIDATES), torch.arange(CANDIDATES))
-    return (candidate[None] - query[:, None]).to(torch.int8).to(device)
+    query, candidate = (
+        torch.cartesian_prod(*[torch.arange(side, device=device)] * 2) for side in (QUERIES, CANDIDATES)
+    )
+    return (candidate[None] - query[:, None]).to(torch.int8)
 
 
 @functools.lru_cache(maxsize=8)
 @torch.inference_mode(False)
-def local_windows(map_size: MapSize, device: torch.device | None = None) -> Candidates:
+def local_windows(map_size: MapSize, device: torch.device = CPU) -> Candidates:
     """Group the nodes by 8 x 8 windows; candidates are the 16 x 16 window around each.
 
     Any map size works: windows at the border hold fewer queries, and candidates outside the map
@@ -144,7 +147,7 @@ def local_windows(map_size: MapSize, device: torch.device | None = None) -> Cand
 
 @functools.lru_cache(maxsize=8)
 @torch.inference_mode(False)
-def global_mesh(map_size: MapSize, device: torch.device | None = None) -> Candidates:
+def global_mesh(map_size: MapSize, device: torch.device = CPU) -> Candidates:
     """Group the nodes by strided meshes that span the map; candidates are the mesh twice as dense.
 
     A map whose height or width is no multiple of 16 counts as continued by zero nodes up to
@@ -156,7 +159,7 @@ def global_mesh(map_size: MapSize, device: torch.device | None = None) -> Candid
 
 @functools.lru_cache(maxsize=8)
 @torch.inference_mode(False)
-def anchor_mesh(map_size: MapSize, device: torch.device | None = None) -> Candidates:
+def anchor_mesh(map_size: MapSize, device: torch.device = CPU) -> Candidates:
     """Group the nodes as `global_mesh` does; candidates of all groups are one mesh of anchors.
 
     Anchors lie in the middle of ceil(H / 16) x ceil(W / 16) positions each. A node is among its own
@@ -169,7 +172,7 @@ def anchor_mesh(map_size: MapSize, device: torch.device | None = None) -> Candid
 Axis = tuple[Tensor, Tensor]  # query and candidate coordinates, groups x 8 and groups x 16
 
 
-def _window_axis(length: int, device: torch.device | None) -> Axis:
+def _window_axis(length: int, device: torch.device) -> Axis:
     start = torch.arange(0, length, QUERIES, device=device)[:, None]
     margin = (CANDIDATES - QUERIES) // 2
     return (
@@ -178,7 +181,7 @@ def _window_axis(length: int, device: torch.device | None) -> Axis:
     )
 
 
-def _mesh_axis(length: int, device: torch.device | None) -> Axis:
+def _mesh_axis(length: int, device: torch.device) -> Axis:
     candidate_stride = -(-length // CANDIDATES)
     query_stride = 2 * candidate_stride
     first = torch.arange(query_stride, device=device)[:, None]
@@ -188,7 +191,7 @@ def _mesh_axis(length: int, device: torch.device | None) -> Axis:
     )
 
 
-def _anchor_axis(length: int, device: torch.device | None) -> Axis:
+def _anchor_axis(length: int, device: torch.device) -> Axis:
     query, _ = _mesh_axis(length, device)
     stride = -(-length // CANDIDATES)
     anchor = stride // 2 + stride * torch.arange(CANDIDATES, device=device)

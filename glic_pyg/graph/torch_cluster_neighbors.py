@@ -5,13 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_cluster import grid_cluster, knn
 
-from glic_pyg.graph.candidates import CANDIDATES, QUERIES, Candidates
+from glic_pyg.graph.candidates import CANDIDATES, CPU, QUERIES, Candidates
 from glic_pyg.graph.grid import MapSize
 
 GROUPS_AT_ONCE = 8  # bounds the pairs of feature vectors held at a time
 
 
-def local_windows(map_size: MapSize, device: torch.device | None = None) -> Candidates:
+def local_windows(map_size: MapSize, device: torch.device = CPU) -> Candidates:
     """Group the nodes as `glic_pyg.graph.candidates.local_windows` does.
 
     Queries are the cells of one 8 x 8 grid. The candidate windows overlap by half, so they are the

@@ -60,7 +60,8 @@ class LayerAggregation(nn.Module):
 def _fitted(layer: Callable[..., MessagePassing], channels: int) -> tuple[MessagePassing, bool]:
     """Make a layer that works, and say whether it is to be given edge attributes."""
     cls, settings = getattr(layer, "func", layer), getattr(layer, "keywords", {})
-    if not (isinstance(cls, type) and issubclass(cls, MessagePassing)):
+    # The base itself, were it made, would replace what its heirs inherit.
+    if not (isinstance(cls, type) and issubclass(cls, MessagePassing) and cls is not MessagePassing):
         raise ValueError(f"Expected a class derived from MessagePassing (got {cls})")
     taken = inspect.signature(cls).parameters
     takes_edges = "edge_attr" in inspect.signature(cls.forward).parameters

@@ -26,7 +26,7 @@ class PositionBias(nn.Sequential):
 
     def __init__(self, *, heads: int, hidden: int) -> None:
         super().__init__(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, heads, bias=False))
-        axis = torch.arange(LOWEST, HIGHEST + 1) * 8 / HIGHEST
+        axis = torch.arange(LOWEST, HIGHEST + 1, dtype=torch.float32) * 8 / HIGHEST
         axis = axis.sign() * torch.log2(axis.abs() + 1) / math.log2(8)
         self.register_buffer("coordinates", torch.cartesian_prod(axis, axis), persistent=False)
 

@@ -20,6 +20,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from glic_pyg import checkpoint
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ConfigError
 from glic_pyg.evaluation.bd import Curve, CurveError, delta
@@ -136,7 +137,9 @@ def _figures(
     with run.log.open() as file:
         steps = [(float(row["seconds"]), float(row["wait_seconds"])) for row in csv.DictReader(file)]
     seconds = [end - start - wait for (start, _), (end, wait) in pairwise(steps)]
-    model = GLIC.from_pretrained(run.path / "latest.safetensors")
+    weights = run.path / "latest.safetensors"
+    own = checkpoint.load(weights, allow_code=True).config == config.model
+    model = GLIC.from_pretrained(weights, allow_code=own)
     _, held_out = find_and_split(folders_by_prefix(dataset), config=config)
     curve = {name: [float(row[name]) for row in scores] for name in ("quality", "bpp", "psnr", "loss")}
     return {

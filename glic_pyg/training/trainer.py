@@ -18,6 +18,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from glic_pyg import checkpoint
 from glic_pyg.checkpoint import load_failure
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ConfigError, ModelConfig
@@ -145,10 +146,11 @@ def start_from(model: GLIC, weights: str | Path) -> None:
         CheckpointError: `weights` cannot be loaded.
         ConfigError: another model's.
     """
-    trained = GLIC.from_pretrained(weights)
-    same = replace(trained.config, qualities=model.config.qualities) == model.config
-    if not same or trained.config.qualities not in (1, model.config.qualities):
+    config = checkpoint.load(checkpoint.resolve(weights), allow_code=True).config
+    same = replace(config, qualities=model.config.qualities) == model.config
+    if not same or config.qualities not in (1, model.config.qualities):
         raise ConfigError(f"Expected weights of the model to train (got {weights} of another configuration)")
+    trained = GLIC.from_pretrained(weights, allow_code=True)  # they name what the model runs already
     model.load_state_dict(model.state_dict() | trained.state_dict())
 
 

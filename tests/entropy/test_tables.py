@@ -1,9 +1,18 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from glic_pyg.config import ModelConfig
-from glic_pyg.entropy import TABLES, accept_tables_of_any_size, build_entropy_model, update_tables
+from glic_pyg.entropy import (
+    TABLES,
+    TableError,
+    accept_tables_of_any_size,
+    build_entropy_model,
+    check_tables,
+    update_tables,
+)
 
 
 def build(config: ModelConfig):
@@ -46,3 +55,67 @@ def test_other_shapes_are_still_refused(tiny_config):
     state = codec.state_dict() | {"hyper.h_a.0.bias": torch.zeros(3)}
     with pytest.raises(RuntimeError, match=r"size mismatch for hyper\.h_a\.0\.bias"):
         codec.load_state_dict(state)
+
+
+@pytest.fixture(scope="module")
+def sound(tiny_config):
+    codec = build(tiny_config)
+    update_tables(codec, force=True)
+    return codec
+
+
+def test_sound_tables_pass(sound, tiny_model):
+    check_tables(sound)
+    check_tables(tiny_model.latent_codec)
+
+
+def test_tables_that_would_kill_the_coder_are_refused(sound, hostile_table):
+    owner, table, change = hostile_table
+    codec = copy.deepcopy(sound)
+    model = codec.get_submodule(owner)
+    setattr(model, table, change(getattr(model, table)))
+    with pytest.raises(TableError, match=r"^Expected .*\(got .*\)$") as caught:
+        check_tables(codec)
+    assert owner in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda q: q * torch.nan,
+            r"Expected finite weights of z's probabilities \(got others in quantiles\)",
+        ),
+        (
+            lambda q: q * torch.inf,
+            r"Expected finite weights of z's probabilities \(got others in quantiles\)",
+        ),
+        (lambda q: q * 1e4, r"Expected quantiles of z that span at most 4096 values \(got 200001\)"),
+        (lambda q: q * 1e30, r"Expected quantiles of z that span at most 4096 values \(got 2e\+31\)"),
+    ],
+)
+def test_weights_that_give_no_tables_are_refused(tiny_config, change, message):
+    codec = build(tiny_config)
+    quantiles = codec.hyper.entropy_bottleneck.quantiles
+    quantiles.data = change(quantiles.data)
+    with pytest.raises(TableError, match=message):
+        update_tables(codec, force=True)
+
+
+@pytest.mark.parametrize("size", [1e10, 1e30])
+def test_huge_weights_of_which_no_probabilities_come_are_refused(tiny_config, size):
+    codec = build(tiny_config)
+    with torch.no_grad():
+        for weight in codec.hyper.entropy_bottleneck.matrices:
+            weight.normal_().mul_(size)
+    with pytest.raises(TableError, match="Expected weights of z's probabilities that give some"):
+        update_tables(codec, force=True)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 40.0, -1.0])
+def test_what_compressai_computes_passes(tiny_config, scale):
+    """Also of quantiles that are all the same, or in the wrong order."""
+    codec = build(tiny_config)
+    codec.hyper.entropy_bottleneck.quantiles.data.mul_(scale)
+    update_tables(codec, force=True)
+    check_tables(codec)

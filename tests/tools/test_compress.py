@@ -1,10 +1,15 @@
+import dataclasses
+import sys
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from glic_pyg import bitstream, checkpoint
+from glic_pyg import GLIC, bitstream, checkpoint
+from glic_pyg.config import Part
 from glic_pyg.evaluation.metrics import psnr
-from glic_pyg.image import read_image, to_8bit
+from glic_pyg.image import read_image, to_8bit, write_png
 
 
 def picture(path, size=(40, 30), mode="RGB"):
@@ -154,3 +159,37 @@ def test_in_a_folder_the_refused_picture_is_named(tool, model_file, tmp_path):
     )
     assert status == 1
     assert err.splitlines()[0].startswith(f"error: {source}: Expected --max-memory of at least ")
+
+
+def test_a_model_file_runs_code_only_if_allowed(tool, model_file, tiny_model, tmp_path, monkeypatch):
+    (tmp_path / "my_score_4714.py").write_text(
+        "from glic_pyg.graph.complexity import Sobel\nclass Mine(Sobel): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    graph = dataclasses.replace(tiny_model.config.graph, score=Part("my_score_4714.Mine"))
+    model = GLIC(dataclasses.replace(tiny_model.config, graph=graph))
+    model.load_state_dict(tiny_model.state_dict())
+    checkpoint.save(model, model_file)
+    monkeypatch.delitem(sys.modules, "my_score_4714")
+    write_png(torch.rand(1, 3, 40, 50), tmp_path / "a.png")
+    files = {"compress": ("a.png", "a.glic"), "decompress": ("a.glic", "b.png")}
+    for name, (source, target) in files.items():
+        arguments = [tmp_path / source, "-o", tmp_path / target, "--model", model_file]
+        if name == "compress":
+            status, _, err = tool(name, *arguments)
+            assert status == 2
+            assert "allow it, if you trust the file, by allow_code=True or --allow-code)" in err
+            assert "my_score_4714" not in sys.modules
+        assert tool(name, *arguments, "--allow-code")[0] == 0
+    assert (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize("quality", ["0", "0.001", "0.999", "-1", "nan", "inf", "-inf", "4.01", "1e300"])
+def test_qualities_that_no_file_can_say(tool, tmp_path, variable_model, quality):
+    checkpoint.save(variable_model, tmp_path / "model.safetensors")
+    write_png(torch.rand(1, 3, 40, 50), tmp_path / "a.png")
+    run = [tmp_path / "a.png", "-o", tmp_path / "a.glic", "--model", tmp_path / "model.safetensors"]
+    status, _, err = tool("compress", *run, f"--quality={quality}")
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith("error: Expected a quality in 1..4 (got ")
+    assert not (tmp_path / "a.glic").exists()
