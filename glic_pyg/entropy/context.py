@@ -14,6 +14,18 @@ from glic_pyg.threads import map_in_threads
 POSITIONS_AT_ONCE = 128
 
 
+class CheckerboardConv2d(CheckerboardMaskedConv2d):
+    """CompressAI's masked convolution, whose weights stay where they are.
+
+    CompressAI's puts masked weights in place of its own at every call: a CUDA graph would begin every step
+    with the weights of its first one, and what the mask covers would have a gradient.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `B x C x H x W` to `B x C' x H x W`."""
+        return self._conv_forward(x, self.weight * self.mask, self.bias)
+
+
 class PointwiseBlock(nn.Module):
     """Convolution block that reads one position at a time: a 1x1 convolution and a feed-forward part.
 
@@ -85,7 +97,7 @@ def group_codec(
         ratio: Expansion of the pointwise blocks' feed-forward nets.
         min_channels: Least inner width of the pointwise blocks.
     """
-    context_prediction = CheckerboardMaskedConv2d(group_channels, 2 * group_channels, 5, padding=2)
+    context_prediction = CheckerboardConv2d(group_channels, 2 * group_channels, 5, padding=2)
     _mask_weight(context_prediction)
     context_prediction.register_load_state_dict_post_hook(_mask_weight)
     return CheckerboardLatentCodec(
@@ -105,6 +117,6 @@ def group_codec(
 
 
 @torch.no_grad()
-def _mask_weight(module: CheckerboardMaskedConv2d, _: object = None) -> None:
-    """Do now what the first call would: a model's identity must not depend on whether it was called."""
+def _mask_weight(module: CheckerboardConv2d, _: object = None) -> None:
+    """Drop what is never read: it would be part of a model's identity."""
     module.weight.mul_(module.mask)

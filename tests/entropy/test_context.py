@@ -1,7 +1,23 @@
 import pytest
 import torch
+from compressai.layers import CheckerboardMaskedConv2d
 
-from glic_pyg.entropy.context import PointwiseBlock, channel_context, group_codec
+from glic_pyg.entropy.context import CheckerboardConv2d, PointwiseBlock, channel_context, group_codec
+
+
+def test_masked_convolution_is_compressais_but_leaves_its_weights_alone():
+    torch.manual_seed(0)
+    ours, theirs = CheckerboardConv2d(3, 6, 5, padding=2), CheckerboardMaskedConv2d(3, 6, 5, padding=2)
+    theirs.load_state_dict(ours.state_dict())
+    before, where = ours.weight.detach().clone(), ours.weight.data_ptr()
+    x = torch.randn(2, 3, 8, 8)
+    out = ours(x)
+    torch.testing.assert_close(out, theirs(x))
+    out.square().sum().backward()
+    theirs(x).square().sum().backward()
+    assert (ours.weight.data_ptr(), torch.equal(ours.weight, before)) == (where, True)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad * theirs.mask)
+    assert theirs.weight.grad[ours.mask == 0].abs().min() > 0
 
 
 def test_pointwise_block_reads_one_position():
