@@ -121,22 +121,19 @@ class Places(NamedTuple):
         groups: The same as views of the map.
         node: The queries' nodes, `G x 64`, int32.
         candidate: The candidates' nodes, `G x 256`, int32.
-        kind: Which rows of the bias table a group has, `G`, int32.
-        rows: These, `K x 64 x 256`.
+        rows: Rows of the bias table, `K x 64 x 256`, the first for the first `G / K` groups, and so on.
     """
 
     groups: LocalGroups | GlobalGroups
     node: Tensor
     candidate: Tensor
-    kind: Tensor
     rows: Tensor
 
 
 def _local_places(size: tuple[int, int, int], distance: bool, device: torch.device) -> Places:
     groups, candidates = LocalGroups(*size[1:]), local_windows(size)
     rows = distance_row(groups.steps()) if distance else table_row(groups.offsets())
-    kind = torch.zeros(len(candidates.candidate))
-    tensors = candidates.node.int(), candidates.candidate.int(), kind.int(), rows[None].long()
+    tensors = candidates.node.int(), candidates.candidate.int(), rows[None].long()
     return Places(groups, *(x.to(device).contiguous() for x in tensors))
 
 
@@ -144,9 +141,9 @@ def _global_places(size: tuple[int, int, int], distance: bool, device: torch.dev
     groups, candidates = GlobalGroups(*size[1:]), global_mesh(size)
     node = candidates.node
     row, column = node[:, 0] // size[2] % size[1], node[:, 0] % size[2]
-    kind = 2 * (row // groups.stride[0]) + column // groups.stride[1]
+    order = (2 * (row // groups.stride[0]) + column // groups.stride[1]).argsort(stable=True)
     rows = (distance_row(groups.steps()) if distance else table_row(groups.offsets())).unflatten(0, (4, -1))
-    tensors = node.int(), candidates.candidate.int(), kind.int(), rows.long()
+    tensors = node[order].int(), candidates.candidate[order].int(), rows.long()
     return Places(groups, *(x.to(device).contiguous() for x in tensors))
 
 
@@ -306,7 +303,7 @@ def fused_layer(layer: GFALayer, x: Tensor, places: Places, keep: Tensor, size: 
     with torch.autocast("cuda", enabled=False):
         table = table(places.groups.stride) if isinstance(table, DistanceBias) else table()
         bias = table[places.rows].permute(0, 3, 1, 2).contiguous()
-    out = triton_attention(query, key, value, bias, places.kind, keep, places.node, places.candidate)
+    out = triton_attention(query, key, value, bias, keep, places.node, places.candidate)
     x = x + a.output(out.flatten(1)).to(x.dtype)
     x = layer.ffn(x.view(size[0], *size[2:], -1).permute(0, 3, 1, 2))
     return x.permute(0, 2, 3, 1).reshape(-1, x.size(1))
