@@ -49,7 +49,7 @@ WIDTH, DEPTH, RATIO = range(1, 8193), range(1, 65), range(1, 65)
 BOUNDS = {
     "channels": WIDTH,
     "latent_channels": WIDTH,
-    "hyper_channels": WIDTH,
+    "hyper_channels": range(4, 8193),  # of fewer symbols CompressAI's coder writes beyond its memory
     "depths": DEPTH,
     "heads": range(1, 257),
     "ffn_ratios": RATIO,

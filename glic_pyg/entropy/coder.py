@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import accumulate, chain, pairwise
 
 import torch
-from compressai.entropy_models import GaussianConditional
+from compressai.entropy_models import EntropyModel, GaussianConditional
 from compressai.latent_codecs import CheckerboardLatentCodec, HyperpriorLatentCodec
 from torch import Tensor, nn
 
 from glic_pyg.entropy.exact import exact, exact_arithmetic
+from glic_pyg.entropy.tables import PRECISION
 from glic_pyg.errors import UserError
 from glic_pyg.threads import one_thread_per_operator
 
@@ -111,18 +113,30 @@ def decode_latents(
     Returns:
         y_hat, `1 x M x H x W`.
 
+    What a wrong string costs is in proportion to its length: it is refused as soon as it cannot hold the
+    symbols that it should.
+
     Raises:
         LatentError: a string that cannot be of so many symbols.
     """
     *of_y, of_z = strings
     rest = iter(of_y)
+    bottleneck = codec.hyper.entropy_bottleneck
 
     def decode(gaussian: GaussianConditional, indexes: Tensor, means: Tensor) -> Tensor:
-        return gaussian.decompress([_padded(next(rest), indexes.numel())], indexes, means=means)
+        string = next(rest)
+        symbols = gaussian.decompress([_padded(string, indexes.numel())], indexes, torch.int32)
+        _check_length(string, _bits(gaussian, symbols, indexes.long()))
+        return gaussian.dequantize(symbols, means)
 
     with nets.arithmetic():
-        num_symbols = codec.hyper.entropy_bottleneck.channels * z_shape[0] * z_shape[1]
-        z_hat = codec.hyper.entropy_bottleneck.decompress([_padded(of_z, num_symbols)], z_shape)
+        places = z_shape[0] * z_shape[1]
+        most_likely = bottleneck.quantized_cdf.diff(dim=1).amax(1)
+        _check_length(of_z, places * (PRECISION - most_likely.double().log2()).sum().item())
+        z_hat = bottleneck.decompress([_padded(of_z, bottleneck.channels * places)], z_shape)
+        symbols = (z_hat - bottleneck.quantiles[:, 0, 1, None, None]).round()
+        channels = torch.arange(bottleneck.channels, device=z_hat.device)[:, None, None]
+        _check_length(of_z, _bits(bottleneck, symbols, channels.expand_as(symbols)))
         return _latents(codec, nets, z_hat * z_gain_inverse, decode)
 
 
@@ -163,6 +177,35 @@ def _check_codable(name: str, values: Tensor) -> None:
 
 def _checkerboards(codec: HyperpriorLatentCodec) -> Sequence[CheckerboardLatentCodec]:
     return list(codec.y.latent_codec.values())
+
+
+def _bits(model: EntropyModel, symbols: Tensor, rows: Tensor) -> float:
+    """Return the bits that symbols take, each by a row of the tables.
+
+    A value outside of its row is coded as the row's last, the escape, the number of its digits to the base
+    16, and those: of what it is below 0 or above the last, with the sign in the lowest bit.
+    """
+    value, escape = symbols.long() - model.offset[rows], model.cdf_length[rows].long() - 2
+    below, above = value < 0, value >= escape
+    beyond = torch.where(below, -2 * value - 1, 2 * (value - escape))[below | above]
+    digits = (torch.frexp(beyond.double()).exponent + 3) // 4
+    place = torch.where(below | above, escape, value)
+    probability = model.quantized_cdf[rows, place + 1] - model.quantized_cdf[rows, place]
+    return (PRECISION - probability.double().log2()).sum().item() + 4 * (1 + digits).sum().item()
+
+
+def _check_length(string: bytes, bits: float) -> None:
+    """Refuse a string that ends before symbols of so many bits do: behind its end there are only zeros.
+
+    A string of rANS begins with 31 bits of its state and ends with 64, of which up to 63 hold symbols;
+    rounding in the state takes less than a ten-thousandth off.
+
+    Raises:
+        LatentError: says how long it should be at least.
+    """
+    least = max(8, math.ceil((bits * (1 - 1e-4) + 32) / 8))
+    if len(string) < least:
+        raise LatentError(f"Expected a string of at least {least} bytes (got {len(string)}): cut short")
 
 
 def _padded(string: bytes, num_symbols: int) -> bytes:
