@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import chain
 from numbers import Real
 from pathlib import Path
@@ -24,6 +25,7 @@ from glic_pyg.entropy import (
     check_tables,
     decode_latents,
     encode_latents,
+    forward_latents,
     update_tables,
 )
 from glic_pyg.errors import UserError
@@ -108,12 +110,16 @@ class GLIC(nn.Module):
             raise checkpoint.CheckpointError(f"{path}: {error}") from error
         return model.eval()
 
-    def forward(self, x: Tensor, quality: Tensor | float | None = None) -> dict[str, Any]:
+    def forward(
+        self, x: Tensor, quality: Tensor | float | None = None, *, rounded: bool = False
+    ) -> dict[str, Any]:
         """Code a batch of pictures without a file: noise or rounding in place of the coder.
 
         Args:
             x: Pictures in [0, 1], `B x 3 x H x W`.
             quality: Per picture, `B`, or one for all; only for a model of several qualities.
+            rounded: In training, too, latents are the decoder's; the encoder, g_a, h_a and their gains, then
+                gets no gradient. See `forward_latents`.
 
         Returns:
             `x_hat`, of x's shape and not clamped; `y_hat`, `B x M x H'/16 x W'/16` (H', W' the padded
@@ -123,19 +129,19 @@ class GLIC(nn.Module):
             QualityError: the model has no such quality, or there is neither one nor one per picture.
         """
         gains = self._gains(quality, pictures=len(x))
-        y = gains["y"] * self.g_a(pad(x, MULTIPLE))
-        # CompressAI's h_a reads y without its gain, and its parameters would have to guess the quality: here
-        # y has its gain before.
-        of_codec = {
-            "y_gain": 1.0,
-            "z_gain": gains["z"],
-            "y_gain_inv": gains["y_inverse"],
-            "z_gain_inv": gains["z_inverse"],
-        }
+        with torch.no_grad() if rounded else nullcontext():
+            y = gains["y"] * self.g_a(pad(x, MULTIPLE))
         with torch.autocast(x.device.type, enabled=False):  # probabilities need float32
-            out = self.latent_codec(y.float(), **of_codec if self.config.qualities > 1 else {})
-        x_hat = crop(self.g_s(out["y_hat"]), *x.shape[-2:])
-        return {"x_hat": x_hat, "y_hat": out["y_hat"], "likelihoods": out["likelihoods"]}
+            out = forward_latents(
+                self.latent_codec,
+                y.float(),
+                z_gain=gains["z"],
+                z_gain_inverse=gains["z_inverse"],
+                rounded=rounded,
+            )
+        y_hat = out["y_hat"] * gains["y_inverse"]
+        x_hat = crop(self.g_s(y_hat), *x.shape[-2:])
+        return {"x_hat": x_hat, "y_hat": y_hat, "likelihoods": out["likelihoods"]}
 
     @torch.no_grad()
     def compress(

@@ -3,6 +3,7 @@
 import glic_pyg.torchvision_shim  # noqa: F401 - before compressai
 from glic_pyg.entropy.build import build_entropy_model
 from glic_pyg.entropy.coder import LatentError, Nets, decode_latents, encode_latents
+from glic_pyg.entropy.forward import forward_latents
 from glic_pyg.entropy.gain import GainUnits
 from glic_pyg.entropy.tables import (
     TABLES,
@@ -23,5 +24,6 @@ __all__ = [
     "check_tables",
     "decode_latents",
     "encode_latents",
+    "forward_latents",
     "update_tables",
 ]

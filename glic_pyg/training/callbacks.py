@@ -39,6 +39,11 @@ class MovingAverage(WeightAveraging):
 
         super().__init__(use_buffers=False, multi_avg_fn=update)
 
+    def on_train_batch_start(self, trainer: Trainer, module: CodecModule, batch: Any, batch_idx: int) -> None:
+        """Let the run go on from the averages where the encoder is no longer trained: they are what stays."""
+        if module.schedule.phase(module.step, module.seconds).rounded and not module.rounded:
+            self._copy_average_to_current(module)
+
 
 class RunStopped(Exception):
     """The user asked the run to end; its checkpoint is written."""

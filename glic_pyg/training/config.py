@@ -18,12 +18,14 @@ class Milestone(Config):
         learning_rate: As in `TrainConfig`.
         batch_size: As in `TrainConfig`.
         patch_size: As in `TrainConfig`.
+        rounded: As in `TrainConfig`.
     """
 
     at: int
     learning_rate: float | None = None
     batch_size: int | None = None
     patch_size: int | tuple[int, ...] | None = None
+    rounded: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class TrainConfig(Config):
             are cropped.
         pictures: Where crops come from: `files`, decoded anew each time, or `memory` of the device that
             trains, where all are kept, 3 bytes a pixel.
+        rounded: Train on latents rounded as the coder does it, in place of noise, and leave the encoder as it
+            is: for the end of a run, by a milestone, or for a run from given weights. It goes on from the
+            averaged weights.
         optimizer: Of the network: `adam`, `soap` or `muon`, see `build_optimizers`.
         learning_rate: Of the network after the warm-up.
         final_learning_rate: At the end of a cosine over the whole run, its steps or its time, whatever is
@@ -79,6 +84,7 @@ class TrainConfig(Config):
     transpose: bool = False
     least_scale: float = 1.0
     pictures: Literal["files", "memory"] = "files"
+    rounded: bool = False
     optimizer: Literal["adam", "soap", "muon"] = "adam"
     learning_rate: float = 1e-4
     final_learning_rate: float | None = None
@@ -160,6 +166,11 @@ class TrainConfig(Config):
             if one.patch_size is not None
             for size in sides(one.patch_size)
         ]
+
+    @property
+    def has_rounded(self) -> bool:
+        """Whether the encoder stays as it is in some part of the run."""
+        return self.rounded or any(milestone.rounded for milestone in self.milestones)
 
     def _require(self, name: str, condition: bool, what: str) -> None:
         if not condition:

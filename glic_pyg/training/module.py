@@ -55,6 +55,7 @@ class CodecModule(LightningModule):
         self.step = 0
         self.sample = 0
         self.seconds = 0.0
+        self.rounded = False  # in the last step
         self.skipped = 0
         self.skipped_in_a_row = 0
         if config.activation_checkpointing:
@@ -66,16 +67,18 @@ class CodecModule(LightningModule):
         """Return the optimisers that the configuration names."""
         return build_optimizers(self.model, self.config.optimizer)
 
-    def losses(self, x: Tensor, quality: Tensor) -> tuple[RateDistortion, Tensor]:
+    def losses(self, x: Tensor, quality: Tensor, *, rounded: bool = False) -> tuple[RateDistortion, Tensor]:
         """Return the loss of the network and the one of the quantiles.
 
         Args:
             x: Pictures in [0, 1], `B x 3 x H x W`.
             quality: Integers from 1 on, `B`.
+            rounded: Whether latents are rounded and the encoder stays as it is.
         """
-        output = self.model(x, self._of_several(quality))
+        output = self.model(x, self._of_several(quality), rounded=rounded)
         output["x_hat"] = output["x_hat"].float()
-        result = self.criterion(output, x, self.model.orthogonality_loss(), quality)
+        orthogonality = (self.model.g_s if rounded else self.model).orthogonality_loss()
+        result = self.criterion(output, x, orthogonality, quality)
         return result, self.model.aux_loss()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -95,7 +98,8 @@ class CodecModule(LightningModule):
         for group in network:
             group["lr"] = rate
         quantiles["lr"] = self.config.aux_learning_rate
-        result, aux_loss = self.losses(*batch)
+        self.rounded = self.schedule.phase(self.step, self.seconds).rounded
+        result, aux_loss = self.losses(*batch, rounded=self.rounded)
         self.manual_backward(result.loss + aux_loss)
         norm = clip_grad_norm_([p for group in network for p in group["params"]], self.config.clip_max_norm)
         broken = ~(result.loss.isfinite() & norm.isfinite() & aux_loss.isfinite())
@@ -165,13 +169,14 @@ class CodecModule(LightningModule):
             "step": self.step,
             "sample": self.sample,
             "seconds": self.seconds,
+            "rounded": self.rounded,
             "skipped": self.skipped,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from there; where settings differ, the present ones hold."""
         state = checkpoint["glic_pyg"]
-        for name in ("step", "sample", "seconds", "skipped"):
+        for name in ("step", "sample", "seconds", "rounded", "skipped"):
             setattr(self, name, state[name])
 
     def _of_several(self, quality: Tensor) -> Tensor | None:

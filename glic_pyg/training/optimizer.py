@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch_geometric.nn
+from compressai.layers import CheckerboardMaskedConv2d
 from pytorch_optimizer import SOAP, Muon
 from torch import nn, optim
 
@@ -38,7 +40,10 @@ def build_optimizers(model: nn.Module, name: Literal["adam", "soap", "muon"]) ->
             rest.append(parameter)
     adam = optim.Adam([{"params": rest}, {"params": quantiles}], fused=True)
     if name == "soap":
-        return [SOAP(matrices, weight_decay=0.0), adam]
+        soap = SOAP(matrices, weight_decay=0.0)
+        # In other bases than the kernels' own, what a mask covers moves with the rest.
+        soap.register_step_post_hook(lambda *_: _cover(model))
+        return [soap, adam]
     if name == "muon":
         return [Muon([{"params": matrices, "use_muon": True, "use_adjusted_lr": True}]), adam]
     return [adam]
@@ -53,3 +58,10 @@ def _mixing_weights(model: nn.Module) -> list[nn.Parameter]:
         if isinstance(module, linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
         if min(module.weight.shape[:2]) > 1
     ]
+
+
+@torch.no_grad()
+def _cover(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, CheckerboardMaskedConv2d):
+            module.weight.mul_(module.mask)

@@ -22,12 +22,14 @@ class Phase:
         batch_size: Pictures per step, over all devices.
         patch_size: Side of their crops in pixels, or several sides.
         learning_rate: Of the network, before warm-up and cosine.
+        rounded: Whether latents are rounded and the encoder stays as it is.
     """
 
     begin: int
     batch_size: int
     patch_size: int | tuple[int, ...]
     learning_rate: float
+    rounded: bool
 
 
 class Schedule:
@@ -44,7 +46,8 @@ class Schedule:
     def __init__(self, config: TrainConfig, *, num_pictures: int) -> None:
         self.config = config
         self.phases: list[Phase] = []
-        settings = {name: getattr(config, name) for name in ("batch_size", "patch_size", "learning_rate")}
+        names = ("batch_size", "patch_size", "learning_rate", "rounded")
+        settings = {name: getattr(config, name) for name in names}
         position = begin = 0
         for milestone in [*config.milestones, None]:
             self.phases.append(Phase(position, **settings))

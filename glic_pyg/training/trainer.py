@@ -104,7 +104,10 @@ def train(
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
-            strategy=strategy,
+            # An encoder that stays as it is has no gradient to wait for.
+            strategy="ddp_find_unused_parameters_true"
+            if strategy == "ddp" and config.has_rounded
+            else strategy,
             precision=config.precision,
             max_epochs=1,  # to Lightning the run is one, whatever it is to us
             val_check_interval=config.eval_every,

@@ -101,3 +101,21 @@ def test_soap_is_adam_in_eigenbases():
     torch.testing.assert_close(
         (rows.T @ weight.double())[-3:], -0.01 * (rows.T @ update)[-3:], rtol=1e-3, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "soap", "muon"])
+def test_what_a_mask_covers_stays_zero(model, optimizer):
+    optimizers = build_optimizers(model, optimizer)
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        model(x, 1)["y_hat"].square().sum().backward()
+        for each in optimizers:
+            for group in each.param_groups:
+                group["lr"] = 0.01
+            each.step()
+            each.zero_grad()
+    convs = [module for name, module in model.named_modules() if name.endswith("context_prediction")]
+    assert len(convs) == 2
+    for conv in convs:
+        assert (conv.weight[conv.mask == 0] == 0).all()
+        assert (conv.weight[conv.mask == 1] != 0).any()

@@ -99,6 +99,31 @@ def test_average_follows_the_weights(config, photos, tmp_path, monkeypatch):
     torch.testing.assert_close(state["model.g_a.down.0.weight"], expected)
 
 
+def test_the_encoder_stays_once_latents_are_rounded(several, photos, tmp_path):
+    """The last of a run's steps: the decoder alone is trained, from the averages on."""
+    before, after = RunFolder(tmp_path / "before"), RunFolder(tmp_path / "after")
+    train(dataclasses.replace(several, steps=3), dataset=photos, output=before.path)
+    milestones = (Milestone(at=3, rounded=True),)
+    longer = dataclasses.replace(several, steps=5, milestones=milestones)
+    shutil.copytree(before.path, after.path)
+    train(longer, dataset=photos, output=after.path, resume=True)
+    average = torch.load(before.latest, weights_only=True)["state_dict"]
+    current = torch.load(after.latest, weights_only=True)["current_model_state"]
+    encoder = [
+        name
+        for name in average
+        if name.startswith("model.g_a.") or ".h_a." in name or name in ("model.gain.y", "model.gain.z")
+    ]
+    assert len(encoder) > 20
+    assert all(torch.equal(current[name], average[name]) for name in encoder)
+    for name in ("g_s.up.0.0.weight", "gain.y_inverse", "latent_codec.hyper.h_s.0.0.weight"):
+        assert not torch.equal(current[f"model.{name}"], average[f"model.{name}"])
+
+    whole = RunFolder(tmp_path / "whole")
+    train(longer, dataset=photos, output=whole.path)
+    assert read(whole.log, without=TIMES) == read(after.log, without=TIMES)
+
+
 @pytest.mark.parametrize(("stop_at", "optimizer"), [(2, "adam"), (3, "adam"), (4, "adam"), (4, "muon")])
 def test_stopped_run_continues_identically(several, photos, tmp_path, monkeypatch, stop_at, optimizer):
     several = dataclasses.replace(several, optimizer=optimizer)
