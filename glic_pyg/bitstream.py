@@ -39,6 +39,9 @@ QUALITY_STEPS = 256
 """Qualities told apart between two whole ones."""
 MAX_STRINGS = 2 * MAX_GROUPS + 1
 """Of any model."""
+BYTES_PER_PIXEL = 16
+"""More than in any file: one of `glic.yaml` whose symbols are all escaped, at their longest, has 10."""
+PADDING = 64
 
 
 class BitstreamError(UserError, ValueError):
@@ -187,13 +190,7 @@ def unpack(data: bytes) -> Bitstream:
     Raises:
         BitstreamError: not a .glic file, damaged, of another version, or with more strings than any model's.
     """
-    if data[: len(MAGIC)] != MAGIC:
-        raise BitstreamError(f"Expected a .glic file (got one that starts with {data[: len(MAGIC)]!r})")
-    reader = _Reader(memoryview(data)[len(MAGIC) : -4])
-    version = reader.take(1)[0]
-    if not 1 <= version <= VERSION:
-        newer = ": a newer glic_pyg made it" if version > VERSION else ""
-        raise BitstreamError(f"Expected format version 1..{VERSION} (got {version}{newer})")
+    reader, version = _begin(data, memoryview(data)[:-4])
     checksum, computed = int.from_bytes(data[-4:], "little"), zlib.crc32(memoryview(data)[:-4])
     if checksum != computed:
         raise BitstreamError(f"Expected checksum {computed:08x} (got {checksum:08x}): damaged or cut short")
@@ -207,6 +204,43 @@ def unpack(data: bytes) -> Bitstream:
             raise BitstreamError(f"Expected at most {MAX_STRINGS} strings (got more): damaged")
         strings.append(reader.take(reader.number()))
     return Bitstream(identity, quality, height, width, latent_checksum, tuple(strings), version)
+
+
+def most_bytes(head: bytes, max_pixels: int = MAX_PIXELS) -> int:
+    """Return the most bytes of a file that begins so: many for the size of its picture.
+
+    Args:
+        head: The file's first bytes.
+        max_pixels: A larger picture is refused.
+
+    Raises:
+        BitstreamError: not a .glic file, of another version, or too large a picture.
+    """
+    reader, version = _begin(head, memoryview(head))
+    try:
+        reader.take(8)
+        if version > 1:
+            reader.number()
+        height, width = reader.number(), reader.number()
+    except BitstreamError:  # `unpack` tells more of what is so short
+        return len(head)
+    try:
+        check_size(height, width, max_pixels=max_pixels)
+    except ImageError as error:
+        raise BitstreamError(str(error)) from error
+    return BYTES_PER_PIXEL * (height + PADDING) * (width + PADDING)
+
+
+def _begin(data: bytes, content: memoryview) -> tuple[_Reader, int]:
+    """Return a reader of what follows a file's version, and the version."""
+    if data[: len(MAGIC)] != MAGIC:
+        raise BitstreamError(f"Expected a .glic file (got one that starts with {data[: len(MAGIC)]!r})")
+    reader = _Reader(content[len(MAGIC) :])
+    version = reader.take(1)[0]
+    if not 1 <= version <= VERSION:
+        newer = ": a newer glic_pyg made it" if version > VERSION else ""
+        raise BitstreamError(f"Expected format version 1..{VERSION} (got {version}{newer})")
+    return reader, version
 
 
 class _Reader:

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from glic_pyg.config import NAMES, ConfigError, ModelConfig, named, shown
 from glic_pyg.entropy import TABLES, TableError, check_tables
 from glic_pyg.errors import UserError
-from glic_pyg.files import replacing
+from glic_pyg.files import write_file
 
 if TYPE_CHECKING:
     from glic_pyg.codec import GLIC
@@ -103,9 +103,8 @@ def save(
         "info": dict(info or {}),
         "same_as": same_as,
     }
-    with replacing(path) as aside:
-        # One entry: safetensors would write several in random order.
-        aside.write_bytes(serialize(stored, metadata={METADATA: json.dumps(about)}))
+    # One entry: safetensors would write several in random order.
+    write_file(path, serialize(stored, metadata={METADATA: json.dumps(about)}))
 
 
 def load(path: str | Path, *, allow_code: bool = False) -> Checkpoint:
@@ -196,18 +195,23 @@ class WeightsOf(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def shipped() -> dict[str, Path]:
+    """Return the files of the models that come with the package, by name."""
+    return {path.stem: path for path in sorted(WEIGHTS.glob("*" + SUFFIX))}
+
+
 def resolve(name: str | Path) -> Path:
     """Return the file of a model: one that comes with the package, by its name, or else a path.
 
     Raises:
         CheckpointError: neither.
     """
-    shipped = {path.stem: path for path in sorted(WEIGHTS.glob("*" + SUFFIX))}
-    if str(name) in shipped:
-        return shipped[str(name)]
+    files = shipped()
+    if str(name) in files:
+        return files[str(name)]
     if Path(name).is_file():
         return Path(name)
-    known = ", ".join(shipped) or "none in this installation"
+    known = ", ".join(files) or "none in this installation"
     raise CheckpointError(f"Expected the path of a {SUFFIX} file or a model's name ({known}) (got {name})")
 
 

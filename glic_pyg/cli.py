@@ -1,28 +1,40 @@
-"""What the command line tools share: one-line errors and warnings, exit statuses, whole folders, tables."""
+"""What the command line tools share: flags, one-line errors and warnings, exit statuses, outputs, tables."""
 
 from __future__ import annotations
 
+import argparse
+import logging
+import math
+import os
 import re
+import signal
 import sys
 import warnings
-from argparse import ArgumentParser, ArgumentTypeError
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
 from glic_pyg.errors import FileError, UserError
-from glic_pyg.files import files_below
+from glic_pyg.files import printable
 from glic_pyg.image import MAX_PIXELS
+from glic_pyg.ledger import check_output, note_output
 
 USER_ERRORS = (UserError, OSError)
 """What bad input raises; anything else is a bug and keeps its traceback."""
 
+TERMINATED = 128 + signal.SIGTERM
+
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Run a tool's `main` and exit with its status: 2 after a user's error, 130 when interrupted."""
+    """Run a tool's `main` and exit with its status.
+
+    It is 2 after a user's error, 130 when interrupted, and 143 when terminated; what is being written is then
+    removed.
+    """
     told: set[str] = set()
 
     def show(message: Warning | str, *_: object) -> None:
@@ -30,26 +42,76 @@ def run(main: Callable[[], int]) -> NoReturn:
             told.add(str(message))
             print_line("warning", message)
 
-    with warnings.catch_warnings():
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it was closed
+            stream.reconfigure(errors="backslashreplace")  # whatever a terminal's encoding lacks
+    with warnings.catch_warnings(), _ending_on_sigterm():
         warnings.showwarning = show
         try:
             status = main()
+            print(end="", flush=True)
+        except BrokenPipeError as error:
+            status = 2
+            if error.filename is None:  # whoever read what was printed has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            else:
+                print_line("error", error)
         except USER_ERRORS as error:
             print_line("error", error)
+            status = 2
+        except MemoryError:
+            print_line("error", "Expected enough memory (got no more)")
             status = 2
         except KeyboardInterrupt:
             status = 130
     sys.exit(status)
 
 
-def add_max_pixels(parser: ArgumentParser) -> None:
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does."""
+
+    def end(*_: object) -> NoReturn:
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of a tool's command line, whose errors are one line.
+
+    Args:
+        description: The tool's docstring, shown as it is.
+    """
+
+    def __init__(self, description: str | None = None, **settings: Any) -> None:
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=form, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Print an error and exit with status 2."""
+        print_line("error", message)
+        sys.exit(2)
+
+
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that lets files be overwritten."""
+    text = "overwrite files that no earlier call wrote, or that were changed since"
+    parser.add_argument("--force", action="store_true", help=text)
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     """Add the flag that bounds the size of pictures."""
     parser.add_argument(
-        "--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures (default: %(default)s)"
+        "--max-pixels", type=count, default=MAX_PIXELS, help="refuse larger pictures (default: %(default)s)"
     )
 
 
-def add_allow_code(parser: ArgumentParser) -> None:
+def add_allow_code(parser: argparse.ArgumentParser) -> None:
     """Add the flag that lets a model file name code, see `GLIC.from_pretrained`."""
     parser.add_argument(
         "--allow-code",
@@ -58,7 +120,7 @@ def add_allow_code(parser: ArgumentParser) -> None:
     )
 
 
-def add_max_memory(parser: ArgumentParser) -> None:
+def add_max_memory(parser: argparse.ArgumentParser) -> None:
     """Add the flag that bounds the memory of the process."""
     parser.add_argument(
         "--max-memory",
@@ -69,86 +131,88 @@ def add_max_memory(parser: ArgumentParser) -> None:
 
 
 def _bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d+)([KMG]?)", text)
+    match = re.fullmatch(r"([0-9]{1,18})([KMG]?)", text)
     if not match:
         raise ArgumentTypeError(f"Expected a number of bytes such as 4G (got {text})")
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
 
 
-def convert_files(
-    source: Path,
-    target: Path,
-    work: Callable[[Path, Path], str],
-    *,
-    suffixes: Collection[str],
-    new_suffix: str,
-    is_done: Callable[[Path, Path], bool],
-) -> int:
-    """Convert a file, or every file with one of the suffixes in a folder and below, keeping relative names.
+def count(text: str) -> int:
+    """Return a flag's whole number of at least 1."""
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < 1:
+        raise ArgumentTypeError(f"Expected a whole number of at least 1 (got {text})")
+    return int(text)
 
-    In a folder a file that cannot be converted is reported and the others go on; what an earlier call has
-    converted already is left alone.
+
+def whole(text: str) -> int:
+    """Return a flag's whole number of at least 0."""
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ArgumentTypeError(f"Expected a whole number of at least 0 (got {text})")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """Return a flag's number above 0."""
+    return _number(text, lambda value: value > 0, "above 0")
+
+
+def nonnegative(text: str) -> float:
+    """Return a flag's number of at least 0."""
+    return _number(text, lambda value: value >= 0, "of at least 0")
+
+
+def _number(text: str, holds: Callable[[float], bool], which: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and holds(value)):
+        raise ArgumentTypeError(f"Expected a number {which} (got {text})")
+    return value
+
+
+def file_name(text: str) -> Path:
+    """Return a flag's name of a file to write: none that ends as a folder's does."""
+    if not text or text.endswith(("/", os.sep)):
+        raise ArgumentTypeError(f"Expected a file name for the output (got {text or 'nothing'})")
+    return Path(text)
+
+
+@contextmanager
+def writing(*outputs: Path | None, inputs: Iterable[str | Path | None] = (), force: bool) -> Iterator[None]:
+    """Refuse outputs that would cost somebody a file, before any work is done; afterwards note them as ours.
 
     Args:
-        source: File or folder.
-        target: File, or for a folder the folder to fill.
-        work: Converts one file to another and returns a line to print.
-        suffixes: Of the files to convert in a folder, lower case.
-        new_suffix: Of the converted files in a folder.
-        is_done: Whether a file of the folder is what converting another would give; asked only if it is there
-            and not older.
-
-    Returns:
-        The exit status: 1 if any file of the folder could not be converted.
+        outputs: Files that the body writes.
+        inputs: Files that it reads.
+        force: Whether files may be overwritten that no earlier call wrote.
 
     Raises:
-        FileError: no file in the source, or a target that cannot be.
+        FileError: an output that may not be written, or two of one name.
+        OSError: one that cannot be.
     """
-    if not source.is_dir():
-        print(work(source, target))
-        return 0
-    if target.resolve() == source.resolve():
-        raise FileError(f"Expected another folder for the output than {source} (got the same)")
-    found = files_below(source, suffixes)
-    if not found:
-        raise FileError(f"Expected files to convert in {source} (got none)")
-    failed = done = 0
-    names = output_names([path.relative_to(source) for path in found], new_suffix)
-    for path, name in zip(tqdm(found, unit="file", disable=None), names, strict=True):
-        if _is_newer(target / name, path) and is_done(path, target / name):
-            done += 1
-            continue
-        try:
-            line = work(path, target / name)
-        except USER_ERRORS as error:
-            failed += 1
-            named = isinstance(error, OSError) or str(path) in str(error)
-            print_line("error", error if named else f"{path}: {error}")
-        else:
-            with tqdm.external_write_mode():
-                print(line)
-    if done:
-        print(f"{done} of {len(found)} files were done already")
-    if failed:
-        print_line("error", f"{failed} of {len(found)} files could not be converted")
-    return int(failed > 0)
+    paths = [path for path in outputs if path is not None]
+    sources = [Path(source) for source in inputs if source is not None]
+    for path in paths:
+        check_output(path, inputs=sources, force=force)
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise FileError(f"Expected outputs of different names (got {', '.join(map(str, paths))})")
+    before = [_state(path) for path in paths]
+    try:
+        yield
+    finally:
+        for path, state in zip(paths, before, strict=True):
+            if _state(path) != state:
+                note_output(path)
 
 
-def _is_newer(target: Path, source: Path) -> bool:
-    return target.is_file() and target.stat().st_mtime >= source.stat().st_mtime
-
-
-def output_names(paths: Iterable[Path], suffix: str) -> list[Path]:
-    """Replace each path's suffix; where two would get the same name, append to the whole names instead."""
-    names = {path: path.with_suffix(suffix) for path in paths}
-    while True:
-        count = Counter(names.values())
-        clashing = {
-            path: path.with_name(path.name + suffix) for path, name in names.items() if count[name] > 1
-        }
-        if clashing.items() <= names.items():
-            return list(names.values())
-        names |= clashing
+def _state(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is written; None if there is none."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_dev, about.st_ino, about.st_mtime_ns
 
 
 def aligned(lines: Sequence[Sequence[str]], *, labels: int = 1) -> str:
@@ -168,9 +232,27 @@ def aligned(lines: Sequence[Sequence[str]], *, labels: int = 1) -> str:
     )
 
 
+def say(text: object, *, file: TextIO | None = None) -> None:
+    """Print a line, by default to standard output."""
+    file = file or sys.stdout
+    with tqdm.external_write_mode(file=file):
+        print(printable(text), file=file)
+
+
 def print_line(kind: str, message: object) -> None:
     """Print an error or warning, `kind`, to standard error as one line."""
     if isinstance(message, OSError) and message.filename is not None:
         message = f"{message.strerror}: {message.filename}"
-    with tqdm.external_write_mode(file=sys.stderr):
-        print(f"{kind}: {' '.join(str(message).split())}", file=sys.stderr)
+    say(f"{kind}: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def show_log() -> None:
+    """Let messages of the log be lines of standard error."""
+
+    class OneLine(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(record.getMessage())
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine())
+    logging.basicConfig(handlers=[handler])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from glic_pyg.errors import UserError
+from glic_pyg.errors import FileError, UserError
+from glic_pyg.files import read_file, write_file
 from glic_pyg.mending import mended
 from glic_pyg.srgb import to_srgb
 
@@ -35,6 +37,9 @@ MAX_SIDE = 2**16 - 1
 
 PIXELS_AT_ONCE = 1 << 22
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+BYTES_PER_PIXEL = 8
+HEAD_BYTES = 1 << 24
+"""What else may be in a file than its pixels."""
 
 TRANSPARENT = "has transparent parts: composited over white"
 ORIENTATION = 0x0112
@@ -78,9 +83,9 @@ def read_pixels(path: Source, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     - Metadata that cannot be read is left out. A JPEG that lacks only its end marker is read.
 
     Args:
-        path: The file; its bytes may be in memory.
-        max_pixels: A larger picture is refused before it is decoded; Pillow's own limit, about 2 ** 27.4,
-            holds as well.
+        path: The file, which may be a pipe; its bytes may be in memory.
+        max_pixels: A larger picture is refused before it is decoded, and so is a file of more bytes than
+            `most_bytes`; Pillow's own limit, about 2 ** 27.4, holds as well.
 
     Raises:
         ImageError: no such file, no picture, damaged, or too large.
@@ -108,7 +113,7 @@ def read_pixels(path: Source, *, max_pixels: int = MAX_PIXELS) -> Tensor:
             return _rgb(_upright(image, notes), notes)
 
     notes: list[str] = []
-    pixels = torch.from_numpy(_with_file(path, read, notes))
+    pixels = torch.from_numpy(_with_file(path, read, notes, most_bytes(max_pixels)))
     for note in notes:
         warnings.warn(f"{path} {note}", stacklevel=2)
     return pixels.expand(1, 3, -1, -1) if pixels.ndim == 2 else pixels.permute(2, 0, 1)[None]
@@ -125,18 +130,21 @@ def picture_size(path: Source) -> tuple[int, int]:
         with _opened(source) as image:
             return image.height, image.width
 
-    return _with_file(path, size, [])
+    return _with_file(path, size, [], most_bytes())
 
 
-def _with_file(path: Source, work: Callable[[Source, list[str]], T], notes: list[str]) -> T:
+def _with_file(path: Source, work: Callable[[Source, list[str]], T], notes: list[str], most: int) -> T:
     """Return what `work` makes of a file, or of what mends it; whatever goes wrong becomes an `ImageError`.
 
     Args:
         path: The file.
         work: Takes the file and `notes`.
         notes: Gets what there is to tell of the file.
+        most: Bytes of the file.
     """
     try:
+        if not isinstance(path, io.BytesIO) and (not os.path.isfile(path) or os.path.getsize(path) > most):
+            path = read_file(path, most)  # of pipes and devices, or refused
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own, of metadata and large pictures, name no file
             try:
@@ -155,6 +163,8 @@ def _with_file(path: Source, work: Callable[[Source, list[str]], T], notes: list
                     raise
     except ImageError:
         raise
+    except FileError as error:
+        raise ImageError(str(error)) from error
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"Expected a picture (got {path}: {reason})") from error
@@ -331,6 +341,11 @@ def check_picture(x: Tensor) -> None:
         raise ImageError(f"Expected a picture of floats in [0, 1] (got {low}..{high})")
 
 
+def most_bytes(max_pixels: int = MAX_PIXELS) -> int:
+    """Return the most bytes of a picture's file: many for one that is not compressed, and for metadata."""
+    return BYTES_PER_PIXEL * max_pixels + HEAD_BYTES
+
+
 def picture_suffixes() -> set[str]:
     """Return the lower-case file name suffixes of all formats that Pillow reads, JPEG XL by its plugin."""
     suffixes = Image.registered_extensions()
@@ -355,15 +370,22 @@ def to_pil(x: Tensor) -> Image.Image:
     return Image.fromarray(to_8bit(x)[0].permute(1, 2, 0).cpu().numpy())
 
 
-def write_png(x: Tensor, path: str | Path) -> None:
-    """Write `1 x 3 x H x W` as an 8-bit PNG file, whatever the name's suffix.
+def png_bytes(x: Tensor) -> bytes:
+    """Return `1 x 3 x H x W` in [0, 1] as the bytes of an 8-bit PNG file.
 
     Raises:
         ValueError: `x` is not one RGB picture.
     """
     if x.ndim != 4 or x.shape[:2] != (1, 3):
         raise ValueError(f"Expected a picture of shape 1 x 3 x H x W (got {tuple(x.shape)})")
-    to_pil(x).save(path, format="PNG")
+    file = io.BytesIO()
+    to_pil(x).save(file, format="PNG")
+    return file.getvalue()
+
+
+def write_png(x: Tensor, path: str | Path) -> None:
+    """Write `1 x 3 x H x W` as an 8-bit PNG file, whatever the name's suffix; see `png_bytes`."""
+    write_file(path, png_bytes(x))
 
 
 def pad(x: Tensor, multiple: int) -> Tensor:

@@ -25,11 +25,14 @@ def mended(path: str | Path | io.BytesIO) -> Iterator[tuple[str, bytes]]:
     """Yield what to tell of a file, and the bytes to read in its place; the least change comes first.
 
     A JPEG file that lacks its end marker gets one, if its scans are whole. Metadata is left out, at first all
-    but profile and EXIF. What is in memory is not mended.
+    but profile and EXIF.
     """
-    if isinstance(path, io.BytesIO) or not Path(path).is_file() or Path(path).stat().st_size > MOST_BYTES:
+    if isinstance(path, io.BytesIO):
+        data = path.getvalue()
+    elif Path(path).is_file() and Path(path).stat().st_size <= MOST_BYTES:
+        data = Path(path).read_bytes()
+    else:
         return
-    data = Path(path).read_bytes()
     if data.startswith(PNG):
         parts = list(_png_parts(data))
     elif data.startswith(JPEG):

@@ -11,18 +11,15 @@ there as ablation.csv, and with all figures of every row as ablation.json.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
-import logging
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
 from glic_pyg import cli
 from glic_pyg.errors import UsageError
-from glic_pyg.files import replacing
+from glic_pyg.files import csv_text, write_file
 from glic_pyg.training.ablation import Summary, load_variant, read_rows, run_row, summarize
 from glic_pyg.training.module import TrainingError
 
@@ -44,20 +41,20 @@ COLUMNS = {
 
 def main() -> int:
     """Train what is missing, then print the table; 1 if a training went wrong, 130 if it was stopped."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("variants", nargs="+", metavar="VARIANT.yaml", help="variants to train")
     add(
         "-d", "--dataset", nargs="+", required=True, help="folders of photos to train on; a share is held out"
     )
     add("-o", "--output", type=Path, default=Path("runs/ablation"), help="folder (default: %(default)s)")
-    add("--seeds", type=int, nargs="+", default=[0, 1], metavar="N", help="(default: 0 1)")
+    add("--seeds", type=cli.whole, nargs="+", default=[0, 1], metavar="N", help="(default: 0 1)")
     args = parser.parse_args()
     variants = [load_variant(path) for path in args.variants]
     names = [variant.name for variant in variants]
     if len(set(names)) < len(names):
         raise UsageError(f"Expected variants of different names (got {', '.join(names)})")
-    logging.basicConfig(format="%(message)s")
+    cli.show_log()
 
     jobs = [(variant, seed) for seed in args.seeds for variant in variants]
     failed = 0
@@ -79,14 +76,9 @@ def main() -> int:
 def write(rows: Sequence[dict], output: Path) -> None:
     """Write the table as CSV, and all rows with it as JSON."""
     summaries = [dataclasses.asdict(summary) for summary in summarize(rows)]
-    with replacing(output / "ablation.csv") as aside, aside.open("w", newline="") as file:
-        writer = csv.DictWriter(
-            file, [field.name for field in dataclasses.fields(Summary)], lineterminator="\n"
-        )
-        writer.writeheader()
-        writer.writerows(summaries)
-    with replacing(output / "ablation.json") as aside:
-        aside.write_text(json.dumps({"summary": summaries, "rows": rows}, indent=1) + "\n")
+    columns = [field.name for field in dataclasses.fields(Summary)]
+    write_file(output / "ablation.csv", csv_text(columns, summaries))
+    write_file(output / "ablation.json", json.dumps({"summary": summaries, "rows": rows}, indent=1) + "\n")
 
 
 def table(summaries: Sequence[Summary]) -> str:

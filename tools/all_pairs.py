@@ -9,7 +9,6 @@ as learned codecs usually do. A second start with the same --work folder goes on
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -22,21 +21,20 @@ from glic_pyg import GLIC, cli
 from glic_pyg.codec import check_quality
 from glic_pyg.errors import FileError
 from glic_pyg.evaluation.portability import ARITHMETIC, SETTINGS, start
-from glic_pyg.files import files_below, replacing
+from glic_pyg.files import files_below, write_file
 from glic_pyg.image import picture_suffixes
 
 
 def main() -> int:
     """Parse the command line, run all settings, print and write the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     parser.add_argument("-d", "--dataset", type=Path, required=True, help="folder of pictures")
     parser.add_argument("--model", default="glic_nano", help="name or checkpoint (default: %(default)s)")
     parser.add_argument("--quality", type=float, help="of a model of several (default: the middle one)")
     parser.add_argument("--work", type=Path, help="folder for what is coded (default: a temporary one)")
-    parser.add_argument("-o", "--save-json", type=Path, help="write the tables")
+    parser.add_argument("-o", "--save-json", type=cli.file_name, help="write the tables")
     cli.add_allow_code(parser)
+    cli.add_force(parser)
     args = parser.parse_args()
     pictures = files_below(args.dataset, picture_suffixes())
     if not pictures:
@@ -50,22 +48,21 @@ def main() -> int:
         "pictures": [str(path) for path in pictures],
         "settings": list(SETTINGS),
     }
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = args.work or Path(temporary)
-        table = _all_pairs(job, folder)
-    _print(table)
-    if args.save_json:
-        with replacing(args.save_json) as aside:
-            aside.write_text(json.dumps(table, indent=1))
+    with cli.writing(args.save_json, inputs=pictures, force=args.force):
+        with tempfile.TemporaryDirectory() as temporary:
+            table = _all_pairs(job, args.work or Path(temporary))
+        _print(table)
+        if args.save_json:
+            write_file(args.save_json, json.dumps(table, indent=1) + "\n")
     return 0
 
 
 def _all_pairs(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    told = folder / "job.json"
-    if told.exists() and json.loads(told.read_text()) != job:
+    told, text = folder / "job.json", json.dumps(job)
+    if told.exists() and told.read_bytes() != text.encode():
         raise FileError(f"Expected a --work folder of the same job (got {folder}, of another)")
-    told.write_text(json.dumps(job))
+    write_file(told, text)
     steps = [(step, name) for step in ("encode", "decode") for name in SETTINGS]
     for step, name in tqdm(steps, unit="process", disable=None):
         if not (folder / f"{step} {name}.pt").exists():

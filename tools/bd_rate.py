@@ -14,7 +14,6 @@ the others go on, and the exit status is 2.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -22,12 +21,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from glic_pyg import cli
-from glic_pyg.errors import FileError, UsageError, UserError
+from glic_pyg.errors import UsageError, UserError
 from glic_pyg.evaluation.anchors import DATASETS, anchor_names, load_paper_table
 from glic_pyg.evaluation.bd import METHODS, Curve, CurveError, Delta, delta
 from glic_pyg.evaluation.measure import Table
 from glic_pyg.evaluation.metrics import decibels
 from glic_pyg.evaluation.paper import VTM, curve, rebuild_table
+from glic_pyg.evaluation.results import read_results
 
 THIN = 0.75
 METRICS = {
@@ -40,15 +40,19 @@ METRICS = {
 
 def main() -> int:
     """Parse the command line and print the deltas."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--anchor", metavar="FILE|NAME", help="what the others are compared with")
     add("--compare", nargs="+", default=[], metavar="FILE|NAME", help="the others")
     add("--metric", choices=list(METRICS), default="psnr-rgb", help="default: %(default)s")
     add("--method", choices=METHODS, default="cubic", help="of interpolation (default: %(default)s)")
-    add("--bpp", type=float, nargs=2, metavar=("LEAST", "MOST"), help="leave out points beyond these rates")
+    add(
+        "--bpp",
+        type=cli.nonnegative,
+        nargs=2,
+        metavar=("LEAST", "MOST"),
+        help="leave out points beyond these rates",
+    )
     add("--paper", action="store_true", help="rebuild the paper's table from published points")
     add("--list", action="store_true", help="list the published points")
     args = parser.parse_args()
@@ -108,14 +112,8 @@ def _compare(anchor_name: str, names: Sequence[str], args: argparse.Namespace) -
 def _load(name: str, metric: str) -> Curve:
     if not name.endswith(".json"):
         return curve(name, metric=metric)
-    try:
-        content = json.loads(Path(name).read_text(encoding="utf-8-sig"))
-        results = content["results"]
-        return Curve.of(f"{name} ({content.get('name', 'no name')})", results, metric=metric)
-    except CurveError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileError(f"Expected a results file with {metric} (got {name}: {error!r})") from error
+    content = read_results(Path(name))
+    return Curve.of(f"{name} ({content['name']})", content["results"], metric=metric)
 
 
 def _per_picture(anchor: str, test: str, args: argparse.Namespace) -> tuple[list[Delta], int]:
@@ -129,7 +127,7 @@ def _per_picture(anchor: str, test: str, args: argparse.Namespace) -> tuple[list
         path = Path(name)
         if path.suffix != ".json" or not (path.parent / "pictures.csv").exists():
             return [], 0
-        means = json.loads(path.read_text())
+        means = read_results(path)
         rows = Table(path.parent / "pictures.csv").rows_of(means)
         curves.append(
             {

@@ -15,11 +15,9 @@ import argparse
 import json
 import multiprocessing
 import re
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +32,7 @@ from glic_pyg.config import ModelConfig
 from glic_pyg.errors import UsageError
 from glic_pyg.evaluation.complexity import STAGES, StageClock, flops, parameters, peak_memory
 from glic_pyg.evaluation.compressai_models import build_compressai, is_compressai
-from glic_pyg.files import replacing
+from glic_pyg.files import write_file
 from glic_pyg.image import pad
 from glic_pyg.nn.graph_attention import BACKENDS
 from glic_pyg.training.config import TrainConfig
@@ -73,9 +71,7 @@ class Job:
 
 def main() -> int:
     """Parse the command line, measure, print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--config", nargs="+", default=[], metavar="FILE", help="model configurations (YAML), random weights")
     add("--model", nargs="+", default=[], metavar="NAME|PATH", help="GLIC weights, or CompressAI models")
@@ -83,13 +79,14 @@ def main() -> int:
     subjects = [*BACKENDS, RIVAL]
     add("--backends", nargs="+", choices=subjects, default=subjects, help="of GLIC models (default: all)")
     add("--training", action="store_true", help="measure training steps instead of compression")
-    add("--batch-size", type=int, default=2, help="pictures per training step (default: %(default)s)")
+    add("--batch-size", type=cli.count, default=2, help="pictures per training step (default: %(default)s)")
     add("--activation-checkpointing", action="store_true", help="training steps compute activations twice")
-    add("--seed", type=int, default=0, help="of random weights (default: %(default)s)")
-    add("--repeats", type=int, default=3, help="the fastest counts (default: %(default)s)")
-    add("--threads", type=int, help="default: torch's")
-    add("--save-json", type=Path, metavar="FILE", help="write all figures")
+    add("--seed", type=cli.whole, default=0, help="of random weights (default: %(default)s)")
+    add("--repeats", type=cli.count, default=3, help="the fastest counts (default: %(default)s)")
+    add("--threads", type=cli.count, help="default: torch's")
+    add("--save-json", type=cli.file_name, metavar="FILE", help="write all figures")
     cli.add_allow_code(parser)
+    cli.add_force(parser)
     args = parser.parse_args()
     if not args.config and not args.model:
         raise UsageError("Expected --config or --model (got neither)")
@@ -97,6 +94,14 @@ def main() -> int:
         if args.training and is_compressai(name):
             raise UsageError(f"Expected GLIC models for --training (got {name})")
 
+    with cli.writing(args.save_json, inputs=[*args.config, *args.model], force=args.force):
+        results = _measure_all(args)
+        if args.save_json:
+            write_file(args.save_json, json.dumps(results, indent=2) + "\n")
+    return 0
+
+
+def _measure_all(args: argparse.Namespace) -> list[dict[str, Any]]:
     results = []
     for size in args.sizes:
         for name in [*args.config, *args.model]:
@@ -116,16 +121,13 @@ def main() -> int:
                 row = _in_own_process(job)
                 if row is None:
                     where = f"{backend or name} at {size[0]}x{size[1]}"
-                    print(f"warning: {where} ended early; too little memory?", file=sys.stderr)
+                    cli.print_line("warning", f"{where} ended early; too little memory?")
                 else:
                     rows.append(row)
             if rows:
                 _print_table(rows)
             results += rows
-    if args.save_json:
-        with replacing(args.save_json) as aside:
-            aside.write_text(json.dumps(results, indent=2) + "\n")
-    return 0
+    return results
 
 
 def _in_own_process(job: Job) -> dict[str, Any] | None:

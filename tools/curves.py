@@ -6,7 +6,6 @@ python tools/curves.py runs/first runs/second -o curves.png    # the second bega
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from glic_pyg import cli
@@ -17,15 +16,16 @@ from glic_pyg.training.run_folder import RunFolder
 
 def main() -> int:
     """Parse the command line and draw."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="output folders of tools/train.py, end to end")
-    add("-o", "--output", type=Path, required=True, help=".png or .svg")
+    add("-o", "--output", type=cli.file_name, required=True, help=".png or .svg")
+    cli.add_force(parser)
     args = parser.parse_args()
-    save_figure(draw_runs([RunFolder(run).eval for run in args.runs]), args.output)
-    print(args.output)
+    tables = [RunFolder(run).eval for run in args.runs]
+    with cli.writing(args.output, inputs=tables, force=args.force):
+        save_figure(draw_runs(tables), args.output)
+    cli.say(args.output)
     return 0
 
 

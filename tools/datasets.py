@@ -7,7 +7,6 @@ Exit status 0 if it does, 1 if not; every difference is a line.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from glic_pyg import cli
@@ -16,9 +15,7 @@ from glic_pyg.evaluation.datasets import DATASETS, problems
 
 def main() -> int:
     """Parse the command line and compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     verify = commands.add_parser("verify", help="compare names, sizes and pixels")
     verify.add_argument("dataset", choices=DATASETS)

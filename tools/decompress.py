@@ -2,61 +2,59 @@
 
 python tools/decompress.py photo.glic -o photo.png
 python tools/decompress.py coded/ -o restored/
+python tools/decompress.py - -o - < photo.glic > photo.png
 """
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 
 from glic_pyg import GLIC, bitstream, cli
-from glic_pyg.cli import add_allow_code, add_max_memory, add_max_pixels
-from glic_pyg.files import replacing
-from glic_pyg.image import write_png
+from glic_pyg.checkpoint import model_identity
+from glic_pyg.conversion import Conversion
+from glic_pyg.files import FileBytes
+from glic_pyg.image import png_bytes
 
 
 def main() -> int:
     """Parse the command line and restore."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("input", type=Path, help=".glic file, or folder of them, searched recursively")
-    parser.add_argument("-o", "--output", type=Path, required=True, help=".png file, or folder")
+    parser = cli.Parser(__doc__)
+    parser.add_argument("input", help=".glic file, or folder of them, searched recursively, or -")
+    parser.add_argument("-o", "--output", required=True, help=".png file, folder, or -")
     parser.add_argument(
         "--model",
         default="glic_nano",
         help="name or .safetensors file the input was made with (default: %(default)s)",
     )
-    add_max_pixels(parser)
-    add_max_memory(parser)
-    add_allow_code(parser)
+    cli.add_allow_code(parser)
+    cli.add_force(parser)
+    cli.add_max_pixels(parser)
+    cli.add_max_memory(parser)
     args = parser.parse_args()
-    if not args.input.is_dir() and args.output.suffix.lower() != ".png":
-        parser.error(f"Expected an output name that ends in .png (got {args.output})")
     model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
 
-    def decompress(source: Path, target: Path) -> str:
+    def decompress(source: FileBytes) -> tuple[bytes, str]:
         start = time.perf_counter()
-        data = source.read_bytes()
+        data = source.getvalue()
         try:
             x = bitstream.decode(model, data, max_pixels=args.max_pixels, max_memory=args.max_memory)
         except bitstream.BitstreamError as error:
             raise bitstream.BitstreamError(f"{source}: {error}") from error
-        with replacing(target) as aside:
-            write_png(x, aside)
         height, width = x.shape[-2:]
         bpp = 8 * len(data) / (height * width)
-        return f"{target}: {width} x {height} from {bpp:.4f} bpp, {time.perf_counter() - start:.2f} s"
+        png = png_bytes(x)
+        return png, f"{width} x {height} from {bpp:.4f} bpp, {time.perf_counter() - start:.2f} s"
 
-    return cli.convert_files(
-        args.input,
-        args.output,
+    convert = Conversion(
         decompress,
+        settings={"format": "png", "model": model_identity(model).hex(), "max_memory": args.max_memory},
         suffixes={".glic"},
         new_suffix=".png",
-        is_done=lambda source, target: True,  # a file that is there is whole
+        only_suffix=True,
+        most_bytes=lambda head: bitstream.most_bytes(head, args.max_pixels),
+        force=args.force,
     )
+    return convert(args.input, args.output)
 
 
 if __name__ == "__main__":

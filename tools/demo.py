@@ -16,27 +16,32 @@ from torch import Tensor
 from glic_pyg import GLIC, bitstream, cli
 from glic_pyg.evaluation.jpeg import nearest_jpeg
 from glic_pyg.evaluation.metrics import bpp, psnr
-from glic_pyg.files import replacing
+from glic_pyg.files import write_file
 from glic_pyg.image import read_image, write_png
-from glic_pyg.inspection.drawings import graph_picture
+from glic_pyg.inspection.drawings import graph_picture, save_figure
 
 PHOTO = "coffee.png"
 
 
 def main() -> int:
     """Parse the command line, compress, restore, and say what came out."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     parser.add_argument("-o", "--output", type=Path, default="demo", help="folder (default: %(default)s)")
     parser.add_argument(
         "--model", default="glic_nano", help="name or .safetensors file (default: %(default)s)"
     )
     cli.add_allow_code(parser)
+    cli.add_force(parser)
     args = parser.parse_args()
     coded, restored = args.output / "photo.glic", args.output / "restored.png"
     both, graph = args.output / "original_restored.png", args.output / "graph.png"
+    with cli.writing(coded, restored, both, graph, force=args.force):
+        _show(args, coded, restored, both, graph)
+    cli.say(f"written   {coded}, {restored}, {both} (side by side), {graph} (its graphs)")
+    return 0
 
+
+def _show(args: argparse.Namespace, coded: Path, restored: Path, both: Path, graph: Path) -> None:
     with as_file(files("skimage") / "data" / PHOTO) as path:
         x = read_image(path)
     height, width = x.shape[-2:]
@@ -47,15 +52,13 @@ def main() -> int:
     start = time.perf_counter()
     data = bitstream.encode(model, x)
     encode_seconds = time.perf_counter() - start
-    with replacing(coded) as aside:
-        aside.write_bytes(data)
+    write_file(coded, data)
     print(f"file      {_size(data, x)}")
 
     start = time.perf_counter()
     x_hat = bitstream.decode(model, coded.read_bytes())
     decode_seconds = time.perf_counter() - start
-    with replacing(restored) as aside:
-        write_png(x_hat, aside)
+    write_png(x_hat, restored)
     print(f"PSNR      {psnr(x, x_hat):.2f} dB, of the 8-bit pictures")
     print(f"time      encode {encode_seconds:.2f} s, decode {decode_seconds:.2f} s")
 
@@ -65,13 +68,8 @@ def main() -> int:
         f"(Pillow's quality {jpeg.quality}, the nearest in size)"
     )
 
-    with replacing(both) as aside:
-        write_png(torch.cat([x, x_hat], dim=-1), aside)
-    figure = graph_picture(model, x)
-    with replacing(graph) as aside:
-        figure.savefig(aside, format="png")
-    print(f"written   {coded}, {restored}, {both} (side by side), {graph} (its graphs)")
-    return 0
+    write_png(torch.cat([x, x_hat], dim=-1), both)
+    save_figure(graph_picture(model, x), graph)
 
 
 def _size(data: bytes, x: Tensor) -> str:

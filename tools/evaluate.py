@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
+import re
 import shlex
 import sys
 import warnings
@@ -26,85 +28,138 @@ import torch
 from tqdm import tqdm
 
 from glic_pyg import cli
-from glic_pyg.errors import FileError
+from glic_pyg.errors import FileError, UsageError
 from glic_pyg.evaluation.bd import METHODS, Curve, CurveError, delta
 from glic_pyg.evaluation.codecs import RIVALS, Codec
-from glic_pyg.evaluation.measure import Job, Outcome, Table, attempt, cached_codec, notes, results
-from glic_pyg.files import files_below, replacing
+from glic_pyg.evaluation.measure import (
+    Job,
+    Outcome,
+    Table,
+    attempt,
+    cached_codec,
+    notes,
+    results,
+    settings_hash,
+)
+from glic_pyg.files import files_below, write_file
 from glic_pyg.image import picture_suffixes
+from glic_pyg.ledger import hash_file
 
 
 def main() -> int:
     """Parse the command line, measure what is missing, print and write the means."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("-d", "--dataset", type=Path, nargs="+", required=True, help="folders of pictures")
     add("-o", "--output", type=Path, required=True, help="folder for tables")
     add("--model", nargs="+", default=["glic_nano"], metavar="NAME|PATH", help="GLIC's or CompressAI's")
     add("--quality", type=float, nargs="+", help="of models of several (default: all whole ones)")
     add("--rival", nargs="+", choices=list(RIVALS), default=[], help="codecs of libraries, at many qualities")
-    add("--bpp", type=float, nargs=2, default=(0.1, 0.9), help="range for BD-rates (default: 0.1 0.9)")
+    add(
+        "--bpp",
+        type=cli.nonnegative,
+        nargs=2,
+        default=(0.1, 0.9),
+        help="range for BD-rates (default: 0.1 0.9)",
+    )
     add("--method", choices=METHODS, default="cubic", help="of BD-rates (default: %(default)s)")
-    add("--workers", type=int, default=1, help="processes; several disturb the times (default: 1)")
+    add("--workers", type=cli.count, default=1, help="processes; several disturb the times (default: 1)")
     cli.add_allow_code(parser)
+    cli.add_force(parser)
     args = parser.parse_args()
-    pictures = [path for folder in args.dataset for path in _pictures_in(folder)]
-    codecs = {name: cached_codec(name, allow_code=args.allow_code) for name in [*args.model, *args.rival]}
+    pictures = _pictures(args.dataset)
+    codecs = _codecs([*args.model, *args.rival], allow_code=args.allow_code)
     table = Table(args.output / "pictures.csv")
     jobs = [
         Job(name, quality, picture, args.allow_code)
         for name, codec in codecs.items()
-        for quality in _qualities(codec, None if name in RIVALS else args.quality)
+        for quality in _qualities(name, codec, None if name in RIVALS else args.quality)
         for picture in pictures
     ]
+    outputs = {name: args.output / f"{_as_file_name(codec.name)}.json" for name, codec in codecs.items()}
+    with cli.writing(*outputs.values(), inputs=pictures, force=args.force):
+        table.begin(_digests(pictures))
+        errors = _measure_missing(jobs, codecs, table, args.workers)
+        names, common = _compared(jobs, codecs, table)
+        curves = {}
+        for name in names:
+            codec = codecs[name]
+            rows = [table.rows[job.key(codec)] for job in jobs if job.codec == name and job.picture in common]
+            about = f"real files of {len(common)} pictures, workers {args.workers}"
+            command = shlex.join(["python", *sys.argv])
+            means = results(str(name), codec, rows, description=about, command=command)
+            write_file(outputs[name], json.dumps(means, indent=1) + "\n")
+            _print_means(means)
+            curves[name] = Curve.of(codec.name, means["results"])
+    _print_deltas(curves, args)
+    return int(errors > 0)
+
+
+def _pictures(folders: Sequence[Path]) -> list[Path]:
+    """Return the pictures in some folders, each once, however often it is met."""
+    pictures: dict[str, Path] = {}
+    for folder in folders:
+        found = files_below(folder, picture_suffixes())
+        if not found:
+            raise FileError(f"Expected folders with pictures (got {folder})")
+        for path in found:
+            pictures.setdefault(os.path.realpath(path), path)
+    return list(pictures.values())
+
+
+def _codecs(names: Sequence[str], *, allow_code: bool) -> dict[str, Codec]:
+    """Return codecs by name, each once, whatever its names."""
+    codecs = {name: cached_codec(name, allow_code=allow_code) for name in names}
+    first: dict[tuple[str, str], str] = {}
+    for name, codec in codecs.items():
+        first.setdefault((codec.name, settings_hash(codec.settings)), name)
+    return {name: codecs[name] for name in first.values()}
+
+
+def _as_file_name(name: str) -> str:
+    return re.sub(r"[^\w.+-]|^\.", "_", name)[:100]
+
+
+def _digests(pictures: Sequence[Path]) -> dict[str, str]:
+    """Return the pictures' hashes; none of one that cannot be read, which is told when it is measured."""
+    digests = {}
+    for path in pictures:
+        try:
+            digests[path.as_posix()] = hash_file(path)
+        except OSError:
+            digests[path.as_posix()] = ""
+    return digests
+
+
+def _measure_missing(jobs: Sequence[Job], codecs: Mapping[str, Codec], table: Table, workers: int) -> int:
+    """Fill the table, and return how many errors there were."""
     missing = [job for job in jobs if job.key(codecs[job.codec]) not in table.rows]
     errors: set[str] = set()
-    for outcome in tqdm(_measure(missing, args.workers), total=len(missing), unit="file", disable=None):
+    for outcome in tqdm(_measure(missing, workers), total=len(missing), unit="file", disable=None):
         for message in outcome.warnings:
             warnings.warn(message, stacklevel=1)
         if outcome.row is not None:
             table.add(outcome.row)
-        elif (
-            outcome.error not in errors
-        ):  # one of a picture that cannot be read comes once for each of its files
+        elif outcome.error not in errors:  # a picture that cannot be read fails with every codec and quality
             errors.add(outcome.error)
             cli.print_line("error", outcome.error)
-    names, common = _compared(jobs, codecs, table)
+    return len(errors)
 
-    curves = {}
-    for name in names:
-        codec = codecs[name]
-        rows = [table.rows[job.key(codec)] for job in jobs if job.codec == name and job.picture in common]
-        about = f"real files of {len(common)} pictures, workers {args.workers}"
-        command = shlex.join(["python", *sys.argv])
-        means = results(str(name), codec, rows, description=about, command=command)
-        with replacing(args.output / f"{codec.name}.json") as aside:
-            aside.write_text(json.dumps(means, indent=1) + "\n")
-        _print_means(means)
-        curves[name] = Curve.of(codec.name, means["results"])
-    rivals = [name for name in args.rival if name in curves]
+
+def _print_deltas(curves: Mapping[str, Curve], args: argparse.Namespace) -> None:
+    rivals = [name for name in curves if name in RIVALS]
     if rivals:
         least, most = args.bpp
         print(f"BD-rate ({args.method}), {least:g} to {most:g} bpp, PSNR of the mean curves:")
-    for name in (name for name in args.model if name in curves):
+    for name in (name for name in curves if name not in RIVALS):
         for rival in rivals:
             anchor, test = (curves[key].within(*args.bpp) for key in (rival, name))
             try:
                 result = delta(anchor, test, method=args.method)
             except CurveError as error:
-                print(f"  {test.name} against {rival}: {error}")
+                cli.say(f"  {test.name} against {rival}: {error}")
                 continue
-            print(f"  {test.name} against {rival}: {result.text()} (overlap {result.overlap:.0%})")
-    return int(bool(errors))
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    found = files_below(folder, picture_suffixes())
-    if not found:
-        raise FileError(f"Expected folders with pictures (got {folder})")
-    return found
+            cli.say(f"  {test.name} against {rival}: {result.text()} (overlap {result.overlap:.0%})")
 
 
 def _compared(jobs: Sequence[Job], codecs: Mapping[str, Codec], table: Table) -> tuple[list[str], set[Path]]:
@@ -129,8 +184,14 @@ def _compared(jobs: Sequence[Job], codecs: Mapping[str, Codec], table: Table) ->
     return names, common
 
 
-def _qualities(codec: Codec, wanted: list[float] | None) -> tuple[float | None, ...]:
-    return codec.qualities if wanted is None or codec.qualities == (None,) else tuple(wanted)
+def _qualities(name: str, codec: Codec, wanted: list[float] | None) -> tuple[float | None, ...]:
+    if wanted is None or codec.qualities == (None,):
+        return codec.qualities
+    least, most = codec.qualities[0], codec.qualities[-1]
+    for quality in wanted:
+        if not least <= quality <= most:
+            raise UsageError(f"Expected a quality in {least}..{most} for {name} (got {quality:g})")
+    return tuple(dict.fromkeys(wanted))
 
 
 def _measure(jobs: list[Job], workers: int) -> Iterator[Outcome]:

@@ -11,7 +11,6 @@ are kept in the output folder, and so is, as `current.glic`, the one that a cras
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import os
 import sys
@@ -35,14 +34,14 @@ TRUE_FILES = Path(__file__).parents[1] / "tests" / "golden" / "files"
 
 def main() -> int:
     """Parse the command line, try the inputs and print the findings."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("-n", "--inputs", type=int, default=1000, help="(default: %(default)s)")
+    parser = cli.Parser(__doc__)
+    parser.add_argument("-n", "--inputs", type=cli.count, default=1000, help="(default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for inputs to look at")
     parser.add_argument("--guided", action="store_true", help="by the branches that inputs reach")
-    parser.add_argument("--seconds", type=float, default=10, help="an input's bound (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=cli.positive, default=10, help="an input's bound (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=cli.whole, default=0, help="(default: %(default)s)")
     args = parser.parse_args()
     faulthandler.enable(sys.__stderr__)
     args.output.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ python tools/import_checkpoint.py 0.013.pth.tar -o glic_0.013.safetensors
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -18,19 +17,21 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 def main() -> int:
     """Parse the command line and convert."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     parser.add_argument("input", type=Path, help="the authors' file")
-    parser.add_argument("-o", "--output", type=Path, required=True, help=".safetensors file to write")
+    parser.add_argument(
+        "-o", "--output", type=cli.file_name, required=True, help=".safetensors file to write"
+    )
     parser.add_argument(
         "--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)"
     )
+    cli.add_force(parser)
     args = parser.parse_args()
-    model = load_published(args.input)
-    checkpoint.save(model, args.output, dtype=DTYPES[args.dtype], info={"imported_from": args.input.name})
+    with cli.writing(args.output, inputs=[args.input], force=args.force):
+        model = load_published(args.input)
+        checkpoint.save(model, args.output, dtype=DTYPES[args.dtype], info={"imported_from": args.input.name})
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"{args.output}: {parameters / 1e6:.2f} M parameters, {args.output.stat().st_size} bytes")
+    cli.say(f"{args.output}: {parameters / 1e6:.2f} M parameters, {args.output.stat().st_size} bytes")
     return 0
 
 

@@ -9,12 +9,11 @@ The folder gets `report.html`, one file that needs no network, and the curves as
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,9 @@ from glic_pyg.evaluation.curves import draw_curves
 from glic_pyg.evaluation.measure import Row, Table, cached_codec
 from glic_pyg.evaluation.metrics import bpp, psnr
 from glic_pyg.evaluation.paper import curve
-from glic_pyg.evaluation.report import Comparison, Restored, build_report
-from glic_pyg.files import replacing
+from glic_pyg.evaluation.report import Comparison, Restored, build_report, complexity_rows
+from glic_pyg.evaluation.results import read_json, read_results
+from glic_pyg.files import write_file
 from glic_pyg.image import ImageError, read_image
 
 SCORES = {"psnr-rgb": "PSNR (RGB) in dB", "ms-ssim-db-rgb": "MS-SSIM in dB"}
@@ -37,21 +37,31 @@ SCORES = {"psnr-rgb": "PSNR (RGB) in dB", "ms-ssim-db-rgb": "MS-SSIM in dB"}
 
 def main() -> int:
     """Parse the command line, read the results, write the report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("results", type=Path, help="output folder of tools/evaluate.py")
     add("-o", "--output", type=Path, required=True, help="folder")
     add("--compare", nargs="+", default=[], metavar="NAME", help="published points (tools/bd_rate.py --list)")
     add("--benchmark", type=Path, metavar="FILE", help="JSON of tools/benchmark.py")
     add("--method", choices=METHODS, default="cubic", help="of BD-rates (default: %(default)s)")
-    add("--bpp", type=float, nargs=2, default=(0.1, 0.9), help="range of rates (default: 0.1 0.9)")
-    add("--pictures", type=int, default=3, help="how many to show (default: %(default)s)")
-    add("--picture-bpp", type=float, default=0.25, help="rate to show them at (default: %(default)s)")
+    add("--bpp", type=cli.nonnegative, nargs=2, default=(0.1, 0.9), help="range of rates (default: 0.1 0.9)")
+    add("--pictures", type=cli.whole, default=3, help="how many to show (default: %(default)s)")
+    add("--picture-bpp", type=cli.positive, default=0.25, help="rate to show them at (default: %(default)s)")
     cli.add_allow_code(parser)
+    cli.add_force(parser)
     args = parser.parse_args()
+    page = args.output / "report.html"
+    kinds = [(metric, kind) for metric in SCORES for kind in ("png", "svg")]
+    curves = {(metric, kind): args.output / f"{metric}.{kind}" for metric, kind in kinds}
+    with cli.writing(page, *curves.values(), inputs=[args.benchmark], force=args.force):
+        _write(args, page, curves)
+    cli.say(page)
+    return 0
+
+
+def _write(args: argparse.Namespace, page: Path, curve_files: Mapping[tuple[str, str], Path]) -> None:
     results = _read_results(args.results)
+    complexity = _read_benchmark(args.benchmark) if args.benchmark else []
     table = Table(args.results / "pictures.csv")
     rows = [(result, table.rows_of(result)) for result in results]
     names = sorted({row.picture for _, some in rows for row in some})
@@ -67,37 +77,37 @@ def main() -> int:
             about += f"; without a point of {missing}, which have no finite mean"
         figures[about] = figure
         for kind in ("png", "svg"):
-            with replacing(args.output / f"{metric}.{kind}") as aside:
-                figure.savefig(aside, format=kind, dpi=160)
+            write_file(curve_files[metric, kind], partial(figure.savefig, format=kind, dpi=160))
         caption = f"BD-rate in % of the row against the column, {label}, {args.method}, "
         caption += "{:g} to {:g} bpp (overlap of the scores)".format(*args.bpp)
         comparisons.append(Comparison(caption, *_delta_table(curves, args)))
 
-    page = build_report(
+    text = build_report(
         title=f"Codecs compared on {len(names)} pictures",
         command=shlex.join(["python", *sys.argv]),
         results=results,
         comparisons=comparisons,
         figures=figures,
-        complexity=json.loads(args.benchmark.read_text()) if args.benchmark else [],
+        complexity=complexity,
         pictures=_pictures(names, rows, args),
     )
-    with replacing(args.output / "report.html") as aside:
-        aside.write_text(page, encoding="utf-8", errors="backslashreplace")  # names may be no text
-    print(args.output / "report.html")
-    return 0
+    write_file(page, text.encode("utf-8", "backslashreplace"))  # names may be no text
 
 
 def _read_results(folder: Path) -> list[dict[str, Any]]:
     """Return the codecs' results, those of GLIC first."""
-    try:
-        results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-        results.sort(key=lambda result: "identity" not in result.get("settings", {}))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileError(f"Expected results of tools/evaluate.py in {folder} (got {error!r})") from error
+    results = [read_results(path) for path in sorted(folder.glob("*.json"))]
     if not results:
         raise FileError(f"Expected results of tools/evaluate.py in {folder} (got none)")
-    return results
+    return sorted(results, key=lambda result: "identity" not in result["settings"])
+
+
+def _read_benchmark(path: Path) -> list[list[str]]:
+    content = read_json(path)
+    try:
+        return complexity_rows(content)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
+        raise FileError(f"Expected rows of tools/benchmark.py (got {path}: {error!r})") from error
 
 
 def _curves(results: Sequence[dict[str, Any]], names: Sequence[str], metric: str) -> list[Curve]:

@@ -9,7 +9,6 @@ sides, change in bits and dB, as means over the pictures.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from statistics import fmean
 from unittest.mock import patch
@@ -25,9 +24,7 @@ from glic_pyg.image import picture_suffixes, read_pixels, to_8bit
 
 def main() -> int:
     """Parse the command line, measure, print a line per margin."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("-d", "--dataset", type=Path, required=True, help="folder of pictures")
     add("--model", default="glic_nano", help="name or .safetensors file (default: %(default)s)")

@@ -9,7 +9,6 @@ Ctrl-C or SIGTERM saves and ends; the same command with --resume goes on.
 from __future__ import annotations
 
 import difflib
-import logging
 import re
 import sys
 from argparse import ArgumentError, RawDescriptionHelpFormatter
@@ -48,7 +47,7 @@ def main() -> int:
         raise UsageError("Expected -d/--dataset, a folder of pictures (got none)")
     output = args["output"] or Path("runs") / (Path(args["config"][-1]).stem if args["config"] else "run")
 
-    logging.basicConfig(format="%(message)s")
+    cli.show_log()
     finished = train(
         config,
         dataset=args["dataset"],

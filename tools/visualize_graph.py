@@ -36,6 +36,12 @@ def main() -> int:
     output = args.output
     if output is None and all(other is None for other in others):
         output = args.input.with_name(args.input.stem + "_graph.png")
+    with cli.writing(output, *others[:3], inputs=[args.input], force=args.force):
+        _draw(args, output)
+    return 0
+
+
+def _draw(args: argparse.Namespace, output: Path | None) -> None:
     model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
     image = limit_size(read_image(args.input))
     kinds = [part.name for part in model.config.graph.candidates]
@@ -66,30 +72,31 @@ def main() -> int:
         export_graphs(graphs, args.export, node_size=node_size(image, graphs.local.map_size))
     for path in (output, args.erf, args.html, args.export):
         if path is not None:
-            print(path)
+            cli.say(path)
     if args.summary:
         stages = {stage: run.graphs for stage, run in run_stages(model, image).items()}
         sizes = {stage: node_size(image, graphs.local.map_size) for stage, graphs in stages.items()}
         print(cli.aligned(summary_table(stages, node_sizes=sizes), labels=2))
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("input", type=Path, help="photo, in any format that Pillow reads")
     add(
         "-o",
         "--output",
-        type=Path,
+        type=cli.file_name,
         help="figure, PNG or SVG (default, if nothing else is asked for: INPUT_graph.png beside the photo)",
     )
-    add("--html", type=Path, help="page of all stages' graphs, to look at in a browser")
-    add("--export", type=Path, help="both graphs of the stage: .pt (PyG), .json or .graphml")
+    add("--html", type=cli.file_name, help="page of all stages' graphs, to look at in a browser")
+    add("--export", type=cli.file_name, help="both graphs of the stage: .pt (PyG), .json or .graphml")
     add("--summary", action="store_true", help="print a table about the graphs of all stages")
-    add("--erf", type=Path, help="figure of the effective receptive fields at nodes, of at most 2^20 pixels")
+    add(
+        "--erf",
+        type=cli.file_name,
+        help="figure of the effective receptive fields at nodes, of at most 2^20 pixels",
+    )
     add("--model", default="glic_nano", help="name or path of a checkpoint (default: %(default)s)")
     cli.add_allow_code(parser)
     add("--stage", choices=STAGES, default=STAGES[0], help="graph stage (default: %(default)s)")
@@ -115,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what colours the figure's neighbours (default: %(default)s)",
     )
     add("--head", type=int, help="attention head, from 0 (default: the mean of all)")
+    cli.add_force(parser)
     return parser
 
 

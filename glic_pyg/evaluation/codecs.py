@@ -16,7 +16,7 @@ from PIL import features
 from torch import Tensor
 
 from glic_pyg import bitstream
-from glic_pyg.checkpoint import model_identity
+from glic_pyg.checkpoint import model_identity, shipped
 from glic_pyg.codec import GLIC
 from glic_pyg.errors import PackageError
 from glic_pyg.evaluation.compressai_models import is_compressai, load_compressai
@@ -66,7 +66,10 @@ class GlicCodec(Codec):
         self.model = GLIC.from_pretrained(name, allow_code=allow_code)
         count = self.model.config.qualities
         qualities = [None] if count == 1 else range(1, count + 1)
-        super().__init__(self.model.config.name, {"identity": model_identity(self.model).hex()}, qualities)
+        identity = model_identity(self.model).hex()
+        # Two checkpoints may have one configuration, and so one name.
+        shown = name if name in shipped() else f"{self.model.config.name}-{identity[:8]}"
+        super().__init__(shown, {"identity": identity}, qualities)
 
     def encode(self, x: Tensor, quality: float | None) -> bytes:
         return bitstream.encode(self.model, x, quality)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import math
 import statistics
@@ -21,8 +22,17 @@ from glic_pyg.errors import FileError, UserError
 from glic_pyg.evaluation.codecs import Codec, load_codec
 from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.evaluation.metrics import LEAST_SIDE, bpp, decibels, ms_ssim, psnr, psnr_unrounded
-from glic_pyg.files import naming, replacing
-from glic_pyg.image import ImageError, read_image
+from glic_pyg.files import csv_text, naming, read_file, write_file
+from glic_pyg.image import ImageError, most_bytes, read_image
+from glic_pyg.ledger import hash_bytes
+
+Key = tuple[str, str, str, str]
+"""Codec, hash of its settings, quality and picture of a row."""
+
+
+CHECK = "picture_sha256"
+MOST_BYTES = 1 << 30
+"""Of a table."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Row:
         settings: Hash of its settings.
         quality: As the codec counts it; NaN for a codec of one quality.
         picture: Path of the picture.
-        picture_bytes: Size of the picture's file.
+        picture_sha256: Of the picture's file, hexadecimal.
         bpp: Bits per pixel of the file, every byte counted.
         payload_bpp: Without container and checksums.
         estimated_bpp: What the entropy model expected.
@@ -51,7 +61,7 @@ class Row:
     settings: str
     quality: float
     picture: str
-    picture_bytes: int
+    picture_sha256: str
     bpp: float
     payload_bpp: float
     estimated_bpp: float
@@ -64,9 +74,9 @@ class Row:
     decoding_bytes: float
 
     @property
-    def key(self) -> tuple[str, str, str, str, int]:
-        """What tells rows apart; a row with the same key need not be measured again."""
-        return self.codec, self.settings, repr(self.quality), self.picture, self.picture_bytes
+    def key(self) -> Key:
+        """What tells rows apart."""
+        return self.codec, self.settings, repr(self.quality), self.picture
 
 
 @dataclass(frozen=True)
@@ -85,11 +95,10 @@ class Job:
     picture: Path
     allow_code: bool = False
 
-    def key(self, codec: Codec) -> tuple[str, str, str, str, int]:
+    def key(self, codec: Codec) -> Key:
         """Return the key that its row will have."""
         quality = math.nan if self.quality is None else float(self.quality)
-        size = self.picture.stat().st_size
-        return codec.name, settings_hash(codec.settings), repr(quality), self.picture.as_posix(), size
+        return codec.name, settings_hash(codec.settings), repr(quality), self.picture.as_posix()
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
@@ -113,7 +122,8 @@ def warm_codec(name: str, *, allow_code: bool = False) -> Codec:
 
 def measure(job: Job) -> Row:
     """Compress a picture, restore it, and compare."""
-    codec, x = warm_codec(job.codec, allow_code=job.allow_code), read_image(job.picture)
+    codec, data = warm_codec(job.codec, allow_code=job.allow_code), read_file(job.picture, most_bytes())
+    digest, x = hash_bytes(data.getvalue()), read_image(data)
     with peak_memory() as encoding:
         start = time.perf_counter()
         data = codec.encode(x, job.quality)
@@ -123,13 +133,13 @@ def measure(job: Job) -> Row:
         x_hat = codec.decode(data)
         decoding_seconds = time.perf_counter() - start
     pixels = x[0, 0].numel()
-    name, settings, _, picture, size = job.key(codec)
+    name, settings, _, picture = job.key(codec)
     return Row(
         codec=name,
         settings=settings,
         quality=math.nan if job.quality is None else float(job.quality),
         picture=picture,
-        picture_bytes=size,
+        picture_sha256=digest,
         bpp=bpp(data, x),
         payload_bpp=8 * codec.payload(data) / pixels,
         estimated_bpp=codec.estimate(x, job.quality) / pixels,
@@ -193,27 +203,42 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: dict[tuple[str, str, str, str, int], Row] = {}
+        self.rows: dict[Key, Row] = {}
         kinds = {field.name: {"str": str, "int": int, "float": float}[field.type] for field in fields(Row)}
-        if path.exists():
-            try:
-                with path.open(newline="") as file:
-                    whole = (line for line in file if line.endswith("\n"))  # not the last of a killed run
-                    for line in csv.DictReader(whole):
-                        row = Row(**{name: kind(line[name]) for name, kind in kinds.items()})
-                        self.rows[row.key] = row
-            except (OSError, ValueError, KeyError, csv.Error) as error:
-                raise FileError(f"Expected a table of this tool (got {path}: {error!r})") from error
-        with replacing(path) as aside, aside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(kinds), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in self.rows.values())
+        if not path.exists():
+            return
+        try:
+            text = read_file(path, MOST_BYTES).getvalue().decode("utf-8", "surrogateescape")
+            whole = [line for line in io.StringIO(text, newline="") if line.endswith("\n")]  # it was killed
+            # Earlier versions wrote no hash: what they measured is measured again.
+            for line in csv.DictReader(whole):
+                row = Row(**{name: kind(({CHECK: ""} | line)[name]) for name, kind in kinds.items()})
+                self.rows[row.key] = row
+            if whole and not self.rows and whole[0].strip() != ",".join(kinds):
+                raise ValueError("other columns")
+        except (OSError, ValueError, TypeError, KeyError, csv.Error, FileError) as error:
+            raise FileError(f"Expected a table of this tool (got {path}: {error!r})") from error
+
+    def begin(self, digests: Mapping[str, str]) -> None:
+        """Write the file anew, without rows of pictures that are others by now.
+
+        Args:
+            digests: SHA-256 of pictures by their paths.
+        """
+        self.rows = {
+            key: row
+            for key, row in self.rows.items()
+            if digests.get(row.picture, row.picture_sha256) == row.picture_sha256
+        }
+        columns = [field.name for field in fields(Row)]
+        write_file(self.path, csv_text(columns, map(asdict, self.rows.values())))
 
     def add(self, row: Row) -> None:
         """Append a row to the file."""
         self.rows[row.key] = row
-        with naming(self.path), self.path.open("a", newline="") as file:
-            csv.DictWriter(file, list(asdict(row)), lineterminator="\n").writerow(asdict(row))
+        line = csv_text(list(asdict(row)), [asdict(row)]).split("\n", 1)[1]
+        with naming(self.path), self.path.open("ab") as file:
+            file.write(line.encode("utf-8", "surrogateescape"))
 
     def rows_of(self, means: Mapping[str, Any]) -> list[Row]:
         """Return the rows behind `results`, without those of the codec's other settings or weights.

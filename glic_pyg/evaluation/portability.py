@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 
 from glic_pyg.codec import GLIC, MULTIPLE, latent_checksum
 from glic_pyg.entropy import Nets, decode_latents, encode_latents
-from glic_pyg.files import replacing
+from glic_pyg.files import write_file
 from glic_pyg.image import pad, read_image
 
 ARITHMETIC = {"exact": True, "float": False}
@@ -131,8 +132,7 @@ def decode(job: Mapping[str, Any], setting: Setting, folder: Path) -> dict[str, 
                     x_hat = model.g_s(y_hat * gains["y_inverse"]).clamp(0, 1).cpu()
                     kept = pictures / f"{number}.pt"
                     if not kept.exists():
-                        pictures.mkdir(exist_ok=True)
-                        torch.save(x_hat.clone(), kept)
+                        write_file(kept, partial(torch.save, x_hat.clone()))
                     first = torch.load(kept, weights_only=True)
                     difference = max(difference, (x_hat - first).abs().max().item())
     return {"same": same, "seconds": seconds, "difference": difference}
@@ -149,8 +149,7 @@ def _main() -> None:
     job = json.loads((folder / "job.json").read_text())
     setting = SETTINGS[name]
     result = encode(job, setting) if step == "encode" else decode(job, setting, folder)
-    with replacing(folder / f"{step} {name}.pt") as aside:
-        torch.save(result, aside)
+    write_file(folder / f"{step} {name}.pt", lambda file: torch.save(result, file))
 
 
 if __name__ == "__main__":

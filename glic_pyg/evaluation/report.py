@@ -73,7 +73,7 @@ def build_report(
     results: Sequence[Mapping[str, Any]],
     comparisons: Sequence[Comparison],
     figures: Mapping[str, Figure],
-    complexity: Sequence[Mapping[str, Any]],
+    complexity: Sequence[Sequence[str]],
     pictures: Mapping[str, tuple[Tensor, Sequence[Restored]]],
 ) -> str:
     """Return the page; whatever text it is given stays text.
@@ -84,7 +84,7 @@ def build_report(
         results: Of the codecs, as `measure.results` returns them.
         comparisons: Tables of BD-rates.
         figures: Curves by caption.
-        complexity: Rows of `tools/benchmark.py`; may be empty.
+        complexity: A table, see `complexity_rows`; may be empty.
         pictures: Original and what the codecs made of it, by name.
     """
     data = {
@@ -112,7 +112,7 @@ def build_report(
         figures={caption: Markup(_svg(figure)) for caption, figure in figures.items()},
         comparisons=comparisons,
         codecs=[_codec_section(result) for result in results],
-        complexity=_complexity_rows(complexity),
+        complexity=complexity,
         pictures=data,
     )
 
@@ -133,7 +133,8 @@ def _codec_section(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _complexity_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def complexity_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return a table of what `tools/benchmark.py` measured; its first row is the head."""
     head = ["model", "backend", "size", "M parameters", "TFLOPs", "encode s", "decode s", "peak GiB"]
     cells = [
         [

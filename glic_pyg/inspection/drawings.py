@@ -38,7 +38,7 @@ from torch import Tensor
 from glic_pyg.codec import GLIC, MULTIPLE
 from glic_pyg.config import ConfigError
 from glic_pyg.errors import UserError
-from glic_pyg.files import replacing
+from glic_pyg.files import write_file
 from glic_pyg.graph import Graph, Graphs
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES
 from glic_pyg.graph.grid import MapSize
@@ -128,11 +128,10 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         ConfigError: another suffix.
         OSError: a file that cannot be written.
     """
-    with replacing(path) as aside:
-        suffix = Path(path).suffix.lower()
-        if suffix not in (".png", ".svg"):
-            raise ConfigError(f"Expected a name that ends in .png or .svg for the figure (got {path})")
-        figure.savefig(aside, format=suffix[1:])
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".png", ".svg"):
+        raise ConfigError(f"Expected a name that ends in .png or .svg for the figure (got {path})")
+    write_file(path, lambda file: figure.savefig(file, format=suffix[1:]))
 
 
 def erf_picture(

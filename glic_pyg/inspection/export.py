@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch_geometric.data import Data
 
 from glic_pyg.config import ConfigError
-from glic_pyg.files import replacing
+from glic_pyg.files import write_file
 from glic_pyg.graph import Graph, Graphs
 from glic_pyg.inspection.stages import SCOPES
 
@@ -32,17 +33,16 @@ def export_graphs(graphs: Graphs, path: str | Path, *, node_size: int) -> None:
         ConfigError: another suffix.
         OSError: a file that cannot be written.
     """
-    writers: dict[str, Callable[[dict[str, Data], Path], None]] = {
-        ".pt": _write_pt,
-        ".json": _write_json,
-        ".graphml": _write_graphml,
+    writers: dict[str, Callable[[dict[str, Data]], bytes | str]] = {
+        ".pt": _pt,
+        ".json": _json,
+        ".graphml": _graphml,
     }
     suffix = Path(path).suffix.lower()
     if suffix not in writers:
         raise ConfigError(f"Expected a name that ends in {', '.join(writers)} for the export (got {path})")
     plain = {scope: plain_graph(graph, node_size) for scope, graph in zip(SCOPES, graphs, strict=True)}
-    with replacing(path) as aside:
-        writers[suffix](plain, aside)
+    write_file(path, writers[suffix](plain))
 
 
 def plain_graph(graph: Graph, node_size: int) -> Data:
@@ -74,11 +74,13 @@ def plain_graph(graph: Graph, node_size: int) -> Data:
     )
 
 
-def _write_pt(graphs: dict[str, Data], path: Path) -> None:
-    torch.save({scope: graph.to_dict() for scope, graph in graphs.items()}, path)
+def _pt(graphs: dict[str, Data]) -> bytes:
+    file = io.BytesIO()
+    torch.save({scope: graph.to_dict() for scope, graph in graphs.items()}, file)
+    return file.getvalue()
 
 
-def _write_json(graphs: dict[str, Data], path: Path) -> None:
+def _json(graphs: dict[str, Data]) -> str:
     first = graphs["local"]
     content: dict[str, object] = {"map_size": first.map_size, "node_size": first.node_size}
     for scope, graph in graphs.items():
@@ -94,33 +96,35 @@ def _write_json(graphs: dict[str, Data], path: Path) -> None:
             },
             "edges": {"source": source, "target": target, "similarity": _short(graph)},
         }
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file, separators=(",", ":"))
+    return json.dumps(content, separators=(",", ":"))
 
 
-def _write_graphml(graphs: dict[str, Data], path: Path) -> None:
+def _graphml(graphs: dict[str, Data]) -> str:
     attributes = {"row": "int", "column": "int", "score": "double", "local_quota": "double"}
     attributes["global_quota"] = "double"
-    with open(path, "w", encoding="utf-8") as file:
-        file.write('<?xml version="1.0" encoding="UTF-8"?>\n')
-        file.write('<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n')
-        for name, kind in attributes.items():
-            file.write(f'<key id="{name}" for="node" attr.name="{name}" attr.type="{kind}"/>\n')
-        for name, kind in (("scope", "string"), ("similarity", "double")):
-            file.write(f'<key id="{name}" for="edge" attr.name="{name}" attr.type="{kind}"/>\n')
-        file.write('<graph edgedefault="directed">\n')
-        local = graphs["local"]
-        columns = [*local.pos.T.tolist(), local.score.tolist(), *(g.quota.tolist() for g in graphs.values())]
-        for node, values in enumerate(zip(*columns, strict=True)):
-            data = "".join(f'<data key="{key}">{x}</data>' for key, x in zip(attributes, values, strict=True))
-            file.write(f'<node id="{node}">{data}</node>\n')
-        for scope, graph in graphs.items():
-            for source, target, similarity in zip(*graph.edge_index.tolist(), _short(graph), strict=True):
-                file.write(
-                    f'<edge source="{source}" target="{target}"><data key="scope">{scope}</data>'
-                    f'<data key="similarity">{similarity}</data></edge>\n'
-                )
-        file.write("</graph>\n</graphml>\n")
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">',
+        *(
+            f'<key id="{name}" for="node" attr.name="{name}" attr.type="{kind}"/>'
+            for name, kind in attributes.items()
+        ),
+        '<key id="scope" for="edge" attr.name="scope" attr.type="string"/>',
+        '<key id="similarity" for="edge" attr.name="similarity" attr.type="double"/>',
+        '<graph edgedefault="directed">',
+    ]
+    local = graphs["local"]
+    columns = [*local.pos.T.tolist(), local.score.tolist(), *(g.quota.tolist() for g in graphs.values())]
+    for node, values in enumerate(zip(*columns, strict=True)):
+        data = "".join(f'<data key="{key}">{x}</data>' for key, x in zip(attributes, values, strict=True))
+        lines.append(f'<node id="{node}">{data}</node>')
+    for scope, graph in graphs.items():
+        for source, target, similarity in zip(*graph.edge_index.tolist(), _short(graph), strict=True):
+            lines.append(
+                f'<edge source="{source}" target="{target}"><data key="scope">{scope}</data>'
+                f'<data key="similarity">{similarity}</data></edge>'
+            )
+    return "\n".join([*lines, "</graph>", "</graphml>", ""])
 
 
 def _short(graph: Data) -> list[float]:

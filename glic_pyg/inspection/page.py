@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glic_pyg.codec import GLIC
-from glic_pyg.files import replacing
+from glic_pyg.files import write_file
 from glic_pyg.graph import Graph
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES, places
 from glic_pyg.image import to_pil
@@ -60,8 +60,7 @@ class Page:
 
     def save(self, path: str | Path) -> None:
         """Write the page to a file."""
-        with replacing(path) as aside:
-            aside.write_text(self.text, encoding="utf-8")
+        write_file(path, self.text)
 
     def _repr_html_(self) -> str:
         # In a frame of its own, so that neither its style nor its keys meet the notebook's.

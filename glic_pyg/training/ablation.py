@@ -24,7 +24,7 @@ from glic_pyg import checkpoint
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ConfigError
 from glic_pyg.evaluation.bd import Curve, CurveError, delta
-from glic_pyg.files import replacing
+from glic_pyg.files import write_file
 from glic_pyg.inspection.neighborhood import degrees
 from glic_pyg.inspection.stages import run_stages
 from glic_pyg.training.config import TrainConfig
@@ -122,8 +122,7 @@ def run_row(
         "seed": seed,
         **_figures(run, config, dataset),
     }
-    with replacing(run.path / ROW) as aside:
-        aside.write_text(json.dumps(row, indent=1) + "\n")
+    write_file(run.path / ROW, json.dumps(row, indent=1) + "\n")
     return True
 
 

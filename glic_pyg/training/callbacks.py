@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from glic_pyg import checkpoint
 from glic_pyg.codec import GLIC
-from glic_pyg.files import replacing
+from glic_pyg.files import write_file
 from glic_pyg.image import write_png
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.module import CodecModule
@@ -47,6 +49,16 @@ class MovingAverage(WeightAveraging):
 
 class RunStopped(Exception):
     """The user asked the run to end; its checkpoint is written."""
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints as all other files are written."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint."""
+        write_file(path, partial(torch.save, checkpoint))
 
 
 class Recorder(Callback):
@@ -110,8 +122,7 @@ class Recorder(Callback):
                     f"bpp {row['bpp']:.4f}, PSNR {row['psnr']:.2f} dB",
                     file=sys.stderr,
                 )
-            with replacing(self.run.samples / f"{module.step:08}.png") as aside:
-                write_png(torch.cat(module.samples, dim=2).cpu(), aside)
+            write_png(torch.cat(module.samples, dim=2).cpu(), self.run.samples / f"{module.step:08}.png")
         self._save(trainer, self.run.latest)
         if better:
             self._save(trainer, self.run.best)
@@ -147,12 +158,9 @@ class Recorder(Callback):
         module.seconds = trainer.strategy.broadcast(seconds) if by_time else seconds
 
     def _save(self, trainer: Trainer, path: Path) -> None:
-        if not trainer.is_global_zero:
-            trainer.save_checkpoint(path)  # the first process writes, but all take part
-            return
-        with replacing(path) as aside:
-            trainer.save_checkpoint(aside)
-        export(path, path.with_suffix(".safetensors"), self.config)
+        trainer.save_checkpoint(path)  # the first process writes, but all take part
+        if trainer.is_global_zero:
+            export(path, path.with_suffix(".safetensors"), self.config)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.stopped:

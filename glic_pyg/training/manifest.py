@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from glic_pyg.config import ConfigError
-from glic_pyg.files import replacing
+from glic_pyg.files import csv_text, write_file
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,7 @@ def describe(pictures: Sequence[Path], *, folders: Mapping[str, Path]) -> list[P
 
 def write(pictures: Sequence[Picture], path: Path) -> None:
     """Write a table as CSV."""
-    with replacing(path) as aside, aside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(picture) for picture in pictures)
+    write_file(path, csv_text(COLUMNS, map(asdict, pictures)))
 
 
 def check(path: Path, *, folders: Mapping[str, Path]) -> list[Path]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import glic_pyg
-from glic_pyg.files import naming, replacing
+from glic_pyg.files import naming, write_file
 from glic_pyg.training.config import TrainConfig
 
 PACKAGES = (
@@ -69,16 +69,13 @@ class RunFolder:
         """
         sessions = json.loads(self.sessions.read_text()) if step and self.sessions.exists() else []
         sessions.append({"step": step, **describe_session(), "config": config.to_dict()})
-        with replacing(self.sessions) as path:
-            path.write_text(json.dumps(sessions, indent=1) + "\n")
-        with replacing(self.config) as path:
-            path.write_text(config.to_yaml())
+        write_file(self.sessions, json.dumps(sessions, indent=1) + "\n")
+        write_file(self.config, config.to_yaml())
         for table in (self.log, self.eval):
             if table.exists():
                 header, *rows = table.read_text().splitlines(keepends=True)
                 kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step]
-                with replacing(table) as path:
-                    path.write_text("".join([header, *kept]))
+                write_file(table, "".join([header, *kept]))
 
     def append(self, path: Path, row: Mapping[str, float]) -> None:
         """Append a line to `log` or `eval`; a new file gets the names as its first line."""

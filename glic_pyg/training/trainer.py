@@ -24,7 +24,7 @@ from glic_pyg.codec import GLIC
 from glic_pyg.config import ConfigError, ModelConfig
 from glic_pyg.nn.gfa import silence_attention
 from glic_pyg.training import manifest as manifests
-from glic_pyg.training.callbacks import MovingAverage, Progress, Recorder, RunStopped
+from glic_pyg.training.callbacks import MovingAverage, Progress, Recorder, RunStopped, WholeCheckpoints
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.data import PictureData, center_crops, find_and_split, folders_by_prefix
 from glic_pyg.training.module import CodecModule
@@ -126,6 +126,7 @@ def train(
                 purge_step=state and state["step"] + 1,
                 default_hp_metric=False,
             ),
+            plugins=[WholeCheckpoints()],
             callbacks=[MovingAverage(config.ema_decay), recorder, Progress()],
         )
         if trainer.strategy.root_device.type == "cpu":

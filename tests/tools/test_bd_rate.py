@@ -200,7 +200,10 @@ def test_every_published_curve_has_a_source_and_rises(tool):
             ["--anchor", "kodak/dcea", "--compare", "kodak/glic"],
             "error: Expected a .json file or published points such as kodak/dcae (got kodak/dcea); did",
         ),
-        (["--anchor", "no.json", "--compare", "kodak/glic"], "error: Expected a results file with psnr"),
+        (
+            ["--anchor", "no.json", "--compare", "kodak/glic"],
+            "error: Expected a JSON file (got no.json: No such file or directory)",
+        ),
         (
             ["--anchor", "kodak/dcae-msssim", "--compare", "kodak/glic"],
             "error: Expected psnr-rgb of kodak/dcae-msssim (got",

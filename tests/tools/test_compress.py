@@ -1,5 +1,10 @@
 import dataclasses
+import io
+import os
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +15,9 @@ from glic_pyg import GLIC, bitstream, checkpoint
 from glic_pyg.config import Part
 from glic_pyg.evaluation.metrics import psnr
 from glic_pyg.image import read_image, to_8bit, write_png
+from glic_pyg.ledger import NAME
+
+TOOLS = Path(__file__).parents[2] / "tools"
 
 
 def picture(path, size=(40, 30), mode="RGB"):
@@ -46,14 +54,16 @@ def test_folders_there_and_back(tool, model_file, tmp_path):
     assert len(out.splitlines()) == 3
     assert f"error: Expected a picture (got {photos / 'broken.png'}: cannot identify" in err
     assert "error: 1 of 4 files could not be converted" in err
-    files = sorted(str(p.relative_to(coded)) for p in coded.rglob("*") if p.is_file())
+    files = sorted(str(p.relative_to(coded)) for p in coded.rglob("*.*") if p.is_file() and p.name != NAME)
     assert files == ["a.jpg.glic", "a.png.glic", "sub/b.glic"]
 
     (coded / "a.png.glic").write_bytes((coded / "a.png.glic").read_bytes()[:-1])
     status, out, err = tool("decompress", coded, "-o", restored, "--model", model_file)
     assert status == 1
     assert f"error: {coded / 'a.png.glic'}: Expected checksum" in err
-    files = sorted(str(p.relative_to(restored)) for p in restored.rglob("*") if p.is_file())
+    files = sorted(
+        str(p.relative_to(restored)) for p in restored.rglob("*") if p.is_file() and p.name != NAME
+    )
     assert files == ["a.jpg.png", "sub/b.png"]
 
 
@@ -70,13 +80,13 @@ def test_errors_are_one_line_and_status_2(tool, model_file, tmp_path):
     target = tmp_path / "a.glic"
     source = picture(tmp_path / "a.png")
     for arguments, message in [
-        ((tmp_path / "none.png", "-o", target, "--model", model_file), "Expected a picture (got"),
+        ((tmp_path / "none.png", "-o", target, "--model", model_file), "No such file or directory: "),
         (
             (source, "-o", target, "--model", "unknown"),
             "Expected the path of a .safetensors file or a model's name",
         ),
         ((source, "-o", target, "--model", source), "Expected a .safetensors checkpoint (got"),
-        ((source, "-o", tmp_path, "--model", model_file), "Expected a file name for the output"),
+        ((source, "-o", source, "--model", model_file), "Expected another file for the output than "),
     ]:
         status, out, err = tool("compress", *arguments)
         assert (status, out) == (2, "")
@@ -92,7 +102,8 @@ def test_a_second_start_skips_what_is_done(tool, model_file, variable_model, tmp
     compress = ["compress", photos, "-o", coded, "--model", tmp_path / "variable.safetensors"]
     assert len(tool(*compress, "--quality", "1.5")[1].splitlines()) == 2
     (coded / "b.glic").write_bytes(b"something else")
-    status, out, _ = tool(*compress, "--quality", "1.5")
+    assert tool(*compress, "--quality", "1.5")[0] == 1
+    status, out, _ = tool(*compress, "--quality", "1.5", "--force")
     assert status == 0
     assert out.splitlines()[0].startswith(f"{coded / 'b.glic'}: ")
     assert out.splitlines()[1] == "1 of 2 files were done already"
@@ -193,3 +204,114 @@ def test_qualities_that_no_file_can_say(tool, tmp_path, variable_model, quality)
     assert (status, err.count("\n")) == (2, 1)
     assert err.startswith("error: Expected a quality in 1..4 (got ")
     assert not (tmp_path / "a.glic").exists()
+
+
+def test_originals_are_not_replaced_by_restored_pictures(tool, model_file, tmp_path):
+    """And neither is anything else that no call wrote."""
+    photos, coded = tmp_path / "photos", tmp_path / "coded"
+    source = picture(photos / "a.png")
+    original = source.read_bytes()
+    model = ["--model", model_file]
+    assert tool("compress", photos, "-o", coded, *model)[0] == 0
+    for arguments in ([coded, "-o", photos], [coded / "a.glic", "-o", source]):
+        status, _, err = tool("decompress", *arguments, *model)
+        assert status == (2 if arguments[0] != coded else 1)
+        assert f"(got {source}); --force overwrites it" in err
+        assert source.read_bytes() == original
+    assert tool("decompress", coded, "-o", photos, *model, "--force")[0] == 0
+    assert source.read_bytes() != original
+    status, out, _ = tool("decompress", coded, "-o", photos, *model)
+    assert (status, out) == (0, "1 of 1 files were done already\n")
+    source.write_bytes(original)  # somebody brings it back
+    assert tool("decompress", coded, "-o", photos, *model)[0] == 1
+    assert source.read_bytes() == original
+
+
+def test_a_picture_in_place_of_another_is_coded_anew(tool, tiny_model, model_file, tmp_path):
+    """Whatever its date and its number of bytes."""
+    photos, coded, restored = tmp_path / "photos", tmp_path / "coded", tmp_path / "restored"
+    photos.mkdir()
+    for color in ("red", "blue"):
+        Image.new("RGB", (40, 30), color).save(photos / "a.bmp")
+        os.utime(photos / "a.bmp", (0, 0))
+        assert tool("compress", photos, "-o", coded, "--model", model_file)[0] == 0
+        assert (coded / "a.glic").read_bytes() == bitstream.encode(tiny_model, read_image(photos / "a.bmp"))
+        os.utime(coded / "a.glic", (0, 0))
+        assert tool("decompress", coded, "-o", restored, "--model", model_file)[0] == 0
+        expected = to_8bit(bitstream.decode(tiny_model, (coded / "a.glic").read_bytes()))
+        assert (to_8bit(read_image(restored / "a.png")) == expected).all()
+
+
+def test_pipes_from_end_to_end(model_file, tiny_model, tmp_path):
+    """Bytes alone on standard output: the lines are on standard error."""
+    source = picture(tmp_path / "a.png")
+
+    def run(name, data):
+        command = [sys.executable, TOOLS / f"{name}.py", "-", "-o", "-", "--model", model_file]
+        return subprocess.run(command, input=data, capture_output=True)
+
+    coded = run("compress", source.read_bytes())
+    assert coded.stdout == bitstream.encode(tiny_model, read_image(source))
+    assert coded.stderr.startswith(b"-: %d bytes, " % len(coded.stdout))
+    restored = run("decompress", coded.stdout)
+    expected = to_8bit(bitstream.decode(tiny_model, coded.stdout))
+    assert (to_8bit(read_image(io.BytesIO(restored.stdout))) == expected).all()
+    assert restored.stderr.startswith(b"-: 40 x 30 from ")
+    broken = run("decompress", coded.stdout[:-1])
+    assert (broken.returncode, broken.stdout) == (2, b"")
+    assert broken.stderr.startswith(b"error: <stdin>: Expected checksum ")
+    assert broken.stderr.count(b"\n") == 1
+
+
+def test_what_is_endless_or_too_large_is_refused(tool, model_file, tmp_path):
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(20 << 30)
+    (tmp_path / "large.glic").write_bytes(b"GLIC\3" + bytes(8) + b"\0\1\1" + bytes(4) + bytes(2 << 20))
+    bounds = ["--max-pixels", "1000", "--model", model_file]
+    for name, source, message in [
+        ("compress", "/dev/zero", "Expected a file of at most 16785216 bytes (got /dev/zero with more)"),
+        ("compress", large, f"Expected a file of at most 16785216 bytes (got {large} with more)"),
+        ("decompress", "/dev/zero", r"Expected a .glic file (got one that starts with b'\x00\x00\x00\x00')"),
+        ("decompress", large, r"Expected a .glic file (got one that starts with b'\x00\x00\x00\x00')"),
+        (
+            "decompress",
+            tmp_path / "large.glic",
+            f"Expected a file of at most 67600 bytes (got {tmp_path / 'large.glic'} with more)",
+        ),
+    ]:
+        target = tmp_path / ("a.png" if name == "decompress" else "a.glic")
+        status, out, err = tool(name, source, "-o", target, *bounds)
+        assert (status, out, err) == (2, "", f"error: {message}\n")
+        assert not target.exists()
+
+
+@pytest.mark.parametrize("flag", ["--target-bpp", "--target-psnr"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0", "-1", "much"])
+def test_aims_that_are_none(tool, tmp_path, flag, value):
+    status, out, err = tool("compress", tmp_path / "a.png", "-o", tmp_path / "a.glic", f"{flag}={value}")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: argument {flag}: Expected a number ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["compress", "decompress"])
+def test_terminated_at_work(name, model_file, tmp_path):
+    """With status 143, and nothing begun is left behind."""
+    photos, coded = tmp_path / "photos", tmp_path / "coded"
+    for i in range(30):
+        picture(photos / f"{i}.png", size=(400, 300))
+    source, target = photos, coded
+    command = [sys.executable, TOOLS / "compress.py", photos, "-o", coded, "--model", model_file]
+    if name == "decompress":
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        source, target = coded, tmp_path / "restored"
+        command = [sys.executable, TOOLS / "decompress.py", coded, "-o", target, "--model", model_file]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and len(list(target.glob("*.*"))) < 3:
+            time.sleep(0.001)
+        process.terminate()
+        _, err = process.communicate()
+    assert (process.returncode, err) == (143, b"")
+    assert 2 <= len(list(target.iterdir())) <= len(list(source.iterdir()))
+    assert not list(target.glob("*.partial"))

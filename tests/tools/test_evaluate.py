@@ -12,6 +12,12 @@ from glic_pyg.evaluation.metrics import psnr
 from glic_pyg.image import read_image, write_png
 
 
+def results_of(folder):
+    """Return the only model's results."""
+    (path,) = folder.glob("tiny-*.json")
+    return path
+
+
 @pytest.fixture
 def pictures(photo, tmp_path):
     """Two folders with a picture each."""
@@ -34,7 +40,7 @@ def test_means_are_of_real_files(tool, pictures, tiny_model, model_file, tmp_pat
         decibels.append(psnr(x, bitstream.decode(tiny_model, data)))
         likelihoods = tiny_model(x)["likelihoods"].values()
         estimates.append(-sum(p.log2().sum().item() for p in likelihoods) / x[0, 0].numel())
-    written = json.loads((tmp_path / "out" / "tiny.json").read_text())["results"]
+    written = json.loads((results_of(tmp_path / "out")).read_text())["results"]
     assert written["quality"] == [None]
     assert written["bpp"] == [pytest.approx(sum(bits) / 2)]
     assert written["psnr-rgb"] == [pytest.approx(sum(decibels) / 2)]
@@ -43,7 +49,7 @@ def test_means_are_of_real_files(tool, pictures, tiny_model, model_file, tmp_pat
     assert written["ms-ssim-rgb"] == [None]  # too small for five scales
     assert all(written[key][0] > 0 for key in ("encoding_time", "decoding_time"))
     tool("evaluate", "-d", *folders, "--model", model_file, "-o", tmp_path / "out")  # reads what it wrote
-    assert json.loads((tmp_path / "out" / "tiny.json").read_text())["results"] == written
+    assert json.loads((results_of(tmp_path / "out")).read_text())["results"] == written
 
 
 def test_rivals_qualities_and_bd_rates(tool, pictures, variable_model, tmp_path):
@@ -52,12 +58,12 @@ def test_rivals_qualities_and_bd_rates(tool, pictures, variable_model, tmp_path)
     model = ["--model", tmp_path / "variable.safetensors"]
     status, out, _ = tool("evaluate", *arguments, *model, "--quality", "1", "2.5")
     assert status == 0
-    assert json.loads((tmp_path / "out" / "tiny.json").read_text())["results"]["quality"] == [1, 2.5]
+    assert json.loads((results_of(tmp_path / "out")).read_text())["results"]["quality"] == [1, 2.5]
     for rival in ("jpeg", "webp"):
         curve = json.loads((tmp_path / "out" / f"{rival}.json").read_text())
         assert curve["results"]["bpp"] == sorted(curve["results"]["bpp"])
         assert curve["settings"]["pillow"]
-    assert "tiny against jpeg: Expected at least 4 rising points of" in out
+    assert " against jpeg: Expected at least 4 rising points of" in out
 
 
 def test_measured_rows_are_not_measured_again(tool, pictures, model_file, tmp_path):
@@ -68,12 +74,12 @@ def test_measured_rows_are_not_measured_again(tool, pictures, model_file, tmp_pa
     marked = row.replace(row.split(",")[5], "123.0")
     table.write_text(f"{header}\n{marked}\n{row[:30]}")  # and killed while writing another
     assert tool(*arguments)[0] == 0
-    assert json.loads((tmp_path / "out" / "tiny.json").read_text())["results"]["bpp"] == [123.0]
+    assert json.loads((results_of(tmp_path / "out")).read_text())["results"]["bpp"] == [123.0]
     with table.open() as file:
         assert len(list(csv.DictReader(file))) == 1
     write_png(read_image(pictures[0]).flip(-1) * 0.5, pictures[0])
     assert tool(*arguments)[0] == 0
-    assert json.loads((tmp_path / "out" / "tiny.json").read_text())["results"]["bpp"] != [123.0]
+    assert json.loads((results_of(tmp_path / "out")).read_text())["results"]["bpp"] != [123.0]
 
 
 @pytest.mark.filterwarnings("always:.*transparent parts")
@@ -129,11 +135,13 @@ def test_a_codec_that_fails_for_a_picture_lets_the_others_go_on(
         for q in (5, 90)
     ]
     assert lines[2:] == [f"error: means are of 1 of 2 pictures, without {pictures[0]}"]
-    assert "tiny against webp" in out
+    assert " against webp" in out
     monkeypatch.undo()
     tool("evaluate", "-d", tmp_path / "more", *arguments[:-1], tmp_path / "alone")
     for name in ("tiny", "webp", "jpeg"):
-        some, alone = (json.loads((tmp_path / f / f"{name}.json").read_text()) for f in ("out", "alone"))
+        some, alone = (
+            json.loads(next((tmp_path / f).glob(f"{name}*.json")).read_text()) for f in ("out", "alone")
+        )
         assert some["results"]["bpp"] == alone["results"]["bpp"]
         assert set(some["results"]["pictures"]) == {1}
 
@@ -145,7 +153,7 @@ def test_a_codec_that_always_fails_is_left_out(tool, pictures, model_file, tmp_p
     assert status == 1
     assert err.splitlines()[-1] == "error: jpeg is left out: no picture has its files at every quality"
     assert "Expected pictures of one shape" in err
-    assert (tmp_path / "out" / "tiny.json").exists()
+    assert (results_of(tmp_path / "out")).exists()
     assert "BD-rate" not in out
 
 
