@@ -1,4 +1,4 @@
-# `make demo` and `make test`: the first call of either sets up .venv, later calls start at once.
+# `make demo`, `make test` and `make lint`: the first call of any sets up .venv, later calls start at once.
 
 # compressai needs numpy < 2, which has no wheels beyond Python 3.12.
 PYTHON ?= $(or $(shell command -v python3.11 || command -v python3.12),python3)
@@ -19,6 +19,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
 
 # Every step finds what an interrupted call has already installed.
 $(READY): $(VENV)/torch.txt pyproject.toml constraints.txt
@@ -49,4 +52,4 @@ $(VENV)/torch.txt: choice
 	  if [ -e $@ ]; then rm -rf $(VENV)/lib $(VENV); fi; \
 	  $(PYTHON) -m venv $(VENV) && echo '$(TORCH) $(TORCH_INDEX)' > $@; }
 
-.PHONY: demo test choice
+.PHONY: demo test lint choice

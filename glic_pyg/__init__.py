@@ -10,4 +10,6 @@ The folders follow this flow: `graph`, `nn`, `transform`, `entropy`, then `codec
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ModelConfig
 
-__all__ = ["GLIC", "ModelConfig"]
+__all__ = ["GLIC", "ModelConfig", "__version__"]
+
+__version__ = "0.1.0"
