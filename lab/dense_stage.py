@@ -199,7 +199,9 @@ class DenseStage:
                 scores = p.groups.queries(score)[..., 0].unflatten(1, (-1, QUERIES**2))
                 quota = builder.degree * QUERIES**2 * scores / scores.sum(-1, keepdim=True)
                 quota = p.groups.to_map(quota.clamp(1, CANDIDATES**2).flatten(1)[..., None], len(x)).flatten()
-                keeps.append(kept_candidates(unit, quota, p.node, p.candidate))
+                keeps.append(
+                    kept_candidates(unit, quota, p.node, p.candidate, bisections=builder.selection.bisections)
+                )
         size = x.shape
         x = x.permute(0, 2, 3, 1).reshape(-1, size[1])
         for i, layer in enumerate(self.stage.layers):

@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from glic_pyg.graph.selection import BISECTIONS
 
-
-def kept_candidates(unit: Tensor, quota: Tensor, node: Tensor, candidate: Tensor) -> Tensor:
+def kept_candidates(
+    unit: Tensor, quota: Tensor, node: Tensor, candidate: Tensor, *, bisections: int
+) -> Tensor:
     """Choose every node's neighbours as `Threshold` does; a node that would keep none keeps all.
 
     Args:
@@ -33,7 +33,7 @@ def kept_candidates(unit: Tensor, quota: Tensor, node: Tensor, candidate: Tensor
         len(unit),
         unit.size(1),
         block,
-        BISECTIONS,
+        bisections,
         num_warps=8,
         num_stages=1,
     )

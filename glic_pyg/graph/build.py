@@ -198,7 +198,8 @@ class GraphBuilder:
 
     def _kept(self, similarity: Tensor, quota: Tensor, candidates: Candidates) -> KeptEdges:
         if type(self.selection) is Threshold and similarity.device.type == "cpu":
-            return csr_selection.kept_edges(similarity, quota, candidates)
+            bisections = self.selection.bisections
+            return csr_selection.kept_edges(similarity, quota, candidates, bisections=bisections)
         return kept_edges(similarity, quota, candidates, self.selection)
 
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from glic_pyg.graph.candidates import Candidates, slot_offsets
-from glic_pyg.graph.selection import BISECTIONS, KeptEdges
+from glic_pyg.graph.selection import KeptEdges
 from glic_pyg.threads import use_torch_threads
 
 
-def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates) -> KeptEdges:
-    """Compute what `glic_pyg.graph.selection.kept_edges` does with a `Threshold`.
+def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates, *, bisections: int) -> KeptEdges:
+    """Compute what `glic_pyg.graph.selection.kept_edges` does with a `Threshold` of so many bisections.
 
     Sums run in another order: where a similarity equals the threshold to the last bits, the two
     may decide differently.
@@ -21,7 +21,7 @@ def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates) -> Kep
     num_nodes = len(group)
     threshold, degree = np.empty(num_nodes, np.float32), np.empty(num_nodes, np.int64)
     use_torch_threads()
-    _bisect(table, group, slot, quota.numpy(), threshold, degree)
+    _bisect(table, group, slot, quota.numpy(), bisections, threshold, degree)
     indptr = np.zeros(num_nodes + 1, np.int64)
     np.cumsum(degree, out=indptr[1:])
     index = candidates.candidate.new_empty(2, int(indptr[-1]))
@@ -35,7 +35,7 @@ def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates) -> Kep
 
 
 @numba.njit(parallel=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
-def _bisect(similarity, group, slot, quota, threshold, degree):
+def _bisect(similarity, group, slot, quota, bisections, threshold, degree):
     num_candidates = similarity.shape[2]
     for i in numba.prange(len(group)):
         row = similarity[group[i], slot[i]]
@@ -45,7 +45,7 @@ def _bisect(similarity, group, slot, quota, threshold, degree):
             total += np.float64(row[k])
             low = min(low, row[k])
         t, high = np.float32(total / num_candidates), np.float32(1)
-        for _ in range(BISECTIONS):
+        for _ in range(bisections):
             above = np.int32(0)
             for k in range(num_candidates):
                 above += row[k] > t

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from glic_pyg.graph.candidates import CANDIDATES, Candidates, slot_offsets
 
-BISECTIONS = 5
-
 
 class KeptEdges(NamedTuple):
     """Edges candidate -> query, sorted by query.
@@ -48,13 +46,25 @@ class Selection(ABC):
 class Threshold(Selection):
     """Keep what lies above one threshold per node, as published.
 
-    Five bisections, from the mean similarity, between the least one and 1, meet the quota roughly.
+    Bisections, from the mean similarity, between the least one and 1, meet the quota roughly: the more
+    candidates are alike, the more of them it takes.
+
+    Args:
+        bisections: Their number; published: 5.
+
+    Raises:
+        ValueError: a number that is not in 1..24, beyond which float32 knows no thresholds between.
     """
+
+    def __init__(self, *, bisections: int = 5) -> None:
+        if not 1 <= bisections <= 24:
+            raise ValueError(f"Expected bisections in 1..24 (got {bisections})")
+        self.bisections = bisections
 
     def __call__(self, similarity: Tensor, quota: Tensor) -> Tensor:
         threshold = similarity.mean(dim=1)
         low, high = similarity.amin(dim=1), torch.ones_like(threshold)
-        for _ in range(BISECTIONS):
+        for _ in range(self.bisections):
             too_many = (similarity > threshold[:, None]).sum(dim=1) > quota
             low = torch.where(too_many, threshold, low)
             high = torch.where(too_many, high, threshold)

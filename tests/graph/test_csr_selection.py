@@ -22,20 +22,21 @@ def exact_similarities(candidates):
     return torch.randint(-64, 65, size, generator=generator) / 64
 
 
-def assert_same_edges(similarity, quota, candidates):
-    found = csr_selection.kept_edges(similarity, quota, candidates)
-    expected = kept_edges(similarity, quota, candidates, Threshold())
+def assert_same_edges(similarity, quota, candidates, *, bisections=5):
+    found = csr_selection.kept_edges(similarity, quota, candidates, bisections=bisections)
+    expected = kept_edges(similarity, quota, candidates, Threshold(bisections=bisections))
     for tensor, other in zip(found, expected, strict=True):
         assert tensor.dtype == other.dtype
         torch.testing.assert_close(tensor, other, rtol=0, atol=0, equal_nan=True)
     return found
 
 
+@pytest.mark.parametrize("bisections", [5, 10])
 @pytest.mark.parametrize(("find", "map_size"), CASES)
-def test_same_edges(find, map_size):
+def test_same_edges(find, map_size, bisections):
     candidates = find(map_size)
     quota = torch.linspace(1, 256, candidates.num_nodes)
-    kept = assert_same_edges(exact_similarities(candidates), quota, candidates)
+    kept = assert_same_edges(exact_similarities(candidates), quota, candidates, bisections=bisections)
     degree = kept.index[1].bincount(minlength=candidates.num_nodes)
     assert degree.min() < 10
     assert degree.max() > 200
@@ -58,11 +59,13 @@ def test_graphs_are_the_same(size, monkeypatch):
     """Ties of chosen random features are improbable, so that the order of sums does not matter."""
     calls = []
     original = csr_selection.kept_edges
-    monkeypatch.setattr(csr_selection, "kept_edges", lambda *args: calls.append(1) or original(*args))
+    monkeypatch.setattr(csr_selection, "kept_edges", lambda *a, **k: calls.append(1) or original(*a, **k))
     x = torch.randn(size, generator=torch.Generator().manual_seed(0))
     fast = GraphBuilder(degree=12)(x)
     assert len(calls) == 2
-    monkeypatch.setattr(csr_selection, "kept_edges", partial(kept_edges, selection=Threshold()))
+    monkeypatch.setattr(
+        csr_selection, "kept_edges", lambda *a, bisections: kept_edges(*a, Threshold(bisections=bisections))
+    )
     plain = GraphBuilder(degree=12)(x)
     for graph, other in zip(fast, plain, strict=True):
         assert torch.equal(graph.edge_index, other.edge_index)
@@ -78,7 +81,7 @@ from glic_pyg.graph.csr_selection import _bisect
 similarity = np.random.default_rng(0).random((64, 64, 256), dtype=np.float32)
 node = np.arange(64 * 64)
 threshold, degree = np.empty(len(node), np.float32), np.empty(len(node), np.int64)
-_bisect(similarity, node // 64, node % 64, np.full(len(node), 16.0, np.float32), threshold, degree)
+_bisect(similarity, node // 64, node % 64, np.full(len(node), 16.0, np.float32), 5, threshold, degree)
 print(hashlib.sha256(threshold).hexdigest())
 """
 

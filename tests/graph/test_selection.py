@@ -7,9 +7,9 @@ from glic_pyg.graph.candidates import local_windows
 from glic_pyg.graph.selection import KNN, Threshold, TopD, kept_edges
 
 
-def threshold_by_definition(similarity: list[float], quota: float) -> list[bool]:
+def threshold_by_definition(similarity: list[float], quota: float, bisections: int = 5) -> list[bool]:
     t, low, high = sum(similarity) / len(similarity), min(similarity), 1.0
-    for _ in range(5):
+    for _ in range(bisections):
         if sum(s > t for s in similarity) > quota:
             low, t = t, (t + high) / 2
         else:
@@ -25,11 +25,27 @@ def similarity():
     return rows.double() * torch.tensor([1.0, 0.5, 0.125, 0.0625]).repeat(50)[:, None]
 
 
+@pytest.mark.parametrize("bisections", [5, 10])
 @pytest.mark.parametrize("quota", [1.0, 10.3, 64.0, 128.5, 256.0])
-def test_threshold_is_its_definition(similarity, quota):
-    keep = Threshold()(similarity, torch.full((200,), quota, dtype=torch.double))
+def test_threshold_is_its_definition(similarity, quota, bisections):
+    keep = Threshold(bisections=bisections)(similarity, torch.full((200,), quota, dtype=torch.double))
     for row, kept in zip(similarity, keep, strict=True):
-        assert kept.tolist() == threshold_by_definition(row.tolist(), quota)
+        assert kept.tolist() == threshold_by_definition(row.tolist(), quota, bisections)
+
+
+def test_more_bisections_meet_the_quota_where_candidates_are_alike():
+    generator = torch.Generator().manual_seed(0)
+    similarity = 1 - torch.rand(50, 256, generator=generator, dtype=torch.double) ** 5 / 20  # most near 1
+    quota = torch.full((50,), 16.0)
+    few, many = (Threshold(bisections=n)(similarity, quota).sum(dim=1) for n in (5, 22))
+    assert few.min() > 60
+    assert (many - 16).abs().max() <= 2
+
+
+@pytest.mark.parametrize("bisections", [0, 25])
+def test_a_number_of_bisections_that_makes_no_sense_is_refused(bisections):
+    with pytest.raises(ValueError, match=rf"Expected bisections in 1..24 \(got {bisections}\)"):
+        Threshold(bisections=bisections)
 
 
 def test_thresholds_are_found_per_row(similarity):

@@ -70,7 +70,7 @@ def test_kept_candidates(groups):
     real = node < NODES
     expected = Threshold()(similarity[real], quota[node[real].long()])
     expected = expected | ~expected.any(dim=1, keepdim=True)
-    found = kept_candidates(unit, quota, node, candidate)[real] != 0
+    found = kept_candidates(unit, quota, node, candidate, bisections=5)[real] != 0
     assert (found != expected).float().mean() < 1e-3  # ties
 
 
