@@ -1,0 +1,28 @@
+"""docs/models: a card tells the weights that ship, and what docs/kodak says of them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from glic_pyg import GLIC
+from glic_pyg.checkpoint import model_identity
+
+DOCS = Path(__file__).parents[1] / "docs"
+CARD = (DOCS / "models" / "glic_nano.md").read_text()
+KODAK = json.loads((DOCS / "kodak" / "glic_nano.json").read_text())
+
+
+def test_the_card_names_the_weights_that_ship():
+    identity = model_identity(GLIC.from_pretrained("glic_nano")).hex()
+    assert re.findall(r"identity `(\w+)`", CARD) == [identity] == [KODAK["settings"]["identity"]]
+
+
+@pytest.mark.parametrize(
+    ("row", "key", "digits"),
+    [("bpp", "bpp", 3), ("PSNR in dB", "psnr-rgb", 2), ("MS-SSIM", "ms-ssim-rgb", 3)],
+)
+def test_the_card_has_the_means_on_kodak(row, key, digits):
+    cells = re.search(rf"^\| Kodak, {row} \| (.+) \|$", CARD, re.MULTILINE)
+    assert cells[1].split(", ") == [f"{value:.{digits}f}" for value in KODAK["results"][key]]
