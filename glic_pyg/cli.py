@@ -124,13 +124,14 @@ def add_max_memory(parser: argparse.ArgumentParser) -> None:
     """Add the flag that bounds the memory of the process."""
     parser.add_argument(
         "--max-memory",
-        type=_bytes,
+        type=size,
         metavar="4G",
         help="bytes (K, M, G: times 1024) that the process may hold: larger pictures are coded in tiles",
     )
 
 
-def _bytes(text: str) -> int:
+def size(text: str) -> int:
+    """Return a flag's number of bytes, such as 4G."""
     match = re.fullmatch(r"([0-9]{1,18})([KMG]?)", text)
     if not match:
         raise ArgumentTypeError(f"Expected a number of bytes such as 4G (got {text})")

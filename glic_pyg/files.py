@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import json
 import os
 import re
 import secrets
@@ -17,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from glic_pyg.errors import FileError
 
@@ -31,6 +32,7 @@ LEFTOVER = re.compile(r"\.glic_pyg-[0-9a-f]{16}\.partial")
 LEFTOVER_SECONDS = 60
 """A younger one may not be locked yet."""
 READ_AT_ONCE = 1 << 20
+MOST_JSON_BYTES = 1 << 26
 
 
 class FileBytes(io.BytesIO):
@@ -105,6 +107,24 @@ def _read(file: BinaryIO, most: int | Callable[[bytes], int], name: str | Path) 
             raise FileError(f"Expected a file of at most {most} bytes (got {name} with more)")
     data.seek(0)
     return data
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file says.
+
+    Raises:
+        FileError: no such file, or it is not JSON, too large, or too deep.
+    """
+    try:
+        return json.loads(read_file(path, MOST_JSON_BYTES).getvalue().decode("utf-8-sig"))
+    except OSError as error:
+        raise FileError(f"Expected a JSON file (got {path}: {error.strerror})") from error
+    except RecursionError as error:
+        raise FileError(f"Expected a JSON file (got {path}: nested too deep)") from error
+    except FileError:
+        raise
+    except ValueError as error:  # numbers of thousands of digits among them
+        raise FileError(f"Expected a JSON file (got {path}: {error})") from error
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,29 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from glic_pyg.errors import FileError
-from glic_pyg.files import read_file
+from glic_pyg.files import read_json
 
-MOST_BYTES = 1 << 24
-"""Of a file."""
 TEXTS = ("name", "description", "command", "codec")
-
-
-def read_json(path: Path) -> Any:
-    """Return what a JSON file says.
-
-    Raises:
-        FileError: no such file, or it is not JSON, too large, or too deep.
-    """
-    try:
-        return json.loads(read_file(path, MOST_BYTES).getvalue().decode("utf-8-sig"))
-    except OSError as error:
-        raise FileError(f"Expected a JSON file (got {path}: {error.strerror})") from error
-    except RecursionError as error:
-        raise FileError(f"Expected a JSON file (got {path}: nested too deep)") from error
-    except FileError:
-        raise
-    except ValueError as error:  # numbers of thousands of digits among them
-        raise FileError(f"Expected a JSON file (got {path}: {error})") from error
 
 
 def read_results(path: Path) -> dict[str, Any]:

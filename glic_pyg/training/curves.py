@@ -58,7 +58,7 @@ def _read(path: Path) -> Scores:
             for row in csv.DictReader(file):
                 values = {name: float(row[name]) for name in ("step", *LABELS)}
                 scores.setdefault(row["quality"], []).append(values)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise ConfigError(f"Expected evaluations of tools/train.py in {path} (got {error!r})") from error
     if not scores:
         raise ConfigError(f"Expected evaluations of tools/train.py in {path} (got none)")

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
-from glic_pyg.config import ConfigError
-from glic_pyg.files import csv_text, write_file
+from glic_pyg.errors import FileError
+from glic_pyg.files import csv_text, read_file, write_file
+from glic_pyg.ledger import hash_file
+
+MOST_BYTES = 1 << 30
+"""Of a table."""
 
 
 @dataclass(frozen=True)
@@ -69,31 +76,44 @@ def check(path: Path, *, folders: Mapping[str, Path]) -> list[Path]:
         folders: By what the names of their files begin with.
 
     Raises:
-        ConfigError: the table cannot be read, or a file is missing or another than it was.
+        FileError: the table cannot be read, or a file is missing or another than it was.
     """
-    try:
-        with path.open(newline="") as file:
-            header, *rows = csv.reader(file)
-    except (OSError, ValueError, csv.Error) as error:
-        raise ConfigError(f"Expected a manifest (got {path}: {error})") from error
-    if header != COLUMNS:
-        raise ConfigError(f"Expected a manifest of {', '.join(COLUMNS)} (got {path} of {', '.join(header)})")
-    wanted = [tuple(row) for row in rows]
-    paths = [_path(row[0], folders) for row in wanted]
-    wrong = [path for path in paths if not path.is_file()]
-    if not wrong:
-        found = describe(paths, folders=folders)
-        wrong = [
-            path
-            for path, row, picture in zip(paths, wanted, found, strict=True)
-            if row != tuple(map(str, astuple(picture)))
-        ]
+    rows = _read(path)
+    paths = [_path(row.name, folders) for row in rows]
+    wrong = [
+        path
+        for path, row in zip(tqdm(paths, desc="hashes", leave=False, disable=None), rows, strict=True)
+        if not os.path.isfile(path) or hash_file(path) != row.sha256
+    ]
     if wrong:
-        raise ConfigError(
+        raise FileError(
             f"Expected the pictures of {path} in {', '.join(map(str, folders.values()))} "
             f"(got {len(wrong)} missing or changed, the first {wrong[0]})"
         )
     return paths
+
+
+def _read(path: Path) -> list[Picture]:
+    """Read a table; its names do not lead out of their folder."""
+    try:
+        text = read_file(path, MOST_BYTES).getvalue().decode("utf-8", "surrogateescape")
+        header, *lines = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+    except (OSError, csv.Error) as error:
+        raise FileError(f"Expected a manifest (got {path}: {error})") from error
+    if header != COLUMNS:
+        found = ", ".join(header)[:100] or "none"
+        raise FileError(f"Expected a manifest of {', '.join(COLUMNS)} (got {path} of {found})")
+    rows = []
+    for number, cells in enumerate(lines, 2):
+        if len(cells) != len(COLUMNS) or not all(re.fullmatch("[0-9]{1,18}", cell) for cell in cells[1:4]):
+            raise FileError(f"Expected {', '.join(COLUMNS)} (got others in row {number} of {path})")
+        name = Path(cells[0])
+        if not cells[0] or name.anchor or ".." in name.parts or "\0" in cells[0]:
+            raise FileError(
+                f"Expected names of files in the data set's folder (got {cells[0][:100]!r} in {path})"
+            )
+        rows.append(Picture(cells[0], *map(int, cells[1:4]), cells[4]))
+    return rows
 
 
 def _path(name: str, folders: Mapping[str, Path]) -> Path:

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 
 import glic_pyg
-from glic_pyg.files import naming, write_file
+from glic_pyg.errors import FileError
+from glic_pyg.files import naming, read_json, write_file
+from glic_pyg.ledger import Ledger
 from glic_pyg.training.config import TrainConfig
 
 PACKAGES = (
@@ -61,20 +63,39 @@ class RunFolder:
         self.latest = self.path / "latest.ckpt"
         self.best = self.path / "best.ckpt"
 
+    def check(self) -> None:
+        """Refuse a folder that is no run's and has files that a run would overwrite.
+
+        Raises:
+            FileError: says which file.
+        """
+        if self.sessions.exists():
+            return
+        ledger = Ledger(self.path)  # a run that was killed early has noted its manifest
+        for path in (self.config, self.log, self.eval, self.manifest, self.best):
+            if path.exists() and not ledger.has(path):
+                raise FileError(f"Expected a run's folder, or one without {path.name} (got {self.path})")
+
     def start(self, config: TrainConfig, *, step: int) -> None:
         """Record a start of the run at `step`, and drop what was logged after it.
 
         Raises:
+            FileError: the folder's tables or sessions are none of a run.
             OSError: the folder cannot be made or written.
         """
-        sessions = json.loads(self.sessions.read_text()) if step and self.sessions.exists() else []
+        sessions = read_json(self.sessions) if step and self.sessions.exists() else []
+        if not isinstance(sessions, list):
+            raise FileError(f"Expected the sessions of a run (got {self.sessions})")
         sessions.append({"step": step, **describe_session(), "config": config.to_dict()})
         write_file(self.sessions, json.dumps(sessions, indent=1) + "\n")
         write_file(self.config, config.to_yaml())
         for table in (self.log, self.eval):
             if table.exists():
-                header, *rows = table.read_text().splitlines(keepends=True)
-                kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step]
+                try:
+                    header, *rows = table.read_text().splitlines(keepends=True)
+                    kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step]
+                except ValueError as error:
+                    raise FileError(f"Expected a table of a run (got {table}: {error})") from error
                 write_file(table, "".join([header, *kept]))
 
     def append(self, path: Path, row: Mapping[str, float]) -> None:

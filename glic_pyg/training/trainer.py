@@ -22,6 +22,7 @@ from glic_pyg import checkpoint
 from glic_pyg.checkpoint import load_failure
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ConfigError, ModelConfig
+from glic_pyg.ledger import note_output
 from glic_pyg.nn.gfa import silence_attention
 from glic_pyg.training import manifest as manifests
 from glic_pyg.training.callbacks import MovingAverage, Progress, Recorder, RunStopped, WholeCheckpoints
@@ -66,11 +67,13 @@ def train(
         Whether the run reached its end.
 
     Raises:
-        ConfigError: too few pictures, or a run folder, manifest or weights that do not suit.
+        ConfigError: too few pictures, or a run folder or weights that do not suit.
+        FileError: another's run folder, or a manifest that does not suit.
         CheckpointError: `weights` cannot be loaded.
         TrainingError: too many steps in a row without finite loss and gradient.
     """
     run = RunFolder(output)
+    run.check()
     state = _read(run.latest) if run.latest.exists() else None
     if state is not None and not resume:
         raise ConfigError(
@@ -95,6 +98,7 @@ def train(
     crops = center_crops(held_out, size=config.eval_size)
     if is_first_process() and state is None:
         manifests.write(manifests.describe(sorted(training + held_out), folders=folders), run.manifest)
+        note_output(run.manifest)
 
     module = CodecModule(model, config, schedule)
     data = PictureData(training, crops, config=config, schedule=schedule)

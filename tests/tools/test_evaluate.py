@@ -1,13 +1,16 @@
 import csv
 import json
 import math
+import os
 
 import pytest
 import torch
 from PIL import Image
 
 from glic_pyg import bitstream, checkpoint
+from glic_pyg.checkpoint import model_identity
 from glic_pyg.evaluation.codecs import PillowCodec
+from glic_pyg.evaluation.measure import Table
 from glic_pyg.evaluation.metrics import psnr
 from glic_pyg.image import read_image, write_png
 
@@ -221,3 +224,104 @@ def test_bad_input_gives_one_line(tool, pictures, model_file, tmp_path):
     assert status == 2
     assert err.startswith("error: Expected a table of this tool (got ")
     assert math.isclose(len(err.splitlines()), 1)
+
+
+def test_checkpoints_of_one_configuration_are_told_apart(
+    tool, pictures, tiny_model, other_tiny_model, model_file, tmp_path
+):
+    """By name and identity; and what is given twice counts once, by whatever name."""
+    other, again = tmp_path / "other.safetensors", tmp_path / "again.safetensors"
+    checkpoint.save(other_tiny_model, other)
+    again.symlink_to(model_file)
+    folders = [tmp_path / "photos", tmp_path / "more", tmp_path / "photos" / "sub", tmp_path / "more" / "."]
+    (tmp_path / "more" / "link.png").symlink_to(pictures[1])
+    models = [model_file, other, again, model_file, f"{tmp_path}/./tiny.safetensors"]
+    arguments = ["-d", *folders, "--model", *models, "--rival", "jpeg", "jpeg", "-o", tmp_path / "out"]
+    status, out, err = tool("evaluate", *arguments)
+    assert (status, err) == (0, "")
+    identities = {model_identity(model).hex()[:8]: model for model in (tiny_model, other_tiny_model)}
+    files = {path.name for path in (tmp_path / "out").glob("*.json")}
+    assert files == {"jpeg.json", *(f"tiny-{identity}.json" for identity in identities)}
+    for identity, model in identities.items():
+        means = json.loads((tmp_path / "out" / f"tiny-{identity}.json").read_text())
+        bits = [8 * len(bitstream.encode(model, x)) / x[0, 0].numel() for x in map(read_image, pictures)]
+        assert means["name"] == f"tiny-{identity}"
+        assert means["results"]["bpp"] == [pytest.approx(sum(bits) / 2)]
+        assert means["results"]["pictures"] == [2]
+        assert out.count(f"  tiny-{identity} against jpeg:") == 1
+    with (tmp_path / "out" / "pictures.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2 * (2 + 14)
+
+
+def test_a_picture_in_place_of_another_is_measured_anew(tool, tiny_model, model_file, tmp_path):
+    """Of as many bytes and an older date; rows of the one that was there are gone."""
+    photos, results = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    scores = []
+    for color in ("red", "white"):
+        Image.new("RGB", (40, 30), color).save(photos / "a.bmp")
+        os.utime(photos / "a.bmp", (0, 0))
+        arguments = ["evaluate", "-d", photos, "--model", model_file, "-o", results]
+        assert tool(*arguments)[0] == 0
+        x = read_image(photos / "a.bmp")
+        (score,) = json.loads(results_of(results).read_text())["results"]["psnr-rgb"]
+        assert score == pytest.approx(psnr(x, bitstream.decode(tiny_model, bitstream.encode(tiny_model, x))))
+        scores.append(score)
+        with (results / "pictures.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == 1
+    assert scores[0] != scores[1]
+
+
+def test_results_of_somebody_else_are_not_overwritten(tool, pictures, model_file, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "jpeg.json").write_text("precious")
+    arguments = ["-d", tmp_path / "more", "--model", model_file, "--rival", "jpeg", "-o", out]
+    status, _, err = tool("evaluate", *arguments)
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.endswith(f"(got {out / 'jpeg.json'}); --force overwrites it\n")
+    assert (out / "jpeg.json").read_text() == "precious"
+    assert not (out / "pictures.csv").exists()
+    assert tool("evaluate", *arguments, "--force")[0] == 0
+    assert tool("evaluate", *arguments)[0] == 0
+
+
+def test_tables_of_earlier_versions_are_filled_anew(tool, pictures, model_file, tmp_path):
+    """They told a picture's number of bytes in place of its hash."""
+    arguments = ["evaluate", "-d", tmp_path / "photos", "--model", model_file, "-o", tmp_path / "out"]
+    assert tool(*arguments)[0] == 0
+    table = tmp_path / "out" / "pictures.csv"
+    header, row = table.read_text().splitlines()
+    digest = row.split(",")[4]
+    earlier = row.replace(digest, "1234").replace(row.split(",")[5], "123.0")
+    table.write_text(f"{header.replace('picture_sha256', 'picture_bytes')}\n{earlier}\n")
+    assert tool(*arguments)[0] == 0
+    (row,) = table.read_text().splitlines()[1:]
+    assert row.split(",")[4] == digest
+    assert "123.0" not in row
+
+
+def test_names_that_are_no_text(tool, photo, model_file, tmp_path):
+    folder = tmp_path / "photos"
+    write_png(photo(40, 50), folder / os.fsdecode(b"\xff\x1b[31m.png"))
+    (folder / os.fsdecode(b"\xfe\n.png")).write_text("no picture")
+    for _ in range(2):
+        arguments = ["-d", folder, "--model", model_file, "-o", tmp_path / "out"]
+        status, _, err = tool("evaluate", *arguments)
+        assert status == 1
+        assert "\x1b" not in err
+        assert err.splitlines()[0].startswith(f"error: Expected a picture (got {folder}/\\xfe .png: ")
+    (row,) = Table(tmp_path / "out" / "pictures.csv").rows.values()
+    assert row.picture == (folder / os.fsdecode(b"\xff\x1b[31m.png")).as_posix()
+
+
+@pytest.mark.parametrize("quality", ["0", "4.01", "nan", "inf", "-1"])
+def test_qualities_that_a_model_lacks(tool, pictures, variable_model, tmp_path, quality):
+    checkpoint.save(variable_model, tmp_path / "variable.safetensors")
+    status, _, err = tool(
+        "evaluate", "-d", tmp_path / "more", "-o", tmp_path / "out",
+        "--model", tmp_path / "variable.safetensors", f"--quality={quality}",
+    )  # fmt: skip
+    assert status == 2
+    assert err.startswith(f"error: Expected a quality in 1..4 for {tmp_path / 'variable.safetensors'} (got ")
+    assert err.count("\n") == 1

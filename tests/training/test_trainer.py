@@ -16,6 +16,7 @@ from PIL import Image
 from glic_pyg import checkpoint
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ConfigError
+from glic_pyg.errors import FileError
 from glic_pyg.training import callbacks
 from glic_pyg.training.config import Milestone
 from glic_pyg.training.module import CodecModule
@@ -241,7 +242,7 @@ def test_a_manifest_chooses_the_pictures(config, photos, tmp_path):
     assert first.manifest.read_bytes() == second.manifest.read_bytes()
     assert read(first.log, without=TIMES) == read(second.log, without=TIMES)
     (photos / "p1.png").unlink()
-    with pytest.raises(ConfigError, match=r"1 missing or changed"):
+    with pytest.raises(FileError, match=r"1 missing or changed"):
         train(config, dataset=photos, output=first.path, resume=True)
 
 
@@ -295,5 +296,5 @@ def test_pictures_of_several_folders(config, photos, tmp_path):
     assert names[5:7] == ["other/p4.png", "photos/more/p.jpg"]
     assert len(names) == 12
     assert train(dataclasses.replace(config, steps=2), dataset=folders, output=run.path, resume=True)
-    with pytest.raises(ConfigError, match=r"12 missing or changed"):
+    with pytest.raises(FileError, match=r"12 missing or changed"):
         train(dataclasses.replace(config, steps=3), dataset=photos, output=run.path, resume=True)
