@@ -261,6 +261,8 @@ def notes(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     lines, exactly = [], []
     counts = (columns.get(name, ()) for name in ("quality", "pictures", "ms-ssim-pictures", "exact-pictures"))
     for quality, pictures, large, exact in zip(*counts, strict=False):
+        if None in (pictures, large, exact):  # another tool's
+            continue
         if 0 < large < pictures:
             lines.append(
                 f"MS-SSIM is of {large} of {pictures} pictures: others have sides below {LEAST_SIDE}"

@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from glic_pyg.errors import FileError
-from glic_pyg.files import csv_text, read_file, write_file
+from glic_pyg.files import csv_text, printable, read_file, write_file
 from glic_pyg.ledger import hash_file
 
 MOST_BYTES = 1 << 30
@@ -88,7 +88,7 @@ def check(path: Path, *, folders: Mapping[str, Path]) -> list[Path]:
     if wrong:
         raise FileError(
             f"Expected the pictures of {path} in {', '.join(map(str, folders.values()))} "
-            f"(got {len(wrong)} missing or changed, the first {wrong[0]})"
+            f"(got {len(wrong)} missing or changed, the first {printable(wrong[0])})"
         )
     return paths
 
@@ -101,7 +101,7 @@ def _read(path: Path) -> list[Picture]:
     except (OSError, csv.Error) as error:
         raise FileError(f"Expected a manifest (got {path}: {error})") from error
     if header != COLUMNS:
-        found = ", ".join(header)[:100] or "none"
+        found = printable(", ".join(header)[:100]) or "none"
         raise FileError(f"Expected a manifest of {', '.join(COLUMNS)} (got {path} of {found})")
     rows = []
     for number, cells in enumerate(lines, 2):
