@@ -20,7 +20,7 @@ from glic_pyg.ledger import Ledger, check_output, hash_bytes
 
 STREAM = "-"
 """What stands for standard input and output."""
-STANDARD_OUTPUT = Path("/dev/fd/1")
+STANDARD_INPUT, STANDARD_OUTPUT = Path("/dev/fd/0"), Path("/dev/fd/1")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Conversion:
         most_bytes: Of a file to convert, see `read_file`.
         force: Whether files may be overwritten that no earlier call wrote.
         only_suffix: Whether a single file must have the new suffix too.
+        inputs: Whatever else is read, the model's file for instance: none of it becomes an output.
     """
 
     work: Callable[[FileBytes], tuple[bytes, str]]
@@ -44,6 +45,7 @@ class Conversion:
     most_bytes: int | Callable[[bytes], int]
     force: bool
     only_suffix: bool = False
+    inputs: Sequence[Path] = ()
 
     def __call__(self, source: str, target: str) -> int:
         """Convert a file, or every file with one of the suffixes in a folder and below.
@@ -72,8 +74,12 @@ class Conversion:
             target = str(Path(target, Path(source).name).with_suffix(self.new_suffix))
         if target.endswith(("/", os.sep)):
             raise FileError(f"Expected a file name for the output (got the folder {target})")
+        for name, stream, which in ((source, sys.stdin, "input"), (target, sys.stdout, "output")):
+            if name == STREAM and stream is None:
+                raise FileError(f"Expected standard {which} to be open (got a closed one)")
         path = STANDARD_OUTPUT if target == STREAM else Path(target)
-        check_output(path, inputs=[] if source == STREAM else [Path(source)], force=self.force)
+        read = STANDARD_INPUT if source == STREAM else Path(source)
+        check_output(path, inputs=[read, *self.inputs], force=self.force)
         streams = is_stream(follow_links(path))
         if self.only_suffix and not streams and path.suffix.lower() != self.new_suffix:
             raise FileError(f"Expected an output name that ends in {self.new_suffix} (got {target})")
@@ -128,7 +134,7 @@ class Conversion:
         with naming(target):
             if ledger.made(real) == made:
                 return None
-            check_output(target, inputs=[source], force=self.force, ledger=ledger)
+            check_output(target, inputs=[source, *self.inputs], force=self.force, ledger=ledger)
             if ledger.source(real) not in (None, source.name):
                 raise FileError(f"Expected an output made of {source.name} (got {target}, of another file)")
         result, text = self.work(data)

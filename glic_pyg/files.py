@@ -243,7 +243,8 @@ def _open_number(path: Path) -> int | None:
 def _opened_stream(path: Path) -> Iterator[BinaryIO]:
     number = _open_number(path)
     if number is not None:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed
+            sys.stdout.flush()
         with open(os.dup(number), "wb") as file:
             yield file
     elif path.is_socket():

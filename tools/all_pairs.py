@@ -48,7 +48,7 @@ def main() -> int:
         "pictures": [str(path) for path in pictures],
         "settings": list(SETTINGS),
     }
-    with cli.writing(args.save_json, inputs=pictures, force=args.force):
+    with cli.writing(args.save_json, inputs=[*pictures, args.model], force=args.force):
         with tempfile.TemporaryDirectory() as temporary:
             table = _all_pairs(job, args.work or Path(temporary))
         _print(table)

@@ -10,6 +10,7 @@ python tools/compress.py - -o - < photo.jpg > photo.glic
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from glic_pyg import GLIC, bitstream, cli
 from glic_pyg.checkpoint import model_identity
@@ -78,6 +79,7 @@ def main() -> int:
         new_suffix=".glic",
         most_bytes=most_bytes(args.max_pixels),
         force=args.force,
+        inputs=[Path(args.model)],
     )
     return convert(args.input, args.output)
 

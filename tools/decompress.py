@@ -8,6 +8,7 @@ python tools/decompress.py - -o - < photo.glic > photo.png
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from glic_pyg import GLIC, bitstream, cli
 from glic_pyg.checkpoint import model_identity
@@ -53,6 +54,7 @@ def main() -> int:
         only_suffix=True,
         most_bytes=lambda head: bitstream.most_bytes(head, args.max_pixels),
         force=args.force,
+        inputs=[Path(args.model)],
     )
     return convert(args.input, args.output)
 

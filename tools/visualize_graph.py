@@ -36,7 +36,7 @@ def main() -> int:
     output = args.output
     if output is None and all(other is None for other in others):
         output = args.input.with_name(args.input.stem + "_graph.png")
-    with cli.writing(output, *others[:3], inputs=[args.input], force=args.force):
+    with cli.writing(output, *others[:3], inputs=[args.input, args.model], force=args.force):
         _draw(args, output)
     return 0
 

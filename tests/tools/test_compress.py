@@ -227,6 +227,30 @@ def test_originals_are_not_replaced_by_restored_pictures(tool, model_file, tmp_p
     assert source.read_bytes() == original
 
 
+def test_no_input_becomes_the_output(model_file, tmp_path):
+    """Neither the model's file nor what standard input is, by force or through a link."""
+    source, link = picture(tmp_path / "a.png"), tmp_path / "link.glic"
+    link.symlink_to(model_file)
+    before = source.read_bytes(), model_file.read_bytes()
+    for name, output in (("-", source), (source, model_file), (source, link)):
+        arguments = [name, "-o", output, "--model", model_file, "--force"]
+        with source.open("rb") as file:
+            result = subprocess.run(
+                [sys.executable, TOOLS / "compress.py", *arguments], stdin=file, capture_output=True
+            )
+        assert result.returncode == 2
+        assert result.stderr.startswith(b"error: Expected another file for the output than ")
+        assert (source.read_bytes(), model_file.read_bytes()) == before
+
+
+def test_closed_standard_streams(model_file, tmp_path):
+    for closed, which in (("<&-", "input"), (">&-", "output")):
+        tool = f"'{sys.executable}' '{TOOLS / 'compress.py'}' - -o - --model '{model_file}' {closed}"
+        result = subprocess.run(tool, shell=True, capture_output=True)
+        assert result.returncode == 2
+        assert result.stderr == f"error: Expected standard {which} to be open (got a closed one)\n".encode()
+
+
 def test_a_picture_in_place_of_another_is_coded_anew(tool, tiny_model, model_file, tmp_path):
     """Whatever its date and its number of bytes."""
     photos, coded, restored = tmp_path / "photos", tmp_path / "coded", tmp_path / "restored"
