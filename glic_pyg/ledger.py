@@ -58,13 +58,13 @@ class Ledger:
 
     def made(self, path: Path) -> str | None:
         """Return `made` of a file of the folder; None if it is not as a tool wrote it."""
-        if path.name not in self._sources or not path.is_file():
+        if path.name not in self._sources or not os.path.isfile(path):
             return None
         return self._made.get((path.name, hash_file(path)))
 
     def source(self, path: Path) -> str | None:
         """Return `source` of a file of the folder; None if no tool wrote one of this name."""
-        return self._sources.get(path.name) if path.exists() else None
+        return self._sources.get(path.name) if os.path.exists(path) else None  # a name may be too long
 
     def note(self, name: str, digest: str, *, source: str = "", made: str = "") -> None:
         """Append a line, and see to it that it outlasts a crash.

@@ -248,6 +248,9 @@ def test_names_that_cannot_be_are_told_and_the_others_go_on(source, tmp_path, ca
     assert sum(line.startswith("error: File name too long: ") for line in lines) == 1
     assert f"error: {source}/\\xff\\x1b[31m .txt: this is bad" in lines
     assert lines[-1] == "error: 2 of 5 files could not be converted"
+    # A second start knows the long name from the ledger.
+    assert convert(str(source), str(tmp_path / "out")) == 1
+    assert capsys.readouterr().out == "3 of 5 files were done already\n"
 
 
 def test_a_strange_name_is_kept(source, tmp_path, capsys):
