@@ -53,8 +53,10 @@ class Curve:
             CurveError: no such column, something else than numbers in it, or a rate that is none.
         """
         try:
-            rates = tuple(map(float, _column(results, "bpp")))
-            scores = tuple(math.nan if v is None else float(v) for v in _column(results, metric))
+            rates, scores = (
+                tuple(math.nan if v is None else float(v) for v in _column(results, column))
+                for column in ("bpp", metric)
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise CurveError(f"Expected {metric} of {name} (got {', '.join(results)})") from error
         if len(rates) != len(scores):

@@ -69,10 +69,11 @@ def test_without_a_rate_in_common_there_is_no_bd_score():
     assert math.isnan(result.score)
 
 
-@pytest.mark.parametrize("rate", [0, -0.1, math.nan, math.inf])
+@pytest.mark.parametrize("rate", [0, -0.1, math.nan, math.inf, None])
 def test_rates_that_are_none_are_refused(rate):
     results = {"bpp": [0.1, rate, 0.4], "psnr-rgb": [28, 30, 32]}
-    with pytest.raises(CurveError, match=rf"Expected rates above 0 bpp of a \(got {rate:g} as number 2\)"):
+    got = "nan" if rate is None else f"{rate:g}"
+    with pytest.raises(CurveError, match=rf"Expected rates above 0 bpp of a \(got {got} as number 2\)"):
         Curve.of("a", results)
 
 
