@@ -31,6 +31,7 @@ from glic_pyg.entropy import (
 from glic_pyg.errors import UserError
 from glic_pyg.image import check_picture, crop, pad, to_8bit, to_float
 from glic_pyg.nn.graph_attention import Backend
+from glic_pyg.threads import begin
 from glic_pyg.tiles import MULTIPLE, Tile, largest_side, tiles
 from glic_pyg.transform import build_analysis, build_synthesis
 
@@ -66,6 +67,7 @@ class GLIC(nn.Module):
 
     def __init__(self, config: ModelConfig, *, backend: Backend | None = None) -> None:
         super().__init__()
+        begin()
         self.config = config
         self.g_a = build_analysis(config, backend)
         self.latent_codec = build_entropy_model(config)

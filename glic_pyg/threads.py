@@ -1,68 +1,101 @@
-"""Threads: one number for torch and for code that Numba compiled, and results that do not depend on it."""
+"""Threads of our own, whose results do not depend on their number, and which a forked process has anew."""
 
-import functools
+from __future__ import annotations
+
+import ctypes
 import os
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
-import numba
 import torch
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
-_workers: ContextVar[int | None] = ContextVar("workers", default=None)
+_lock = threading.Lock()
+_pools: dict[int, ThreadPoolExecutor] = {}
+_begun = False
 
 
-@contextmanager
-def one_thread_per_operator() -> Iterator[None]:
-    """Run every torch operator on one thread: with another number, sums run in another order.
-
-    `map_in_threads` still uses as many as torch had before.
-    """
-    threads = torch.get_num_threads()
-    token = _workers.set(threads)
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        _workers.reset(token)
+def begin() -> None:
+    """Note that torch computes from here on: with threads that a forked process does not have."""
+    global _begun
+    _begun = True
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """Apply a function of tensors, without gradients, to each item, each call on one thread.
 
-    So the results are, bit for bit, the same for any number of threads.
+    So the results are, bit for bit, the same for any number of threads; there are as many as torch has.
     """
-    workers = _workers.get() or torch.get_num_threads()
-    with one_thread_per_operator():
-        if workers == 1:
-            return [function(item) for item in items]
-        quiet = torch.inference_mode(torch.is_inference_mode_enabled())(torch.no_grad()(function))
-        return list(_pool(workers).map(quiet, items))
+    workers = torch.get_num_threads()
+    if workers == 1 or len(items) < 2:
+        return [in_one_thread(function, item) for item in items]
+    return list(_pool(workers).map(_as_here(function), items))
 
 
-@functools.lru_cache(maxsize=1)
+def in_one_thread(function: Callable[..., Result], *arguments: object) -> Result:
+    """Call a function of tensors, without gradients, with every torch operator on one thread.
+
+    With another number, sums run in another order.
+    """
+    if torch.get_num_threads() == 1:
+        return function(*arguments)
+    return _pool(1).submit(_as_here(function), *arguments).result()
+
+
+def in_ranges(function: Callable[[int, int], object], length: int) -> None:
+    """Call a function with the first and the last but one of every part of `range(length)`, in threads."""
+    parts = max(1, min(torch.get_num_threads(), length))
+    cuts = [length * part // parts for part in range(parts + 1)]
+    map_in_threads(lambda part: function(cuts[part], cuts[part + 1]), range(parts))
+
+
+def _as_here(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Let a function run in another thread in the mode of this one, without gradients."""
+    return torch.inference_mode(torch.is_inference_mode_enabled())(torch.no_grad()(function))
+
+
 def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    """Return threads in which torch has one thread each; nothing changes for others."""
+    begin()
+    with _lock:
+        if workers not in _pools:
+            threads, pool = torch.get_num_threads(), ThreadPoolExecutor(workers)
+            together = threading.Barrier(workers)  # so that each is there
+            try:
+                for future in [pool.submit(_settle, together) for _ in range(workers)]:
+                    future.result()
+            finally:
+                together.abort()
+                torch.set_num_threads(threads)  # the process's, which each of them has set to 1
+            _pools[workers] = pool
+        return _pools[workers]
 
 
-if hasattr(os, "register_at_fork"):  # Windows does not fork
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not live on in a forked process
+def _settle(together: threading.Barrier) -> None:
+    torch.get_num_threads()  # the first time that a thread asks, it gets the process's number
+    torch.set_num_threads(1)
+    with suppress(AttributeError, OSError):  # where torch has MKL: its number is the process's otherwise
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        library.MKL_Set_Num_Threads_Local(1)
+    together.wait()
 
 
-def use_torch_threads() -> int:
-    """Let Numba's next parallel loop run on as many threads as torch does.
+def _restart() -> None:
+    """Begin anew in a forked process, to which no thread but one has come along.
 
-    Returns:
-        That number, at most `NUMBA_NUM_THREADS`.
+    GNU OpenMP would wait for its own for ever. On one thread torch does without them.
     """
-    wanted = torch.get_num_threads()
-    threads = min(wanted, numba.config.NUMBA_NUM_THREADS)
-    numba.set_num_threads(threads)
-    if torch.get_num_threads() != wanted:  # starting Numba's threads sets OpenMP's number, torch's too
-        torch.set_num_threads(wanted)
-    return threads
+    global _lock
+    _lock = threading.Lock()
+    _pools.clear()
+    if _begun:
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing is forked
+    os.register_at_fork(after_in_child=_restart)

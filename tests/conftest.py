@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -20,7 +19,6 @@ from glic_pyg.config import GraphConfig
 
 # On busy cores, threads that wait for each other cost far more than they bring for tensors this small.
 torch.set_num_threads(1)
-numba.set_num_threads(1)
 
 GOLDEN = Path(__file__).parent / "golden"
 

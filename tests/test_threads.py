@@ -1,10 +1,12 @@
 import os
+import threading
 
 import pytest
 import torch
 
+from glic_pyg import checkpoint
 from glic_pyg.entropy.context import PointwiseBlock, PointwiseNet
-from glic_pyg.threads import map_in_threads, one_thread_per_operator
+from glic_pyg.threads import _pools, in_one_thread, in_ranges, map_in_threads
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -24,12 +26,46 @@ def test_results_come_in_order_from_calls_with_one_thread(threads):
     assert torch.get_num_threads() == threads
 
 
-def test_one_thread_per_operator_ends(threads):
-    with pytest.raises(ZeroDivisionError), one_thread_per_operator():
-        assert torch.get_num_threads() == 1
-        assert map_in_threads(lambda _: torch.get_num_threads(), range(4)) == [1] * 4
-        raise ZeroDivisionError
+def test_one_call_in_one_thread(threads):
+    with torch.no_grad():
+        seen = in_one_thread(lambda x: (x, torch.get_num_threads(), torch.is_grad_enabled()), 5)
+    assert seen == (5, 1, False)
+    assert in_one_thread(lambda: map_in_threads(lambda _: torch.get_num_threads(), range(4))) == [1] * 4
+    with pytest.raises(ZeroDivisionError):
+        in_one_thread(lambda: 1 // 0)
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 100])
+def test_ranges_cover_everything_once(threads, length):
+    seen = torch.zeros(length, dtype=torch.long)
+
+    def count(start, stop):
+        seen[start:stop] += 1
+
+    in_ranges(count, length)
+    assert (seen == 1).all()
+
+
+def test_other_threads_keep_their_number(threads):
+    """Also those that torch first sees while pools are made."""
+    seen, stop = [], threading.Event()
+
+    def look():
+        while not stop.is_set():
+            one = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+            one.start()
+            one.join()
+
+    watching = threading.Thread(target=look)
+    _pools.clear()
+    map_in_threads(abs, [1, 2])  # the pool is made before
+    watching.start()
+    for _ in range(50):
+        map_in_threads(lambda x: torch.rand(100, 100) @ torch.rand(100, 100), range(4))
+    stop.set()
+    watching.join()
+    assert set(seen) == {threads}
 
 
 def test_errors_reach_the_caller(threads):
@@ -63,3 +99,70 @@ def test_the_bits_of_a_pointwise_net_do_not_depend_on_threads():
         torch.set_num_threads(before)
     assert all(torch.equal(result, results[0]) for result in results)
     torch.testing.assert_close(results[0], expected)
+
+
+SERVER = """
+import hashlib, os, sys, threading, warnings
+import torch
+from glic_pyg import GLIC
+from glic_pyg.bitstream import decode, encode
+from glic_pyg.entropy.exact import _held
+warnings.simplefilter("ignore")  # Python warns of forks, too
+torch.set_num_threads(2)
+backends = torch.backends
+if sys.argv[2] == "fewer bits":
+    backends.fp32_precision = "tf32"
+
+def settings():
+    parts = (backends, backends.mkldnn.conv, backends.cuda.matmul, backends.cudnn)
+    precisions = [part.fp32_precision for part in parts]
+    seen = []
+    one = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    one.start()
+    one.join()
+    return [*precisions, backends.cudnn.enabled, backends.mkldnn.enabled, torch.get_num_threads(), *seen]
+
+model = GLIC.from_pretrained(sys.argv[1])
+x = torch.rand(1, 3, 64, 70, generator=torch.Generator().manual_seed(0))
+before = settings()
+
+def work(out):
+    for _ in range(3):
+        data = encode(model, x)
+        out.append(hashlib.sha256(data + decode(model, data).numpy().tobytes()).hexdigest())
+
+def in_child():
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        out = []
+        work(out)
+        os.write(write, out[0].encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    return os.read(read, 100).decode()
+
+outs = [[] for _ in range(4)]
+if sys.argv[2] == "before":
+    outs.append([in_child()])
+threads = [threading.Thread(target=work, args=(out,)) for out in outs]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert settings() == before, (settings(), before)
+assert _held.users == 0 and not _held.before
+backends.fp32_precision = "ieee"
+assert backends.mkldnn.conv.fp32_precision == "ieee", "no setting of its own is left"
+backends.fp32_precision = "none"
+outs.append([in_child()])
+print(*{digest for out in outs for digest in out})
+"""
+
+
+@pytest.mark.parametrize("how", ["fewer bits", "before"])
+def test_threads_and_forked_processes_share_a_model(child, tiny_model, tmp_path, how):
+    """All files are the same, and settings of the process what they were."""
+    checkpoint.save(tiny_model, tmp_path / "model.safetensors")
+    (digests,) = child(SERVER, tmp_path / "model.safetensors", how, OMP_NUM_THREADS="2")
+    assert len(digests.split()) == 1

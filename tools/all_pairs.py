@@ -2,9 +2,10 @@
 
     python tools/all_pairs.py -d DIR -o table.json
 
-Settings are numbers of threads, memory layouts and instruction sets of oneDNN, ATen and MKL, and the GPU
-where there is one. Every pair is tried twice: as files are coded, in exact arithmetic, and in floating point,
-as learned codecs usually do. A second start with the same --work folder goes on where the first one ended.
+Settings are numbers of threads, memory layouts, instruction sets of oneDNN, ATen and MKL, whatever else torch
+lets one set about products and convolutions, and the GPU where there is one. Every pair is tried twice: as
+files are coded, in exact arithmetic, and in floating point, as learned codecs usually do. A second start with
+the same --work folder goes on where the first one ended.
 """
 
 from __future__ import annotations

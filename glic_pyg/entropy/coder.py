@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from itertools import accumulate, chain, pairwise
+from typing import TypeVar
 
 import torch
 from compressai.entropy_models import EntropyModel, GaussianConditional
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from glic_pyg.entropy.exact import exact, exact_arithmetic
 from glic_pyg.entropy.tables import PRECISION
 from glic_pyg.errors import UserError
-from glic_pyg.threads import one_thread_per_operator
+from glic_pyg.threads import in_one_thread
+
+Result = TypeVar("Result")
 
 LARGEST = 2**23
 """Of the values that are coded: with 2^27, or no number, CompressAI's coder never ends."""
@@ -40,14 +42,19 @@ class Nets(nn.Module):
     def __init__(self, codec: HyperpriorLatentCodec, *, exactly: bool) -> None:
         super().__init__()
         version = exact if exactly else lambda net: net
-        self.arithmetic: Callable[[], AbstractContextManager[None]] = (
-            exact_arithmetic if exactly else one_thread_per_operator
-        )
+        self.exactly = exactly
         groups = codec.y.latent_codec.values()
         self.h_s = version(codec.hyper.h_s)
         self.channel_contexts = nn.ModuleList(map(version, codec.y.channel_context.values()))
         self.predictions = nn.ModuleList(version(group.context_prediction) for group in groups)
         self.parameter_nets = nn.ModuleList(version(group.entropy_parameters) for group in groups)
+
+    def run(self, function: Callable[[], Result]) -> Result:
+        """Call what uses the networks so that it has the same bits every time."""
+        if not self.exactly:
+            return in_one_thread(function)
+        with exact_arithmetic():
+            return function()
 
 
 def encode_latents(
@@ -84,13 +91,15 @@ def encode_latents(
         strings.extend(gaussian.compress(half, indexes, means))
         return gaussian.dequantize(gaussian.quantize(half, "symbols", means), means)
 
-    with nets.arithmetic():
+    def work() -> tuple[list[bytes], Tensor]:
         z = codec.hyper.h_a(y) * z_gain
         _check_codable("z", z - bottleneck.quantiles[:, 0, 1, None, None])
         of_z = bottleneck.compress(z)
         z_hat = bottleneck.decompress(of_z, z.shape[-2:])
         y_hat = _latents(codec, nets, z_hat * z_gain_inverse, encode)
-    return strings + of_z, y_hat
+        return strings + of_z, y_hat
+
+    return nets.run(work)
 
 
 def decode_latents(
@@ -103,6 +112,9 @@ def decode_latents(
 ) -> Tensor:
     """Decode the latents of one picture.
 
+    What a wrong string costs is in proportion to its length: it is refused as soon as it cannot hold the
+    symbols that it should.
+
     Args:
         codec: The entropy model, with its tables.
         nets: Its networks, of the encoder's kind.
@@ -112,9 +124,6 @@ def decode_latents(
 
     Returns:
         y_hat, `1 x M x H x W`.
-
-    What a wrong string costs is in proportion to its length: it is refused as soon as it cannot hold the
-    symbols that it should.
 
     Raises:
         LatentError: a string that cannot be of so many symbols.
@@ -129,7 +138,7 @@ def decode_latents(
         _check_length(string, _bits(gaussian, symbols, indexes.long()))
         return gaussian.dequantize(symbols, means)
 
-    with nets.arithmetic():
+    def work() -> Tensor:
         places = z_shape[0] * z_shape[1]
         most_likely = bottleneck.quantized_cdf.diff(dim=1).amax(1)
         _check_length(of_z, places * (PRECISION - most_likely.double().log2()).sum().item())
@@ -138,6 +147,8 @@ def decode_latents(
         channels = torch.arange(bottleneck.channels, device=z_hat.device)[:, None, None]
         _check_length(of_z, _bits(bottleneck, symbols, channels.expand_as(symbols)))
         return _latents(codec, nets, z_hat * z_gain_inverse, decode)
+
+    return nets.run(work)
 
 
 def _latents(codec: HyperpriorLatentCodec, nets: Nets, z_hat: Tensor, code: Half) -> Tensor:

@@ -17,9 +17,12 @@ sums leave, in steps of their output channel. See `docs/format.md` for what foll
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import singledispatch
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,21 +44,75 @@ POSITIONS_AT_ONCE = 512
 TINY = 1e-20
 
 
+class _Held:
+    """Settings of the process that have one value while anybody needs it, and then what they had before."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+        self.before: list[tuple[Any, str, Any]] = []
+
+    def take(self) -> None:
+        """Set them, if nobody has yet."""
+        with self.lock:
+            if self.users == 0:
+                backends = torch.backends
+                above = {
+                    backends.mkldnn.matmul: backends.mkldnn,
+                    backends.mkldnn.conv: backends.mkldnn,
+                    backends.cuda.matmul: backends.cudnn,
+                }
+                for backend, parent in above.items():
+                    precision = backend.fp32_precision
+                    if precision not in ("none", "ieee"):
+                        inherited = precision == parent.fp32_precision
+                        self._set(backend, "fp32_precision", "ieee", "none" if inherited else precision)
+                if torch.cuda.is_available():
+                    self._set(backends.cudnn, "enabled", False, backends.cudnn.enabled)
+            self.users += 1
+
+    def give_back(self) -> None:
+        """Set them as they were, if nobody else needs them."""
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.restore()
+
+    def restore(self) -> None:
+        """Set them as they were."""
+        while self.before:
+            setattr(*self.before.pop())
+
+    def _set(self, owner: Any, name: str, value: Any, before: Any) -> None:
+        self.before.append((owner, name, before))
+        setattr(owner, name, value)
+
+
+_held = _Held()
+
+
+def _restart() -> None:
+    """Let a forked process, where those who hold settings are not, begin anew."""
+    _held.restore()
+    _held.__init__()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing is forked
+    os.register_at_fork(after_in_child=_restart)
+
+
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """Keep torch from computing with fewer bits, or convolutions by transforms that leave the integers."""
-    backends = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.cuda.matmul)
-    precisions = [backend.fp32_precision for backend in backends]
-    cudnn = torch.backends.cudnn.enabled
-    for backend in backends:
-        backend.fp32_precision = "ieee"
-    torch.backends.cudnn.enabled = False
+    """Keep torch from computing with fewer bits, or convolutions by transforms that leave the integers.
+
+    Nothing is set that is so already, as on a CPU with torch's defaults. Several threads may hold settings
+    at a time; the last one gives them back.
+    """
+    _held.take()
     try:
         yield
     finally:
-        torch.backends.cudnn.enabled = cudnn
-        for backend, precision in zip(backends, precisions, strict=True):
-            backend.fp32_precision = precision
+        _held.give_back()
 
 
 @singledispatch

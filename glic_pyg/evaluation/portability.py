@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,16 +35,30 @@ class Setting:
 
     Args:
         environment: Variables that libraries read when they start.
+        flags: Makers of contexts in which torch has other settings.
         threads: Of torch.
         memory_format: Of pictures and weights.
         device: Where the model is.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
+    flags: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
     threads: int = 2
     memory_format: torch.memory_format = torch.contiguous_format
     device: str = "cpu"
 
+
+@contextmanager
+def _set(set_to: Callable[[Any], Any], value: Any, usual: Any) -> Iterator[None]:
+    set_to(value)
+    try:
+        yield
+    finally:
+        set_to(usual)
+
+
+_onednn, _precision = torch.backends.mkldnn, torch.set_float32_matmul_precision
+_off = partial(_set, partial(setattr, _onednn, "enabled"), False, True)
 
 SETTINGS = {
     "2 threads": Setting(),
@@ -55,11 +70,34 @@ SETTINGS = {
     "ATen AVX2": Setting({"ATEN_CPU_CAPABILITY": "avx2"}),
     "MKL SSE4.2": Setting({"MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}),
     "MKL compatible": Setting({"MKL_CBWR": "COMPATIBLE"}),
+    "oneDNN off": Setting(flags=(_off,)),
+    "oneDNN and NNPACK off": Setting(flags=(_off, partial(torch.backends.nnpack.flags, enabled=False))),
+    "oneDNN in bfloat16": Setting(
+        flags=(partial(_set, partial(setattr, _onednn, "fp32_precision"), "bf16", "none"),)
+    ),
+    "oneDNN's own bfloat16": Setting({"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}),
+    "oneDNN's own choice": Setting({"ONEDNN_DEFAULT_FPMATH_MODE": "ANY"}),
+    "TF32 everywhere": Setting(flags=(partial(torch.backends.flags, fp32_precision="tf32"),)),
+    "products of medium precision": Setting(flags=(partial(_set, _precision, "medium", "highest"),)),
+    "flushed denormals": Setting(flags=(partial(_set, torch.set_flush_denormal, True, False),)),
+    "deterministic algorithms": Setting(
+        {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
+        flags=(partial(_set, torch.use_deterministic_algorithms, True, False),),
+    ),
+    "float64 by default": Setting(
+        flags=(partial(_set, torch.set_default_dtype, torch.float64, torch.float32),)
+    ),
 }
 """The first is what the libraries choose by themselves, AVX-512 where there is."""
 
 if torch.cuda.is_available():
-    SETTINGS["CUDA"] = Setting(device="cuda")
+    SETTINGS |= {
+        "CUDA": Setting(device="cuda"),
+        "CUDA, TF32": Setting(flags=(partial(torch.backends.flags, fp32_precision="tf32"),), device="cuda"),
+        "CUDA, searching algorithms": Setting(
+            flags=(partial(torch.backends.cudnn.flags, benchmark=True, allow_tf32=True),), device="cuda"
+        ),
+    }
 
 
 def start(step: str, folder: Path, setting: str) -> None:
@@ -144,13 +182,18 @@ def _model(job: Mapping[str, Any], setting: Setting) -> GLIC:
     return model.to(setting.device, memory_format=setting.memory_format)
 
 
-def _main() -> None:
-    step, folder, name = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    job = json.loads((folder / "job.json").read_text())
+def work(step: str, job: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
+    """Do a step of a setting in this process, but for its environment; return and keep what comes of it."""
     setting = SETTINGS[name]
-    result = encode(job, setting) if step == "encode" else decode(job, setting, folder)
+    with ExitStack() as stack:
+        for flag in setting.flags:
+            stack.enter_context(flag())
+        result = encode(job, setting) if step == "encode" else decode(job, setting, folder)
     write_file(folder / f"{step} {name}.pt", lambda file: torch.save(result, file))
+    return result
 
 
 if __name__ == "__main__":
-    _main()
+    work(
+        sys.argv[1], json.loads((Path(sys.argv[2]) / "job.json").read_text()), sys.argv[3], Path(sys.argv[2])
+    )

@@ -1,13 +1,15 @@
 """The bisected threshold and the kept edges in compiled code, on the CPU."""
 
-import numba
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from glic_pyg.compiled import compiled
 from glic_pyg.graph.candidates import Candidates, slot_offsets
 from glic_pyg.graph.selection import KeptEdges
-from glic_pyg.threads import use_torch_threads
+from glic_pyg.threads import in_ranges
 
 
 def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates, *, bisections: int) -> KeptEdges:
@@ -20,24 +22,22 @@ def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates, *, bis
     table = similarity.contiguous().numpy()
     num_nodes = len(group)
     threshold, degree = np.empty(num_nodes, np.float32), np.empty(num_nodes, np.int64)
-    use_torch_threads()
-    _bisect(table, group, slot, quota.numpy(), bisections, threshold, degree)
+    in_ranges(partial(_bisect, table, group, slot, quota.numpy(), bisections, threshold, degree), num_nodes)
     indptr = np.zeros(num_nodes + 1, np.int64)
     np.cumsum(degree, out=indptr[1:])
     index = candidates.candidate.new_empty(2, int(indptr[-1]))
     offset = index.new_empty(index.size(1), 2, dtype=torch.int8)
     kept = similarity.new_empty(index.size(1))
-    _fill(
-        table, group, slot, candidate, slot_offsets().numpy(), threshold, indptr,
-        index.numpy(), offset.numpy(), kept.numpy(),
-    )  # fmt: skip
+    arrays = (index.numpy(), offset.numpy(), kept.numpy())
+    fill = partial(_fill, table, group, slot, candidate, slot_offsets().numpy(), threshold, indptr, *arrays)
+    in_ranges(fill, num_nodes)
     return KeptEdges(index, offset, kept)
 
 
-@numba.njit(parallel=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
-def _bisect(similarity, group, slot, quota, bisections, threshold, degree):
+@compiled(fastmath={"reassoc", "nsz", "contract"})
+def _bisect(similarity, group, slot, quota, bisections, threshold, degree, start, stop):
     num_candidates = similarity.shape[2]
-    for i in numba.prange(len(group)):
+    for i in range(start, stop):
         row = similarity[group[i], slot[i]]
         # In float64, so that the order, which is the compiler's choice, is not seen in the rounded mean.
         total, low = np.float64(0), row[0]
@@ -62,9 +62,9 @@ def _bisect(similarity, group, slot, quota, bisections, threshold, degree):
         degree[i] = above if above > 0 else num_candidates
 
 
-@numba.njit(parallel=True, cache=True)
-def _fill(similarity, group, slot, candidate, offsets, threshold, indptr, index, offset, kept):
-    for i in numba.prange(len(group)):
+@compiled()
+def _fill(similarity, group, slot, candidate, offsets, threshold, indptr, index, offset, kept, start, stop):
+    for i in range(start, stop):
         row = similarity[group[i], slot[i]]
         edge = indptr[i]
         for k in range(len(row)):

@@ -2,12 +2,15 @@
 
 torch has two libraries for them. MKL leaves AVX-512 alone on AMD's processors and takes twice as long there;
 it gets what is a linear layer, or a convolution on one thread. Convolutions of 16 pictures go to oneDNN.
+Where that is switched off or absent they would go to NNPACK, which transforms them: sums of integers would
+not be exact. There everything is a linear layer.
 """
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.backends import mkldnn
 
 LEAST_ROWS = 256  # fewer are faster by MKL where they are short
 PICTURES = range(16, 65)
@@ -16,7 +19,7 @@ PICTURES = range(16, 65)
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return `F.linear` of the same arguments, up to rounding.
 
-    Many rows, if their number can be divided so, become the positions of 16 to 64 pictures.
+    Many rows, if their number can be divided so, become the positions of 16 to 64 pictures for oneDNN.
 
     Args:
         x: `... x C`.
@@ -28,7 +31,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     count = x[..., 0].numel()
     pictures = next((n for n in PICTURES if count % n == 0), None)
-    if x.device.type != "cpu" or count < LEAST_ROWS or pictures is None:
+    onednn = x.device.type == "cpu" and mkldnn.enabled and mkldnn.is_available()
+    if not onednn or count < LEAST_ROWS or pictures is None:
         return F.linear(x, weight, bias)
     maps = x.reshape(pictures, -1, 1, x.size(-1)).movedim(-1, 1)
     return F.conv2d(maps, weight[..., None, None], bias).movedim(1, -1).reshape(*x.shape[:-1], -1)

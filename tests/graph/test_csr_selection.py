@@ -81,7 +81,8 @@ from glic_pyg.graph.csr_selection import _bisect
 similarity = np.random.default_rng(0).random((64, 64, 256), dtype=np.float32)
 node = np.arange(64 * 64)
 threshold, degree = np.empty(len(node), np.float32), np.empty(len(node), np.int64)
-_bisect(similarity, node // 64, node % 64, np.full(len(node), 16.0, np.float32), 5, threshold, degree)
+quota = np.full(len(node), 16.0, np.float32)
+_bisect(similarity, node // 64, node % 64, quota, 5, threshold, degree, 0, len(node))
 print(hashlib.sha256(threshold).hexdigest())
 """
 

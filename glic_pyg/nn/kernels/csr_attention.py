@@ -5,6 +5,8 @@ pair of numbers per node and head, from which the backward pass rebuilds the att
 """
 
 import math
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numba
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glic_pyg.compiled import compiled
 from glic_pyg.nn.kernels.simd import (
     below,
     floor,
@@ -24,7 +27,7 @@ from glic_pyg.nn.kernels.simd import (
     square_root,
     store,
 )
-from glic_pyg.threads import use_torch_threads
+from glic_pyg.threads import in_ranges, map_in_threads
 
 LOG2E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
 LEAST_NORM = 1e-12  # as torch.nn.functional.normalize has it
@@ -47,7 +50,7 @@ def pointers(edge_index: Tensor, num_nodes: int) -> Tensor | None:
     return indptr if _fill_pointers(*edge_index.numpy(), indptr.numpy()) else None
 
 
-@numba.njit(cache=True)
+@compiled()
 def _fill_pointers(source, target, indptr):
     last, num_nodes = 0, len(indptr) - 1
     indptr[0] = 0
@@ -109,7 +112,7 @@ def _csr_attention(
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     statistics = query.new_zeros(len(query), 2, query.size(2))  # unused for a target without edges
     arrays = _arrays(query, key_value, scale, bias, row, indptr, source, order, out, statistics)
-    _forward(*_vectors(query), *arrays, use_torch_threads())
+    _forward(*_vectors(query), *arrays)
     return out, statistics
 
 
@@ -133,12 +136,12 @@ def _csr_attention_backward(
     out: Tensor,
     statistics: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    threads = use_torch_threads()
+    threads = torch.get_num_threads()
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     grad_key_value, grad_scale, grad_bias = (x.new_zeros(threads, *x.shape) for x in (key_value, scale, bias))
     arrays = _arrays(query, key_value, scale, bias, row, indptr, source, order, out, statistics, grad_out)
     gradients = _arrays(grad_query, grad_key_value, grad_scale, grad_bias)
-    _backward(*_vectors(query), *arrays, *gradients, threads)
+    _backward(*_vectors(query), *arrays, *gradients)
     # A copy: an operator's outputs must not share memory with what else lives on.
     return grad_query, grad_key_value[0].clone(), grad_scale.sum(0), grad_bias.sum(0)
 
@@ -236,7 +239,7 @@ def _through_norm(lanes, wide, grad, x, at, size, inverse):
         store(grad, i, (load(wide, grad, i) - along * load(wide, x, i)) * factor)
 
 
-@numba.njit(fastmath=FAST)
+@compiled(fastmath=FAST)
 def _bounds(indptr, order, threads):
     """Cut the targets, in their order, into runs of about the same number of edges."""
     cuts = np.full(threads + 1, len(order))
@@ -249,7 +252,7 @@ def _bounds(indptr, order, threads):
     return cuts
 
 
-@numba.njit(fastmath=FAST)
+@compiled(fastmath=FAST)
 def _largest_degree(indptr):
     most = np.int64(1)
     for i in range(indptr.size - 1):
@@ -257,9 +260,9 @@ def _largest_degree(indptr):
     return most
 
 
-@numba.njit(parallel=True, cache=True, fastmath=FAST)
-def _inverse_norms(lanes, wide, key_value, size, out):
-    for j in numba.prange(len(key_value)):
+@compiled(fastmath=FAST)
+def _inverse_norms(lanes, wide, key_value, size, out, start, stop):
+    for j in range(start, stop):
         store(out, j * len(lanes), _inverse_norm(lanes, wide, key_value, 2 * j * size, size))
 
 
@@ -357,7 +360,7 @@ def _logits(
     return top
 
 
-@numba.njit(fastmath=FAST)
+@compiled(fastmath=FAST)
 def _attend(
     lanes, wide, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source, out,
     statistics,
@@ -382,22 +385,28 @@ def _attend(
         _scale(wide, out, at, repeat(wide, share), out, at, size)
 
 
-@numba.njit(parallel=True, cache=True, fastmath=FAST)
 def _forward(
-    lanes, wide, query, key_value, scale, bias, row, indptr, source, order, out, statistics, threads
+    lanes, wide, query, key_value, scale, bias, row, indptr, source, order, out, statistics
 ):  # fmt: skip
-    inverse_key = np.empty(len(key_value) * len(lanes), np.float32)
-    _inverse_norms(lanes, wide, key_value, query.shape[1] * query.shape[2], inverse_key)
-    most, cuts = _largest_degree(indptr), _bounds(indptr, order, threads)
-    for thread in numba.prange(threads):
-        targets = order[cuts[thread] : cuts[thread + 1]]
-        _attend(
+    inverse_key, most, parts = _shared(lanes, wide, query, key_value, indptr, order, torch.get_num_threads())
+    map_in_threads(
+        lambda targets: _attend(
             lanes, wide, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source,
             out, statistics,
-        )  # fmt: skip
+        ),
+        parts,
+    )  # fmt: skip
 
 
-@numba.njit(fastmath=FAST)
+def _shared(lanes, wide, query, key_value, indptr, order, threads):
+    """Return what all threads read, the inverse norms of keys and the largest degree, and their targets."""
+    inverse_key, size = np.empty(len(key_value) * len(lanes), np.float32), query.shape[1] * query.shape[2]
+    in_ranges(partial(_inverse_norms, lanes, wide, key_value, size, inverse_key), len(key_value))
+    cuts = _bounds(indptr, order, threads)
+    return inverse_key, _largest_degree(indptr), [order[a:b] for a, b in pairwise(cuts)]
+
+
+@compiled(fastmath=FAST)
 def _differentiate_part(
     lanes, wide, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source, out,
     statistics, grad_out, grad_query, grad_key_value, grad_scale, grad_bias,
@@ -437,25 +446,30 @@ def _differentiate_part(
         _through_norm(lanes, wide, grad_query, query, at, size, inverse)
 
 
-@numba.njit(parallel=True, cache=True, fastmath=FAST)
 def _backward(
     lanes, wide, query, key_value, scale, bias, row, indptr, source, order, out, statistics, grad_out,
-    grad_query, grad_key_value, grad_scale, grad_bias, threads,
+    grad_query, grad_key_value, grad_scale, grad_bias,
 ):  # fmt: skip
-    size, num_sources = query.shape[1] * query.shape[2], len(key_value)
-    inverse_key = np.empty(num_sources * len(lanes), np.float32)
-    _inverse_norms(lanes, wide, key_value, size, inverse_key)
-    most, cuts = _largest_degree(indptr), _bounds(indptr, order, threads)
-    for thread in numba.prange(threads):
-        targets = order[cuts[thread] : cuts[thread + 1]]
-        _differentiate_part(
-            lanes, wide, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source, out,
-            statistics, grad_out, grad_query, grad_key_value[thread], grad_scale[thread], grad_bias[thread],
-        )  # fmt: skip
-    total = grad_key_value[0]
-    for j in numba.prange(num_sources):
+    threads = len(grad_key_value)  # each with sums of its own
+    inverse_key, most, parts = _shared(lanes, wide, query, key_value, indptr, order, threads)
+    map_in_threads(
+        lambda thread: _differentiate_part(
+            lanes, wide, parts[thread], most, query, key_value, inverse_key, scale, bias, row, indptr, source,
+            out, statistics, grad_out, grad_query, grad_key_value[thread], grad_scale[thread],
+            grad_bias[thread],
+        ),
+        range(threads),
+    )  # fmt: skip
+    in_ranges(partial(_sum_up, lanes, wide, key_value, inverse_key, grad_key_value), len(key_value))
+
+
+@compiled(fastmath=FAST)
+def _sum_up(lanes, wide, key_value, inverse_key, grad_key_value, start, stop):
+    """Add the gradients of all threads to those of the first, and take them through the keys' norm."""
+    total, size = grad_key_value[0], key_value.shape[2] * key_value.shape[3]
+    for j in range(start, stop):
         at = 2 * j * size
-        for thread in range(1, threads):
+        for thread in range(1, len(grad_key_value)):
             for i in range(at, at + 2 * size, len(wide)):
                 other = load(wide, grad_key_value, thread * total.size + i)
                 store(total, i, load(wide, total, i) + other)
