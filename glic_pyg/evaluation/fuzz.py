@@ -8,7 +8,6 @@ import json
 import math
 import multiprocessing
 import re
-import resource
 import shutil
 import struct
 import tempfile
@@ -178,6 +177,8 @@ def _work(
     target = TARGETS[name]()
     for data in target.true:
         attempt(target, data, Findings(), seconds=seconds)  # compiles, and fills caches
+    import resource  # not on Windows
+
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + memory, resource.RLIM_INFINITY))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
