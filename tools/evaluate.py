@@ -200,8 +200,13 @@ def _measure(jobs: list[Job], workers: int) -> Iterator[Outcome]:
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for future in as_completed([pool.submit(attempt, job) for job in jobs]):
-            yield future.result()
+        futures = [pool.submit(attempt, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:  # who is interrupted does not wait for all others
+            for future in futures:
+                future.cancel()
 
 
 def _print_means(means: dict[str, Any]) -> None:
@@ -218,7 +223,8 @@ def _print_means(means: dict[str, Any]) -> None:
                 for value, form in zip(values, columns.values(), strict=True)
             ]
         )
-    print(f"{means['name']}\n{cli.aligned(lines, labels=0)}")
+    cli.say(means["name"])
+    print(cli.aligned(lines, labels=0))
     print("".join(f"{note}\n" for note in notes(means["results"])))
 
 

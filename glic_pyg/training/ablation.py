@@ -23,8 +23,9 @@ from torch import Tensor
 from glic_pyg import checkpoint
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ConfigError
+from glic_pyg.errors import FileError
 from glic_pyg.evaluation.bd import Curve, CurveError, delta
-from glic_pyg.files import write_file
+from glic_pyg.files import read_json, write_file
 from glic_pyg.inspection.neighborhood import degrees
 from glic_pyg.inspection.stages import run_stages
 from glic_pyg.training.config import TrainConfig
@@ -33,6 +34,7 @@ from glic_pyg.training.run_folder import RunFolder
 from glic_pyg.training.trainer import train
 
 ROW = "row.json"
+ROW_KEYS = {"variant", "base", "seed", "loss", "curve", "parameters", "step_seconds", "degree"}
 PICTURES = 8  # whose graphs are counted
 SECTIONS = ("model", "graph")  # of which a variant may change single settings
 
@@ -184,14 +186,14 @@ def read_rows(output: str | Path) -> list[dict[str, Any]]:
     """Return all complete rows of a folder.
 
     Raises:
-        ConfigError: a file that is no row.
+        FileError: a file that is no row.
     """
     rows = []
     for path in sorted(Path(output).glob(f"*/{ROW}")):
-        try:
-            rows.append(json.loads(path.read_text()))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ConfigError(f"Expected a row of an ablation (got {path}: {error})") from error
+        row = read_json(path)
+        if not isinstance(row, dict) or not row.keys() >= ROW_KEYS:
+            raise FileError(f"Expected a row of an ablation (got {path})")
+        rows.append(row)
     return rows
 
 

@@ -2,6 +2,10 @@ import csv
 import json
 import math
 import os
+import runpy
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +17,8 @@ from glic_pyg.evaluation.codecs import PillowCodec
 from glic_pyg.evaluation.measure import Table
 from glic_pyg.evaluation.metrics import psnr
 from glic_pyg.image import read_image, write_png
+
+TOOLS = Path(__file__).parents[2] / "tools"
 
 
 def results_of(folder):
@@ -325,3 +331,15 @@ def test_qualities_that_a_model_lacks(tool, pictures, variable_model, tmp_path, 
     assert status == 2
     assert err.startswith(f"error: Expected a quality in 1..4 for {tmp_path / 'variable.safetensors'} (got ")
     assert err.count("\n") == 1
+
+
+def test_who_is_interrupted_does_not_wait_for_all_others(monkeypatch):
+    """The jobs that have not begun are given up."""
+    tool, begun = runpy.run_path(str(TOOLS / "evaluate.py"), run_name="evaluate"), []
+    measure = tool["_measure"]
+    monkeypatch.setitem(measure.__globals__, "ProcessPoolExecutor", lambda n, *_, **__: ThreadPoolExecutor(n))
+    monkeypatch.setitem(measure.__globals__, "attempt", lambda job: begun.append(job) or time.sleep(0.02))
+    outcomes = measure(range(200), 2)
+    next(outcomes)
+    outcomes.close()
+    assert len(begun) < 20

@@ -12,6 +12,7 @@ import yaml
 
 from glic_pyg import GLIC
 from glic_pyg.config import ConfigError, ModelConfig
+from glic_pyg.errors import FileError
 from glic_pyg.evaluation.bd import Curve, delta
 from glic_pyg.training.ablation import degree_statistics, load_variant, read_rows, run_row, summarize
 from glic_pyg.training.config import TrainConfig
@@ -195,10 +196,11 @@ def test_bd_rate_is_the_package_s_own():
     assert summarize([anchor, other])[1].bd_rate is None
 
 
-def test_a_damaged_row_is_named(tmp_path):
+@pytest.mark.parametrize("content", ["{", "", "[]", "3", "{}", json.dumps({"variant": "a"}), "[" * 100_000])
+def test_what_is_no_row_is_named(tmp_path, content):
     (tmp_path / "a-0").mkdir()
-    (tmp_path / "a-0" / "row.json").write_text(json.dumps(row("a", 0))[:-5])
-    with pytest.raises(ConfigError, match=r"^Expected a row of an ablation \(got .*row\.json: "):
+    (tmp_path / "a-0" / "row.json").write_text(content)
+    with pytest.raises(FileError, match=r"^Expected a .*\(got .*row\.json"):
         read_rows(tmp_path)
 
 
