@@ -1,18 +1,21 @@
 """Linear maps of many rows, by oneDNN on the CPU.
 
-torch has two libraries for them. MKL leaves AVX-512 alone on AMD's processors and takes twice as long there;
-it gets what is a linear layer, or a convolution on one thread. Convolutions of 16 pictures go to oneDNN.
-Where that is switched off or absent they would go to NNPACK, which transforms them: sums of integers would
-not be exact. There everything is a linear layer.
+torch has two libraries for them. MKL leaves AVX-512 alone on some of AMD's processors and takes twice as long
+there; it gets what is a linear layer, or a convolution on one thread. Convolutions of 16 pictures go to
+oneDNN, which with gradients takes 0.2 ms more: too long for small products. Where oneDNN is switched off or
+absent they would go to NNPACK, which transforms them: sums of integers would not be exact. There everything
+is a linear layer.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.backends import mkldnn
 
 LEAST_ROWS = 256  # fewer are faster by MKL where they are short
+LEAST_PRODUCTS = 3_000_000  # fewer are faster by MKL where gradients are wanted
 PICTURES = range(16, 65)
 
 
@@ -32,7 +35,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     count = x[..., 0].numel()
     pictures = next((n for n in PICTURES if count % n == 0), None)
     onednn = x.device.type == "cpu" and mkldnn.enabled and mkldnn.is_available()
-    if not onednn or count < LEAST_ROWS or pictures is None:
+    small = torch.is_grad_enabled() and count * weight.numel() < LEAST_PRODUCTS
+    if not onednn or small or count < LEAST_ROWS or pictures is None:
         return F.linear(x, weight, bias)
     maps = x.reshape(pictures, -1, 1, x.size(-1)).movedim(-1, 1)
     return F.conv2d(maps, weight[..., None, None], bias).movedim(1, -1).reshape(*x.shape[:-1], -1)

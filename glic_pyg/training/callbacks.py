@@ -35,16 +35,37 @@ class MovingAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-            present = min(decay, (1 + int(count)) / (10 + int(count)))
-            get_ema_multi_avg_fn(present)(averaged, current, count)
-
-        super().__init__(use_buffers=False, multi_avg_fn=update)
+        super().__init__(use_buffers=False)
+        self.decay = decay
+        self._tensors: tuple[list[Tensor], ...] = ()
 
     def on_train_batch_start(self, trainer: Trainer, module: CodecModule, batch: Any, batch_idx: int) -> None:
         """Let the run go on from the averages where the encoder is no longer trained: they are what stays."""
         if module.schedule.phase(module.step, module.seconds).rounded and not module.rounded:
             self._copy_average_to_current(module)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: Trainer, module: CodecModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the averages if there was a step; Lightning would look for them in all modules every time."""
+        if trainer.global_step == self._latest_update_step:
+            return
+        self._latest_update_step = trainer.global_step
+        average = self._average_model
+        if not self._tensors:
+            models = (average.module, module)
+            self._tensors = (
+                *(list(model.parameters()) for model in models),
+                *(list(model.buffers()) for model in models),
+            )
+        averaged, current, buffers, current_buffers = self._tensors
+        count = int(average.n_averaged)
+        decay = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
+        get_ema_multi_avg_fn(decay)(averaged, current, count)
+        for buffer, current_buffer in zip(buffers, current_buffers, strict=True):
+            buffer.copy_(current_buffer)
+        average.n_averaged += 1
 
 
 class RunStopped(Exception):

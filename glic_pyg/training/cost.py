@@ -14,6 +14,7 @@ from glic_pyg.codec import GLIC
 from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.training.callbacks import MovingAverage
 from glic_pyg.training.config import TrainConfig
+from glic_pyg.training.memory import keep_freed_memory
 from glic_pyg.training.module import CodecModule
 from glic_pyg.training.quiet import bare_trainer, quiet_lightning
 from glic_pyg.training.schedule import Schedule
@@ -32,6 +33,7 @@ def step_cost(model: GLIC, config: TrainConfig, x: Tensor) -> dict[str, float]:
         `peak_memory`, in bytes, by which the process grew, with what the optimiser and the averaged weights
         take.
     """
+    keep_freed_memory()
     quality = torch.arange(len(x)) % model.config.qualities + 1
     clock = _Clock()
     module = CodecModule(model.train(), config, Schedule(config, num_pictures=1))

@@ -255,9 +255,6 @@ class RandomCrops(Dataset[tuple[Tensor, int]]):
         self.transpose = transpose
         self.least_scale = least_scale
         self.broken: set[int] = set()
-        # Freed once, a block so large lets glibc keep the memory of one picture for the next, instead of
-        # giving it back and getting it anew, page by page: that takes as long as decoding.
-        torch.empty(1 << 24, dtype=torch.uint8)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         sample, size = key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -102,8 +103,18 @@ class CodecModule(LightningModule):
         result, aux_loss = self.losses(*batch, rounded=self.rounded)
         self.manual_backward(result.loss + aux_loss)
         norm = clip_grad_norm_([p for group in network for p in group["params"]], self.config.clip_max_norm)
-        broken = ~(result.loss.isfinite() & norm.isfinite() & aux_loss.isfinite())
-        if self.trainer.strategy.reduce_boolean_decision(bool(broken), all=False):
+        figures = {
+            "loss": result.loss,
+            "bpp": result.bpp,
+            "psnr": result.psnr,
+            "orthogonality": result.orthogonality,
+            "aux_loss": aux_loss,
+            "gradient_norm": norm,
+        }
+        # Means over the devices, like the gradient: what is not finite on one is so on all.
+        means = self.trainer.strategy.reduce(torch.stack(list(figures.values())).detach(), reduce_op="mean")
+        means = dict(zip(figures, means.tolist(), strict=True))
+        if not all(math.isfinite(means[name]) for name in ("loss", "aux_loss", "gradient_norm")):
             self.skipped += 1
             self.skipped_in_a_row += 1
         else:
@@ -119,22 +130,7 @@ class CodecModule(LightningModule):
                 f"Expected finite losses and gradients (got {self.skipped_in_a_row} steps in a row without, "
                 f"up to step {self.step}); try a lower learning rate or a longer warm-up"
             )
-        figures = {
-            "loss": result.loss,
-            "bpp": result.bpp,
-            "psnr": result.psnr,
-            "orthogonality": result.orthogonality,
-            "aux_loss": aux_loss,
-        }
-        # Means over the devices, like the gradient.
-        means = self.trainer.strategy.reduce(torch.stack(list(figures.values())).detach(), reduce_op="mean")
-        self.row = {
-            "step": self.step,
-            "learning_rate": rate,
-            **dict(zip(figures, means.tolist(), strict=True)),
-            "gradient_norm": norm.item(),
-            "skipped": self.skipped,
-        }
+        self.row = {"step": self.step, "learning_rate": rate, **means, "skipped": self.skipped}
 
     def on_validation_epoch_start(self) -> None:
         """Begin the sums over the pictures: per quality of loss, bpp and PSNR, and the number of pictures."""

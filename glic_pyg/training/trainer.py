@@ -28,6 +28,7 @@ from glic_pyg.training import manifest as manifests
 from glic_pyg.training.callbacks import MovingAverage, Progress, Recorder, RunStopped, WholeCheckpoints
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.data import PictureData, center_crops, find_and_split, folders_by_prefix
+from glic_pyg.training.memory import keep_freed_memory
 from glic_pyg.training.module import CodecModule
 from glic_pyg.training.quiet import quiet_lightning
 from glic_pyg.training.run_folder import RunFolder
@@ -81,6 +82,7 @@ def train(
         )
     if state is not None and ModelConfig.from_dict(state["config"]["model"]) != config.model:
         raise ConfigError(f"Expected the model that {run.path} was started with (got another configuration)")
+    keep_freed_memory()
     torch.manual_seed(config.seed)
     model = GLIC(config.model)
     if config.silent_attention:

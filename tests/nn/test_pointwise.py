@@ -7,7 +7,14 @@ from glic_pyg.nn.pointwise import PointwiseConv2d, linear
 
 @pytest.mark.parametrize(
     ("rows", "by_onednn"),
-    [((0,), False), ((1,), False), ((255,), False), ((509,), False), ((4, 16, 16), True), ((2, 5, 27), True)],
+    [
+        ((0,), False),
+        ((1,), False),
+        ((8, 16, 16), False),
+        ((4099,), False),
+        ((4, 32, 32), True),
+        ((7, 5, 112), True),
+    ],
 )
 @pytest.mark.parametrize("bias", [True, False])
 def test_as_in_double_precision_whoever_computes_it(rows, by_onednn, bias):
@@ -25,6 +32,16 @@ def test_as_in_double_precision_whoever_computes_it(rows, by_onednn, bias):
     found = torch.autograd.grad(y, inputs, slope)
     exact = torch.autograd.grad(expected, inputs, slope.double())
     torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "by_onednn"), [((255,), False), ((256,), True), ((509,), False)])
+@torch.no_grad()
+def test_small_products_too_go_to_onednn_without_gradients(rows, by_onednn):
+    x, weight = torch.randn(*rows, 24), torch.randn(40, 24)
+    with torch.profiler.profile() as profile:
+        y = linear(x, weight)
+    assert ("aten::mkldnn_convolution" in {event.key for event in profile.key_averages()}) == by_onednn
+    torch.testing.assert_close(y.double(), F.linear(x.double(), weight.double()), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
