@@ -52,6 +52,7 @@ def test_trains_and_goes_on(setting, tool, caplog):
     output = setting / "runs" / "tiny"
     written = {path.name for path in output.iterdir()}
     assert written == {
+        ".glic_pyg.jsonl",
         "config.yaml",
         "sessions.json",
         "log.csv",
