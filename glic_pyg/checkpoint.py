@@ -143,7 +143,7 @@ def load(path: str | Path, *, allow_code: bool = False) -> Checkpoint:
     try:
         check_names(config, allow_code=allow_code)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"Expected a checkpoint of glic_pyg (got {path}: {error})") from error
     return Checkpoint(config, state, info)
 
 
@@ -234,10 +234,7 @@ def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], *, 
             expectation = " or ".join(map(str, types))
             raise CheckpointError(f"Expected {expectation} for {name} in {where} (got {got.dtype})")
         if tensor.is_floating_point():
-            try:
-                check_weight(name, got)
-            except CheckpointError as error:
-                raise CheckpointError(f"{where}: {error}") from error
+            check_weight(f"{name} in {where}", got)
     for name in state:
         if name not in expected:
             raise CheckpointError(f"Expected no {named(name)} in {where} (got one)")
@@ -254,7 +251,7 @@ def check_weight(name: str, tensor: Tensor) -> None:
     low, high = (value.item() for value in tensor.aminmax())
     if not -LARGEST <= low <= high <= LARGEST:
         raise CheckpointError(
-            f"Expected weights within {-LARGEST:.0f}..{LARGEST:.0f} (got {low}..{high} in {name})"
+            f"Expected weights within {-LARGEST:.0f}..{LARGEST:.0f} for {name} (got {low}..{high})"
         )
 
 

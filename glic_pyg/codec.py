@@ -109,7 +109,8 @@ class GLIC(nn.Module):
             model.load_state_dict(stored.state)
             check_tables(model.latent_codec)
         except (ConfigError, TableError) as error:
-            raise checkpoint.CheckpointError(f"{path}: {error}") from error
+            message = f"Expected a checkpoint of glic_pyg (got {path}: {error})"
+            raise checkpoint.CheckpointError(message) from error
         return model.eval()
 
     def forward(

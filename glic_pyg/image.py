@@ -330,6 +330,8 @@ def check_picture(x: Tensor) -> None:
     """
     if not isinstance(x, Tensor):
         raise ImageError(f"Expected a picture as a tensor (got {type(x).__name__})")
+    if x.layout != torch.strided or x.is_meta:
+        raise ImageError(f"Expected a picture that is dense and has values (got {x.layout} on {x.device})")
     if x.ndim != 4 or x.shape[:2] != (1, 3) or 0 in x.shape:
         raise ImageError(f"Expected a picture of shape 1 x 3 x H x W (got {tuple(x.shape)})")
     if x.dtype == torch.uint8:

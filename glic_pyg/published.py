@@ -44,12 +44,13 @@ RENAMINGS = (
 )
 
 
-def load_published(path: str | Path) -> GLIC:
+def load_published(path: str | Path, config: ModelConfig | None = None) -> GLIC:
     """Load a published checkpoint as a model ready to compress.
 
     Args:
         path: A `.pth.tar` file: a state dict, or a dict with one as `state_dict` or `model_state_dict`;
             its names may start with `module.`. No code in it is run.
+        config: The model's numbers, where they are not the published ones.
 
     Raises:
         CheckpointError: it cannot be read, or is not of the published model.
@@ -63,18 +64,17 @@ def load_published(path: str | Path) -> GLIC:
         raise CheckpointError(
             f"Expected a checkpoint of tensors (got {path}: {load_failure(error)})"
         ) from error
-    model = GLIC(ModelConfig())
+    model = GLIC(config or ModelConfig())
     ours = model.state_dict()
     try:
         state = convert(unwrap(content), ours)
         # Their tables are made anew of their weights.
         state |= {name: tensor for name, tensor in ours.items() if name.endswith(TABLES)}
-        check_state(ours, state, where=path)
+        check_state(ours, state, where="it")
         model.load_state_dict(state)
         model.update(force=True)
     except (CheckpointError, TableError) as error:
-        told = str(path) in str(error)
-        raise CheckpointError(str(error) if told else f"{path}: {error}") from error
+        raise CheckpointError(f"Expected a published checkpoint (got {path}: {error})") from error
     return model.eval()
 
 
@@ -125,7 +125,7 @@ def convert(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str
             another shape. Probability tables may have any length.
     """
     names = {published_name(name): name for name in ours}
-    shapes = {name: _published_shape(name, tuple(ours[our_name].shape)) for name, our_name in names.items()}
+    shapes = {name: published_shape(name, tuple(ours[our_name].shape)) for name, our_name in names.items()}
     shapes |= _rebuilt_buffers(names)
     for name in names:
         if name not in state:
@@ -148,7 +148,8 @@ def published_name(name: str) -> str:
     return name
 
 
-def _published_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+def published_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape that the authors give a tensor of ours of another."""
     if name.endswith(".scaling_factors"):
         return (1, 1, *shape)
     if name.endswith(".logit_scale"):

@@ -2,12 +2,14 @@
 
 python tools/fuzz.py file -n 100000 -o runs/fuzz
 python tools/fuzz.py file -n 100000 -o runs/fuzz --guided
-python tools/fuzz.py results manifest table -n 10000 -o runs/fuzz
+python tools/fuzz.py picture checkpoint published results manifest table -n 10000 -o runs/fuzz
 
-Inputs are true ones, changed, cut, joined, or invented; .glic files most of them with a true checksum. Each
-target runs in a process of its own with bounded memory, and goes on after what kills it. With --guided, which
-needs package atheris, .glic files are changed further that reach new branches. Inputs that do something else
-are kept in the output folder. Exit status 1 if there is any.
+Targets are the decoder (file), the encoder (picture), which has to make what the decoder takes, the loaders
+of models, which have to code then, and the readers of results and training data. Inputs are true ones,
+changed, cut, joined, or invented; .glic files most of them with a true checksum. Each target runs in a
+process of its own with bounded memory, and goes on after what kills it. With --guided, which needs package
+atheris, .glic files are changed further that reach new branches. Inputs that do something else are kept in
+the output folder. Exit status 1 if there is any.
 """
 
 from __future__ import annotations

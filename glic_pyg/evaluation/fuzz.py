@@ -16,18 +16,23 @@ import weakref
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 
-from glic_pyg import bitstream
+from glic_pyg import bitstream, checkpoint
 from glic_pyg.codec import GLIC
+from glic_pyg.config import Aggregation, Part
+from glic_pyg.entropy import TABLES
 from glic_pyg.errors import UserError
 from glic_pyg.image import write_png
+from glic_pyg.published import load_published, published_name, published_shape
 
 MAX_PIXELS = 2**14
 """Of a picture that is decoded: the codec's time, not the container's, is what larger ones would measure."""
@@ -173,12 +178,12 @@ def _add(findings: Findings, part: Findings) -> None:
 def _work(
     name: str, first: int, last: int, seed: int, seconds: float, memory: int, connection: Connection
 ) -> None:
+    import resource  # Windows has none
+
     torch.set_num_threads(1)
     target = TARGETS[name]()
     for data in target.true:
         attempt(target, data, Findings(), seconds=seconds)  # compiles, and fills caches
-    import resource  # not on Windows
-
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + memory, resource.RLIM_INFINITY))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -359,8 +364,87 @@ def table_target() -> Target:
     return Target([true.encode()], wrong_csv, take, (UserError,), ".csv")
 
 
+def picture_target() -> Target:
+    """Return the encoder; what it makes of a picture, the decoder has to take.
+
+    Inputs say in JSON what is to be encoded (see `wrong_picture`).
+    """
+    model = GLIC.from_pretrained(TRUE_FILES / "of_2.safetensors")
+    true = [{"shape": [1, 3, 33, 70], "dtype": "float32"}, {"shape": [1, 3, 1, 1], "dtype": "uint8"}]
+
+    def take(data: bytes) -> None:
+        about = json.loads(data)
+        x = _picture(**about)
+        with ExitStack() as stack:
+            if "autocast" in about.get("around", ()):
+                stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+            if "inference" in about.get("around", ()):
+                stack.enter_context(torch.inference_mode())
+            if "device" in about.get("around", ()):
+                stack.enter_context(torch.device("meta"))
+            coded = bitstream.encode(model, x, about.get("quality"), max_pixels=MAX_PIXELS)
+            restored = bitstream.decode(model, coded, max_pixels=MAX_PIXELS)
+        assert restored.shape == x.shape
+        assert restored.isfinite().all()
+
+    return Target([json.dumps(about).encode() for about in true], wrong_picture, take, (UserError,), ".json")
+
+
+def checkpoint_target() -> Target:
+    """Return the loader of checkpoints; a model that loads has to code, or to say why not."""
+    config = GLIC.from_pretrained(TRUE_FILES / "of_2.safetensors").config
+    folder, true = _temporary(), []
+    score = replace(config.graph, score=Part("learned", {"hidden": 2}), quota=Part("map"))
+    for other in (
+        replace(config, aggregation=Aggregation("torch_geometric.nn.SAGEConv", {"aggr": "max"})),
+        replace(config, qualities=1, graph=score),
+    ):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = GLIC(other)
+        model.update()
+        checkpoint.save(model, folder / "a.safetensors")
+        true.append((folder / "a.safetensors").read_bytes())
+    true += [(TRUE_FILES / f"of_{number}.safetensors").read_bytes() for number in (1, 2)]
+    path = folder / "wrong.safetensors"
+
+    def take(data: bytes) -> None:
+        path.write_bytes(data)
+        _code(GLIC.from_pretrained(path))
+
+    return Target(true, wrong_checkpoint, take, (UserError,), ".safetensors")
+
+
+def published_target() -> Target:
+    """Return the importer of published checkpoints, of a small model."""
+    model = GLIC.from_pretrained(TRUE_FILES / "of_1.safetensors")
+    state = {
+        published_name(name): tensor.view(published_shape(published_name(name), tuple(tensor.shape)))
+        if "cdf" not in name and "offset" not in name
+        else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    prefixed = {f"module.{name}": x for name, x in state.items()}
+    true = [_saved(content) for content in (state, {"state_dict": prefixed, "epoch": 3})]
+    path = _temporary() / "wrong.pth.tar"
+
+    def take(data: bytes) -> None:
+        path.write_bytes(data)
+        _code(load_published(path, model.config))
+
+    return Target(true, wrong_published, take, (UserError,), ".pth.tar")
+
+
+def _code(model: GLIC) -> None:
+    x = torch.rand(1, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+    assert bitstream.decode(model, bitstream.encode(model, x)).isfinite().all()
+
+
 TARGETS: dict[str, Callable[[], Target]] = {
     "file": file_target,
+    "picture": picture_target,
+    "checkpoint": checkpoint_target,
+    "published": published_target,
     "results": results_target,
     "manifest": manifest_target,
     "table": table_target,
@@ -459,6 +543,249 @@ def wrong_csv(files: Sequence[bytes], rng: np.random.Generator) -> bytes:
     csv.writer(changed, lineterminator=("\n", "\r\n")[rng.integers(2)]).writerows(lines)
     data = changed.getvalue().encode("utf-8", "surrogateescape")
     return data if rng.random() < 0.75 else bytes(_changed(bytearray(data), files, rng))
+
+
+NUMBERS = (
+    0, 1, -1, 2, 3, 2**31 - 1, 2**31, -(2**31), 2**63, 10**400, 0.5, 0.999, 1 / 600, 1.001, 3.9999, 4, 4.001,
+    1e-9, 1e30, -1e-45, math.nan, math.inf, -math.inf, True, False, "2", "", None, [1.0], [1.0, 2.0], [],
+)  # fmt: skip
+SPOTS = (math.nan, math.inf, -math.inf, 1e12, 1e38, 1.0000001, -1e-45, -0.0, 255.0, 2.0**31, 0.5)
+
+
+def wrong_picture(true: Sequence[bytes], rng: np.random.Generator) -> bytes:
+    """Return what is to be encoded: shape, type, values, quality, what is around the call; most is usual."""
+
+    def draw(usual: Sequence[Any], others: Sequence[Any]) -> Any:
+        some = usual if rng.random() < 0.8 else others
+        return some[rng.integers(len(some))]
+
+    sides = [int(side) for side in rng.choice([1, 2, 15, 16, 17, 63, 64, 65, 128, 130], 2)]
+    odd = [
+        [3, *sides],
+        [1, 1, *sides],
+        [2, 3, *sides],
+        [1, 4, *sides],
+        [1, 3, 0, 5],
+        [1, 3, 5],
+        [],
+        [0],
+        [5] * 6,
+    ]
+    about = {
+        "shape": draw([[1, 3, *sides]], odd),
+        "dtype": draw(["float32", "uint8"], DTYPES),
+        "values": draw(["unit"], ["bytes", "signed", "normal", "huge", "zeros", "ones"]),
+        "spots": draw([[]], [[float(spot)] for spot in SPOTS]),
+        "kind": draw(["tensor"], KINDS),
+        "quality": draw([None, 1, 2.5, 4], NUMBERS),
+        "around": draw([[]], [["autocast"], ["inference"], ["device"]]),
+        "seed": int(rng.integers(2**31)),
+    }
+    return json.dumps(about).encode()
+
+
+DTYPES = (
+    "float16", "bfloat16", "float64", "int8", "int16", "int32", "int64", "bool", "complex64", "float8_e4m3fn",
+    "uint16",
+)  # fmt: skip
+KINDS = (
+    "numpy", "list", "none", "bytes", "parameter", "meta", "sparse", "transposed", "channels last",
+    "expanded", "strided",
+)  # fmt: skip
+
+
+def _picture(
+    shape: Sequence[int],
+    dtype: str,
+    values: str = "unit",
+    spots: Sequence[float] = (),
+    kind: str = "tensor",
+    seed: int = 0,
+    **_: Any,
+) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    unit = torch.rand(tuple(shape), generator=generator, dtype=torch.float64)
+    change = {
+        "unit": lambda x: x,
+        "bytes": lambda x: 255 * x,
+        "signed": lambda x: 2 * x - 1,
+        "normal": lambda x: 10 * (x - 0.5) ** 3,
+        "huge": lambda x: 1e30 * x,
+        "zeros": torch.zeros_like,
+        "ones": torch.ones_like,
+    }[values]
+    x = change(255 * unit if dtype == "uint8" and values == "unit" else unit)
+    for spot in spots:
+        if x.numel():
+            x.view(-1)[int(torch.randint(x.numel(), (1,), generator=generator))] = spot
+    x = x.to(getattr(torch, dtype))
+    with suppress(RuntimeError, TypeError, ValueError, IndexError):  # not of every type and shape
+        return {
+            "tensor": lambda: x,
+            "numpy": lambda: x.numpy(),
+            "list": lambda: x.tolist(),
+            "none": lambda: None,
+            "bytes": lambda: b"",
+            "parameter": lambda: torch.nn.Parameter(x),
+            "meta": lambda: x.to("meta"),
+            "sparse": lambda: x.to_sparse(),
+            "transposed": lambda: x.transpose(-1, -2),
+            "channels last": lambda: x.contiguous(memory_format=torch.channels_last),
+            "expanded": lambda: x[..., :1].expand(x.shape),
+            "strided": lambda: x[..., ::2],
+        }[kind]()
+    return x
+
+
+def wrong_checkpoint(files: Sequence[bytes], rng: np.random.Generator) -> bytes:
+    """Return a checkpoint with other tensors, another configuration, or other bytes."""
+    data = files[rng.integers(len(files))]
+    if rng.random() < 0.2:
+        changed = bytearray(data)
+        length = int.from_bytes(data[:8], "little")
+        for _ in range(rng.integers(1, 5)):  # mostly in the header, or the length before it
+            at = int(rng.integers((8, 8 + length, len(data))[rng.integers(3)]))
+            changed[at] = (0, 1, 0x7F, 0x80, 0xFF, *b'"[]{}:,09')[rng.integers(14)]
+        return bytes(changed[: len(changed) if rng.random() < 0.8 else int(rng.integers(len(changed)))])
+    length = int.from_bytes(data[:8], "little")
+    text = json.loads(data[8 : 8 + length])["__metadata__"]["glic_pyg"]
+    about, state = json.loads(text), dict(sorted(safetensors.torch.load(data).items()))
+    for _ in range(1 if rng.random() < 0.6 else 3):
+        match rng.integers(8):
+            case 0:
+                about = _changed_value(about, rng)
+            case 1 | 2 if isinstance(about, dict) and isinstance(about.get("config"), dict):
+                config = about["config"]
+                key = list(config)[rng.integers(len(config))] if config else "heads"
+                about = about | {"config": config | {key: _changed_number(config.get(key), rng)}}
+            case 3 if isinstance(about, dict) and isinstance(about.get("config"), dict):
+                kind = ("aggregation", "score", "quota", "selection", "candidates")[rng.integers(5)]
+                part = PARTS[rng.integers(len(PARTS))]
+                graph = about["config"].get("graph")
+                if kind == "aggregation" or not isinstance(graph, dict):
+                    changed = {"aggregation": part if isinstance(part, str) else {"layer": part[0]} | part[1]}
+                else:
+                    named = part if isinstance(part, str) else {"name": part[0]} | part[1]
+                    changed = {"graph": graph | {kind: [named] if kind == "candidates" else named}}
+                about = about | {"config": about["config"] | changed}
+            case _:
+                state = _changed_state(state, rng)
+    text = json.dumps(about)
+    for mark, raw in RAW.items():
+        text = text.replace(f'"{mark}"', raw.decode("latin-1"))
+    stored = {name: tensor.contiguous().clone() for name, tensor in state.items()}
+    return safetensors.torch.save(stored, metadata={"glic_pyg": text})
+
+
+PARTS = (
+    "this.x", "os.system", "glic_pyg.cli.run", "torch_geometric.nn.GCNConv",
+    "torch_geometric.nn.MessagePassing", "torch_geometric.nn.Linear",
+    "learned", "sobel", "knn", "anchors", "top_d", "attention", "..", "a.b",
+    ("learned", {"hidden": 1024}), ("learned", {"hidden": 0}), ("knn", {"k": 256}), ("knn", {"k": -1}),
+    ("local_entropy", {"bins": 1024}), ("local_entropy", {"window": 1023}), ("sobel", {"channels": 5}),
+    ("torch_geometric.nn.GATConv", {"heads": 1024}), ("torch_geometric.nn.ChebConv", {"K": 1024}),
+    ("torch_geometric.nn.SAGEConv", {"out_channels": 1024}),
+    ("torch_geometric.nn.SAGEConv", {"aggr": "median"}),
+    ("torch_geometric.nn.TransformerConv", {"heads": 2, "beta": True}), ("torch_geometric.nn.PNAConv", {}),
+    ("torch_geometric.nn.SGConv", {"K": 1024}), ("torch_geometric.nn.GINConv", {}),
+    ("torch_geometric.nn.RGCNConv", {"num_relations": 1000}),
+    ("torch_geometric.nn.APPNP", {"K": 3, "alpha": 9.0}),
+    ("torch_geometric.nn.GatedGraphConv", {"num_layers": 1000}), ("torch_geometric.nn.DNAConv", {"heads": 7}),
+)  # fmt: skip
+
+
+def _changed_number(value: Any, rng: np.random.Generator) -> Any:
+    if isinstance(value, list) and value and rng.random() < 0.9:
+        at = int(rng.integers(len(value)))
+        return [*value[:at], _changed_number(value[at], rng), *value[at + 1 :]]
+    if isinstance(value, int) and rng.random() < 0.6:
+        return (value + 1, value - 1, 2 * value, value // 2, 64, 256, 8192)[rng.integers(7)]
+    return (*NUMBERS, *VALUES)[rng.integers(len(NUMBERS) + len(VALUES))]
+
+
+def _changed_state(state: dict[str, torch.Tensor], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    """Return tensors of which one has other values, another type or shape, another name, or none."""
+    if not state:
+        return {"a": torch.zeros(1)}
+    names = [name for name in state if name.endswith(TABLES)] if rng.random() < 0.5 else list(state)
+    name = (names or list(state))[rng.integers(len(names or state))]
+    tensor = state[name].clone()
+    flat = tensor.view(-1)
+    at = int(rng.integers(len(flat))) if len(flat) else 0
+    spot = (*SPOTS, 0, 1, -1, 2, 65536, 65535, 2**31 - 1, -(2**31), 70000.0)[rng.integers(len(SPOTS) + 9)]
+    if tensor.is_floating_point() and len(flat) and rng.random() < 0.4:  # sound, as far as one sees
+        flat[at : at + int(rng.integers(1, 50))] = (0.0, 1.0, -5.0, 300.0, -60_000.0, 1e-30)[rng.integers(6)]
+        return state | {name: tensor}
+    with suppress(RuntimeError, ValueError, OverflowError):  # not of every type
+        match rng.integers(10):
+            case 0 | 1 if len(flat):
+                flat[at] = spot
+            case 2 if len(flat):
+                flat[at : at + int(rng.integers(1, 50))] = spot
+            case 3:
+                tensor = tensor * (-1, 0, 2, 1e6, 1e30, 0.5)[rng.integers(6)]
+            case 4:
+                tensor = tensor.to(STORED[rng.integers(len(STORED))])
+            case 5:
+                tensor = tensor[: int(rng.integers(len(tensor) + 1))] if tensor.dim() else tensor[None]
+            case 6:
+                tensor = torch.cat([tensor, tensor]) if tensor.dim() else tensor.expand(3)
+            case 7:
+                tensor = (tensor.flatten(), tensor[None], tensor.flip(-1))[rng.integers(3)]
+            case 8:
+                return {other: x for other, x in state.items() if other != name}
+            case 9:
+                return {(other + "x" if other == name else other): x for other, x in state.items()}
+    return state | {name: tensor}
+
+
+STORED = (
+    torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.int8, torch.uint8,
+    torch.bool, torch.float8_e4m3fn, torch.float32,
+)  # fmt: skip
+
+
+def wrong_published(files: Sequence[bytes], rng: np.random.Generator) -> bytes:
+    """Return a published checkpoint with other contents, or other bytes."""
+    data = files[rng.integers(len(files))]
+    if rng.random() < 0.4:
+        changed = bytearray(data)
+        for _ in range(rng.integers(1, 5)):
+            end = (200, 20_000, len(data))[rng.integers(3)]
+            at = int(rng.integers(min(end, len(data))))
+            if rng.random() < 0.3:  # where an archive lists what is in it
+                at = len(data) - 1 - at
+            changed[at] = int(rng.integers(256))
+        return bytes(changed[: len(changed) if rng.random() < 0.8 else int(rng.integers(len(changed)))])
+    content = torch.load(io.BytesIO(data), weights_only=True)
+    state = content.get("state_dict", content)
+    for _ in range(rng.integers(1, 3)):
+        state = _changed_state(state, rng)
+    if rng.random() < 0.3:
+        name = list(state)[rng.integers(len(state))]
+        x = state[name]
+        odd = (
+            lambda: x.float().to_sparse(),
+            lambda: x.to("meta"),
+            lambda: torch.zeros(1).expand(x.shape),
+            lambda: torch.zeros(1).expand(10**12),
+            lambda: torch.nn.Parameter(x.float()),
+            lambda: x.tolist(),
+            lambda: None,
+            lambda: torch.complex(x.float(), x.float()),
+        )
+        state = state | {name: odd[rng.integers(len(odd))]()}
+    if rng.random() < 0.1:
+        state = state | {(3, None, b"a", "", "\x1b[2J", "x" * 10_000)[rng.integers(6)]: torch.zeros(1)}
+    if rng.random() < 0.05:
+        state = (None, [], {}, 3, "state", [state], {"state_dict": {"state_dict": state}})[rng.integers(7)]
+    return _saved({"state_dict": state} if rng.random() < 0.5 else state)
+
+
+def _saved(content: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)  # the older format has addresses in it: other bytes every time
+    return file.getvalue()
 
 
 def _kind(line: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from glic_pyg.codec import GLIC, MULTIPLE, latent_checksum
-from glic_pyg.entropy import Nets, decode_latents, encode_latents
+from glic_pyg.entropy import LatentError, Nets, decode_latents, encode_latents
 from glic_pyg.files import write_file
 from glic_pyg.image import pad, read_image
 
@@ -160,9 +160,12 @@ def decode(job: Mapping[str, Any], setting: Setting, folder: Path) -> dict[str, 
             same[name][encoder] = 0
             for number, stream in enumerate(coded[name].values()):
                 begin = time.perf_counter()
-                y_hat = decode_latents(
-                    codec, net, stream["strings"], stream["z_shape"], z_gain_inverse=gains["z_inverse"]
-                )
+                try:
+                    y_hat = decode_latents(
+                        codec, net, stream["strings"], stream["z_shape"], z_gain_inverse=gains["z_inverse"]
+                    )
+                except LatentError:  # by other probabilities a string may be too short
+                    continue
                 if index == 0:
                     seconds[name] += time.perf_counter() - begin
                 same[name][encoder] += latent_checksum(y_hat) == stream["checksum"]

@@ -69,17 +69,17 @@ class LocalEntropy(ChannelScore):
 
     Args:
         pooling: See `ChannelScore`.
-        bins: Of the histogram.
-        window: Its side, odd; at the border values are repeated.
+        bins: Of the histogram, up to 64.
+        window: Its side, odd, up to 31; at the border values are repeated.
 
     Raises:
-        ValueError: an even window, or fewer than 2 bins.
+        ValueError: an even window, or a number that is too small or too large.
     """
 
     def __init__(self, *, pooling: Pooling = "rms", bins: int = 8, window: int = 5) -> None:
         super().__init__(pooling=pooling)
-        if bins < 2 or window < 1 or window % 2 == 0:
-            raise ValueError(f"Expected at least 2 bins and an odd window (got {bins} and {window})")
+        if bins not in range(2, 65) or window not in range(1, 32, 2):
+            raise ValueError(f"Expected 2 to 64 bins and an odd window up to 31 (got {bins} and {window})")
         self.bins = bins
         self.window = window
 

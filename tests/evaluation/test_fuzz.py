@@ -73,8 +73,23 @@ def test_wrong_inputs_are_of_many_kinds_and_mostly_well_formed(name):
     assert len(findings.refused) > (0 if name == "table" else 3)
 
 
+@pytest.mark.parametrize("name", ["picture", "checkpoint", "published"])
+def test_encoder_and_models_hold(name):
+    """All that is wrong is refused in a line, and what is not refused works."""
+    target = TARGETS[name]()
+    made = [wrong_input(target, 0, number) for number in range(40)]
+    assert made[:5] == [wrong_input(target, 0, number) for number in range(5)]
+    assert len(set(made)) > 35
+    findings = Findings()
+    for data in made:
+        attempt(target, data, findings, seconds=60)
+    assert findings.problems == []
+    assert findings.taken > 1
+    assert sum(findings.refused.values()) > 3
+
+
 def test_a_target_takes_its_true_inputs():
-    for name in ("results", "manifest", "table"):
+    for name in ("results", "manifest", "table", "picture", "checkpoint", "published"):
         target = TARGETS[name]()
         for data in target.true:
             target.take(data)

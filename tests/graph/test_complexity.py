@@ -126,7 +126,7 @@ def test_every_score_is_positive_and_of_one_picture_alone(score, size):
 def test_what_scores_refuse():
     with pytest.raises(ValueError, match=r"^Expected pooling to be one of rms, mean \(got max\)$"):
         Sobel(pooling="max")
-    with pytest.raises(ValueError, match=r"^Expected at least 2 bins and an odd window \(got 8 and 4\)$"):
+    with pytest.raises(ValueError, match=r"an odd window up to 31 \(got 8 and 4\)$"):
         LocalEntropy(window=4)
 
 
