@@ -1,11 +1,13 @@
-# `make demo`, `make test` and `make lint`: the first call of any sets up .venv, later calls start at once.
+# `make demo`, `make test` and `make lint`: the first call sets up .venv, later calls start at once.
+# The demo needs no compiler; the other two have everything, torch-scatter and torch-cluster too, which are compiled.
 
 # compressai needs numpy < 2, which has no wheels beyond Python 3.12.
 PYTHON ?= $(or $(shell command -v python3.11 || command -v python3.12),python3)
 
 # torch and the torchvision made for it. Another pair: make test TORCH="torch==2.12.1 torchvision==0.27.1"
 TORCH ?= torch==2.13.0 torchvision==0.28.0
-# A package index that offers further builds of them (CUDA, ROCm, CPU only).
+# A package index that offers further builds of them (CUDA, ROCm, CPU only). On Linux pip's usual one has the build
+# for NVIDIA's GPUs, which brings 2.7 GB of libraries; PyTorch's own index of CPU builds makes that 0.2 GB.
 TORCH_INDEX ?=
 # Compilers at work at the same time; each takes 1.5 GB of memory.
 JOBS ?= $(or $(shell nproc 2>/dev/null),2)
@@ -13,20 +15,25 @@ JOBS ?= $(or $(shell nproc 2>/dev/null),2)
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 READY := $(VENV)/ready
+COMPLETE := $(VENV)/complete
 
 demo: $(READY)
 	$(VENV)/bin/python tools/demo.py
 
-test: $(READY)
+test: $(COMPLETE)
 	$(VENV)/bin/python -m pytest
 
-lint: $(READY)
+lint: $(COMPLETE)
 	$(VENV)/bin/ruff check .
 
 # Every step finds what an interrupted call has already installed.
 $(READY): $(VENV)/torch.txt pyproject.toml constraints.txt
-	$(PIP) install -c constraints.txt setuptools wheel $(TORCH:%='%') \
-	  $(addprefix --extra-index-url=,$(TORCH_INDEX))
+	$(PIP) install -c constraints.txt $(TORCH:%='%') $(addprefix --extra-index-url=,$(TORCH_INDEX))
+	$(PIP) install -c constraints.txt --editable ".[demo]"
+	touch $@
+
+$(COMPLETE): $(READY)
+	$(PIP) install -c constraints.txt setuptools wheel
 	$(VENV)/bin/python -c "$$BUILD_CFG" > $(VENV)/build.cfg
 	$(COMPILE) torch-scatter
 	$(COMPILE) torch-cluster

@@ -1,5 +1,8 @@
 """What a user can mend, as opposed to a bug."""
 
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+
 
 class UserError(Exception):
     """Something that the user can mend; the message is one line: `Expected X (got Y)`.
@@ -18,3 +21,27 @@ class FileError(UserError, ValueError):
 
 class PackageError(UserError, ImportError):
     """A package that is needed and not installed, or one without a needed part."""
+
+
+def require(*packages: str, extra: str, purpose: str) -> AbstractContextManager[None]:
+    """Ask for packages that an extra of this one brings; none of them is imported.
+
+    Args:
+        packages: Their names in Python.
+        extra: The extra, one of pyproject.toml's.
+        purpose: What they are needed for, for the message.
+
+    Returns:
+        A context in which nothing happens, for a block of imports that may follow.
+
+    Raises:
+        PackageError: one is not installed.
+    """
+    for package in packages:
+        try:
+            found = find_spec(package) is not None
+        except ImportError:
+            found = False
+        if not found:
+            raise PackageError(f"Expected package {package}, for {purpose}: pip install 'glic_pyg[{extra}]'")
+    return nullcontext()

@@ -179,7 +179,7 @@ def _opened(source: Source) -> Image.Image:
         if not _head(source).startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
             raise
         if not _has_jpegxl():
-            raise ValueError("JPEG XL needs package pillow-jxl-plugin") from None
+            raise ValueError("JPEG XL needs package pillow_jxl: pip install 'glic_pyg[jpegxl]'") from None
         import pillow_jxl  # noqa: F401 - it registers itself with Pillow
 
         return Image.open(source)

@@ -2,12 +2,13 @@
 
 import ast
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
 
 from glic_pyg import cli
-from glic_pyg.errors import FileError, PackageError, UsageError, UserError
+from glic_pyg.errors import FileError, PackageError, UsageError, UserError, require
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "glic_pyg").rglob("*.py"))
@@ -48,3 +49,27 @@ def test_the_command_line_knows_the_base_alone(error, capsys):
         cli.run(main)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: Expected one (got two)\n"
+
+
+def test_a_missing_package_is_told_with_its_extra():
+    with require("torch", "numpy", extra="train", purpose="training"):
+        pass
+    line = r"Expected package no_such, for training: pip install 'glic_pyg\[train\]'"
+    with pytest.raises(PackageError, match=rf"^{line}$"):
+        require("torch", "no_such", extra="train", purpose="training")
+
+
+@pytest.mark.parametrize("blocked", [None, "finder"])
+def test_a_package_that_cannot_be_looked_for_is_missing(blocked, monkeypatch):
+    class Finder:
+        @staticmethod
+        def find_spec(name, *_):
+            if name == "no_such":
+                raise ModuleNotFoundError(name)
+
+    if blocked is None:
+        monkeypatch.setitem(sys.modules, "no_such", None)
+    else:
+        monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    with pytest.raises(PackageError, match="Expected package no_such, for x"):
+        require("no_such", extra="all", purpose="x")

@@ -340,7 +340,8 @@ def test_jpeg_xl_without_its_plugin(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delitem(Image.OPEN, "JXL", raising=False)
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "JXL"])
-    with pytest.raises(ImageError, match=r"\(got .*a\.jxl: JPEG XL needs package pillow-jxl-plugin\)"):
+    needs = r"JPEG XL needs package pillow_jxl: pip install 'glic_pyg\[jpegxl\]'"
+    with pytest.raises(ImageError, match=rf"\(got .*a\.jxl: {needs}\)"):
         read_image(tmp_path / "a.jxl")
 
 

@@ -10,6 +10,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 COMPILED = {"torch-scatter", "torch-cluster"}  # they follow once torch is there
 BUILD_TOOLS = {"setuptools", "wheel"}
 
@@ -26,9 +28,11 @@ def parse_pins(lines: list[str]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def requirements() -> dict[str, Requirement]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] + project["optional-dependencies"]["dev"]
-    return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, lines)}
+    """Of the package and all its extras."""
+    lines = PROJECT["dependencies"] + [line for lines in EXTRAS.values() for line in lines]
+    found = {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, lines)}
+    del found["glic-pyg"]  # extras of extras
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +68,19 @@ def test_conda_gets_the_same_versions(
     pins = constraints | torch_pins
     expected = {name: pins[name] for name in (requirements.keys() | BUILD_TOOLS) - COMPILED}
     assert parse_pins(pip_lines) == expected
+
+
+def test_all_are_in_the_extra_all():
+    """And it is in `dev`, so that the tests test everything."""
+    (everything,) = EXTRAS["all"]
+    assert Requirement(everything).extras == EXTRAS.keys() - {"all", "dev"}
+    assert "glic_pyg[all]" in EXTRAS["dev"]
+
+
+def test_the_demo_compiles_nothing():
+    makefile = (ROOT / "Makefile").read_text()
+    ready = re.search(r"^\$\(READY\):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
+    assert "[demo]" in ready
+    assert "COMPILE" not in ready
+    wanted = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"] + EXTRAS["demo"]}
+    assert not wanted & COMPILED

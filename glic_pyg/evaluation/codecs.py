@@ -18,7 +18,7 @@ from torch import Tensor
 from glic_pyg import bitstream
 from glic_pyg.checkpoint import model_identity, shipped
 from glic_pyg.codec import GLIC
-from glic_pyg.errors import PackageError
+from glic_pyg.errors import PackageError, require
 from glic_pyg.evaluation.compressai_models import is_compressai, load_compressai
 from glic_pyg.image import crop, pad, read_image, to_pil
 
@@ -195,8 +195,7 @@ def load_codec(name: str, *, allow_code: bool = False) -> Codec:
 
 
 def _jpegxl_version() -> str:
-    try:
-        import pillow_jxl  # noqa: F401 - optional; it registers itself with Pillow
-    except ImportError as error:
-        raise PackageError("Expected package pillow-jxl-plugin for jpegxl (got none)") from error
+    require("pillow_jxl", extra="jpegxl", purpose="JPEG XL")
+    import pillow_jxl  # noqa: F401 - it registers itself with Pillow
+
     return metadata.version("pillow-jxl-plugin")

@@ -25,19 +25,11 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from glic_pyg.codec import GLIC, MULTIPLE
 from glic_pyg.config import ConfigError
-from glic_pyg.errors import UserError
+from glic_pyg.errors import UserError, require
 from glic_pyg.files import write_file
 from glic_pyg.graph import Graph, Graphs
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES
@@ -54,6 +46,16 @@ from glic_pyg.inspection.receptive_field import (
     receptive_fields,
 )
 from glic_pyg.inspection.stages import MARGIN, SCOPES, node_size, run_stages, stage_graphs
+
+with require("matplotlib", extra="graphs", purpose="drawings"):
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import MaxNLocator
 
 GRID = 3  # rows and columns of the positions over which receptive fields are averaged
 MAX_FIELD_PIXELS = 2**20  # their gradients take 3 GB of memory with glic_nano
