@@ -19,6 +19,7 @@ from torch import Tensor
 
 from glic_pyg.errors import FileError, UserError
 from glic_pyg.files import read_file, write_file
+from glic_pyg.limits import MAX_PIXELS, MAX_SIDE
 from glic_pyg.mending import mended
 from glic_pyg.srgb import to_srgb
 
@@ -29,11 +30,6 @@ Source = str | Path | io.BytesIO
 class ImageError(UserError, ValueError):
     """A picture that cannot be read or coded; the message is one line for the user."""
 
-
-MAX_PIXELS = 2**27
-"""Of pictures that are read or restored unless somebody asks for more: a larger one is damage or malice."""
-MAX_SIDE = 2**16 - 1
-"""Of a picture: a longer one, padded to the codec's multiples, would have many times its pixels."""
 
 PIXELS_AT_ONCE = 1 << 22
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from glic_pyg.errors import FileError
@@ -147,3 +148,40 @@ def note_output(path: Path) -> None:
     target = follow_links(path)
     if not is_stream(target):
         Ledger(target.parent).note(target.name, hash_file(target))
+
+
+@contextmanager
+def writing(*outputs: Path | None, inputs: Iterable[str | Path | None] = (), force: bool) -> Iterator[None]:
+    """Refuse outputs that would cost somebody a file, before any work is done; afterwards note them as ours.
+
+    Args:
+        outputs: Files that the body writes.
+        inputs: Files that it reads.
+        force: Whether files may be overwritten that no earlier call wrote.
+
+    Raises:
+        FileError: an output that may not be written, or two of one name.
+        OSError: one that cannot be.
+    """
+    paths = [path for path in outputs if path is not None]
+    sources = [Path(source) for source in inputs if source is not None]
+    for path in paths:
+        check_output(path, inputs=sources, force=force)
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise FileError(f"Expected outputs of different names (got {', '.join(map(str, paths))})")
+    before = [_state(path) for path in paths]
+    try:
+        yield
+    finally:
+        for path, state in zip(paths, before, strict=True):
+            if _state(path) != state:
+                note_output(path)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is written; None if there is none."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_dev, about.st_ino, about.st_mtime_ns

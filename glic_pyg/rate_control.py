@@ -8,9 +8,9 @@ from functools import partial
 from torch import Tensor
 
 from glic_pyg import bitstream
-from glic_pyg.bitstream import QUALITY_STEPS
 from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.config import ModelConfig
+from glic_pyg.container import QUALITY_STEPS
 from glic_pyg.evaluation.metrics import bpp, psnr
 from glic_pyg.image import MAX_PIXELS
 

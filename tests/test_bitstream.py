@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from glic_pyg import checkpoint
-from glic_pyg.bitstream import Bitstream, BitstreamError, decode, encode, pack, unpack
+from glic_pyg.bitstream import decode, encode
 from glic_pyg.codec import GLIC, QualityError
+from glic_pyg.container import Bitstream, BitstreamError, pack, unpack
 from glic_pyg.entropy import coder
 from glic_pyg.image import MAX_PIXELS, ImageError, to_8bit
 

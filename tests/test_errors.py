@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+<<<<<<< HEAD
 from glic_pyg import cli
 from glic_pyg.errors import FileError, PackageError, UsageError, UserError, require
+=======
+from glic_pyg.cli.main import run
+from glic_pyg.errors import FileError, PackageError, UsageError, UserError
+>>>>>>> 173ed9a (One command, glic: arguments are read before torch is imported; compress and decompress are its first rooms)
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "glic_pyg").rglob("*.py"))
@@ -46,7 +51,7 @@ def test_the_command_line_knows_the_base_alone(error, capsys):
         raise error("Expected one\n (got two)")
 
     with pytest.raises(SystemExit) as caught:
-        cli.run(main)
+        run(main)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: Expected one (got two)\n"
 

@@ -75,13 +75,13 @@ def test_killed_while_writing_leaves_the_old_file(tmp_path, number):
     path = tmp_path / "a.txt"
     path.write_text("old")
     code = (
-        "import os, sys; from glic_pyg import cli; from glic_pyg.files import write_file\n"
+        "import os, sys; from glic_pyg.cli.main import run; from glic_pyg.files import write_file\n"
         "def write(file):\n"
         "    file.write(b'half')\n"
         "    file.flush()\n"
         f"    os.kill(os.getpid(), {int(number)})\n"
         "    import time; time.sleep(60)\n"
-        "cli.run(lambda: write_file(sys.argv[1], write))"
+        "run(lambda: write_file(sys.argv[1], write))"
     )
     done = subprocess.run([sys.executable, "-c", code, path])
     assert path.read_text() == "old"

@@ -1,11 +1,13 @@
 import json
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
 from glic_pyg.errors import FileError
-from glic_pyg.ledger import NAME, Ledger, check_output, hash_bytes, hash_file, note_output
+from glic_pyg.files import write_file
+from glic_pyg.ledger import NAME, Ledger, check_output, hash_bytes, hash_file, note_output, writing
 
 
 def test_what_is_noted_is_known_to_others(tmp_path):
@@ -130,3 +132,66 @@ def test_hashes_are_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
     assert hash_file(tmp_path / "a") == hash_bytes(b"abc") == expected
+
+
+def write_all(*paths: Path) -> None:
+    for path in paths:
+        write_file(path, path.name)
+
+
+def test_outputs_that_are_new_or_ours(tmp_path):
+    a, b, users = tmp_path / "a", tmp_path / "sub" / "b", tmp_path / "users"
+    for _ in range(2):
+        with writing(a, None, b, inputs=[users], force=False):
+            write_all(a, b)
+    users.write_text("precious")
+    message = r"Expected an output that is new .*users\); --force"
+    with pytest.raises(FileError, match=message), writing(a, users, force=False):
+        raise AssertionError("work has begun")
+    a.write_text("changed by hand")
+    message = r"or that an earlier call wrote \(got .*a\)"
+    with pytest.raises(FileError, match=message), writing(a, force=False):
+        raise AssertionError("work has begun")
+    with writing(a, users, force=True):
+        write_all(a, users)
+    with writing(a, users, force=False):
+        pass
+
+
+def test_what_was_written_before_an_error_is_ours(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    with pytest.raises(FileError, match="too bad"), writing(a, b, force=False):
+        write_all(a)
+        raise FileError("too bad")
+    with writing(a, b, force=False):
+        write_all(a, b)
+
+
+def test_an_output_is_no_input(tmp_path, monkeypatch):
+    """By none of its names, and not even if it is ours."""
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "s.png"
+    with writing(source, force=False):
+        write_all(source)
+    (tmp_path / "link").symlink_to("s.png")
+    os.link(source, tmp_path / "hard")
+    (tmp_path / "here").symlink_to(tmp_path)
+    for name in ("s.png", "./s.png", "link", "hard", "here/s.png"):
+        for first, second in ((Path("s.png"), Path(name)), (Path(name), source)):
+            message = r"Expected another file for the output than .* the same"
+            with pytest.raises(FileError, match=message), writing(second, inputs=[first], force=True):
+                raise AssertionError("work has begun")
+
+
+def test_two_outputs_are_two_files(tmp_path):
+    (tmp_path / "link").symlink_to("a")
+    outputs = writing(tmp_path / "a", tmp_path / "link", force=True)
+    with pytest.raises(FileError, match="Expected outputs of different names"), outputs:
+        raise AssertionError("work has begun")
+
+
+def test_devices_are_nobodys(tmp_path):
+    for _ in range(2):
+        with writing(Path("/dev/null"), force=False):
+            write_all(Path("/dev/null"))
+    assert not Path("/dev/.glic_pyg.jsonl").exists()

@@ -1,7 +1,8 @@
 import pytest
 
-from glic_pyg.bitstream import decode, encode, unpack
+from glic_pyg.bitstream import decode, encode
 from glic_pyg.codec import QualityError
+from glic_pyg.container import unpack
 from glic_pyg.evaluation.metrics import bpp, psnr
 from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
 

@@ -83,14 +83,18 @@ def _guided(inputs: int, output: Path, seconds: float) -> int:
         import atheris
     except ImportError as error:
         raise PackageError("Expected package atheris for --guided (got none)") from error
-    from glic_pyg import bitstream
+    from glic_pyg import bitstream, container
     from glic_pyg.entropy import coder
 
     faulthandler.enable(sys.__stderr__)
     output.mkdir(parents=True, exist_ok=True)
-    for owner in (bitstream, bitstream._Reader, coder):
+    for owner in (bitstream, container, container._Reader, coder):
         for name, value in list(vars(owner).items()):
-            if isinstance(value, FunctionType) and value.__module__ in (bitstream.__name__, coder.__name__):
+            if isinstance(value, FunctionType) and value.__module__ in {
+                bitstream.__name__,
+                container.__name__,
+                coder.__name__,
+            }:
                 setattr(owner, name, atheris.instrument_func(value))
     target, findings, begin, done = file_target(), Findings(), time.perf_counter(), 0
 

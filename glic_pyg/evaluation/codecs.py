@@ -15,7 +15,7 @@ import torch
 from PIL import features
 from torch import Tensor
 
-from glic_pyg import bitstream
+from glic_pyg import bitstream, container
 from glic_pyg.checkpoint import model_identity, shipped
 from glic_pyg.codec import GLIC
 from glic_pyg.errors import PackageError, require
@@ -78,7 +78,7 @@ class GlicCodec(Codec):
         return bitstream.decode(self.model, data)
 
     def payload(self, data: bytes) -> float:
-        return float(sum(map(len, bitstream.unpack(data).strings)))
+        return float(sum(map(len, container.unpack(data).strings)))
 
     @torch.no_grad()
     def estimate(self, x: Tensor, quality: float | None) -> float:

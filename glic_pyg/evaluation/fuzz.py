@@ -26,7 +26,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from glic_pyg import bitstream, checkpoint
+from glic_pyg import bitstream, checkpoint, container
 from glic_pyg.codec import GLIC
 from glic_pyg.config import Aggregation, Part
 from glic_pyg.entropy import TABLES
@@ -207,11 +207,11 @@ def wrong_file(files: Sequence[bytes], rng: np.random.Generator) -> bytes:
     """
     if rng.random() < 0.5:
         try:
-            stream = bitstream.unpack(files[rng.integers(len(files))])
+            stream = container.unpack(files[rng.integers(len(files))])
         except bitstream.BitstreamError:
             pass
         else:
-            return bitstream.pack(_with_wrong_contents(stream, rng))
+            return container.pack(_with_wrong_contents(stream, rng))
     data = bytearray(files[rng.integers(len(files))][:-4])
     for _ in range(rng.integers(1, 5)):
         data = _changed(data, files, rng)
@@ -219,8 +219,8 @@ def wrong_file(files: Sequence[bytes], rng: np.random.Generator) -> bytes:
     return bytes(data) + checksum
 
 
-def _with_wrong_contents(stream: bitstream.Bitstream, rng: np.random.Generator) -> bitstream.Bitstream:
-    fields = vars(stream) | {"version": bitstream.VERSION}
+def _with_wrong_contents(stream: container.Bitstream, rng: np.random.Generator) -> container.Bitstream:
+    fields = vars(stream) | {"version": container.VERSION}
     strings = list(stream.strings)
     at = int(rng.integers(len(strings))) if strings else 0
     string = bytearray(strings[at] if strings else b"")
@@ -242,7 +242,7 @@ def _with_wrong_contents(stream: bitstream.Bitstream, rng: np.random.Generator) 
             rng.shuffle(strings)
     if strings:
         strings[at] = bytes(string)
-    return bitstream.Bitstream(**fields | {"strings": tuple(strings)})
+    return container.Bitstream(**fields | {"strings": tuple(strings)})
 
 
 def _changed(data: bytearray, files: Sequence[bytes], rng: np.random.Generator) -> bytearray:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from glic_pyg import bitstream
+from glic_pyg import bitstream, container
 from glic_pyg.errors import FileError
 from glic_pyg.evaluation import fuzz
 from glic_pyg.evaluation.bd import Curve
@@ -40,7 +40,7 @@ def test_wrong_files_are_of_many_kinds():
     well_formed = 0
     for data in made:
         try:
-            bitstream.unpack(data)
+            container.unpack(data)
         except bitstream.BitstreamError:
             continue
         well_formed += 1

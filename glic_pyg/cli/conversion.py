@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from glic_pyg.cli import USER_ERRORS, print_line, say
+from glic_pyg.cli.printing import USER_ERRORS, print_json, print_line, say
 from glic_pyg.errors import FileError
 from glic_pyg.files import FileBytes, files_below, follow_links, is_stream, naming, read_file, write_file
 from glic_pyg.ledger import Ledger, check_output, hash_bytes
@@ -28,7 +28,7 @@ class Conversion:
     """How files are converted.
 
     Args:
-        work: Makes a file's bytes of another's, and a text about it.
+        work: Makes a file's bytes of another's, with figures about it and the same as a text.
         settings: Whatever else the bytes depend on, JSON values.
         suffixes: Of the files to convert in a folder, lower case.
         new_suffix: Of the converted files.
@@ -36,9 +36,10 @@ class Conversion:
         force: Whether files may be overwritten that no earlier call wrote.
         only_suffix: Whether a single file must have the new suffix too.
         inputs: Whatever else is read, the model's file for instance: none of it becomes an output.
+        as_json: Whether figures are printed, in place of texts.
     """
 
-    work: Callable[[FileBytes], tuple[bytes, str]]
+    work: Callable[[FileBytes], tuple[bytes, Mapping[str, Any], str]]
     settings: Mapping[str, Any]
     suffixes: Collection[str]
     new_suffix: str
@@ -46,6 +47,7 @@ class Conversion:
     force: bool
     only_suffix: bool = False
     inputs: Sequence[Path] = ()
+    as_json: bool = False
 
     def __call__(self, source: str, target: str) -> int:
         """Convert a file, or every file with one of the suffixes in a folder and below.
@@ -84,15 +86,21 @@ class Conversion:
         if self.only_suffix and not streams and path.suffix.lower() != self.new_suffix:
             raise FileError(f"Expected an output name that ends in {self.new_suffix} (got {target})")
         data = read_file(sys.stdin.buffer if source == STREAM else source, self.most_bytes)
+        made = self._hash(data)
+        result, *about = self.work(data)
         if streams:
-            result, text = self.work(data)
             write_file(path, result)
-            say(f"{target}: {text}", file=sys.stderr)
         else:
-            made = self._hash(data)
-            result, text = self.work(data)
             self._write(path, result, Ledger(follow_links(path).parent), Path(source).name, made)
-            say(f"{target}: {text}")
+        self._tell(source, target, *about, file=sys.stderr if streams else sys.stdout)
+
+    def _tell(
+        self, source: str | Path, target: str | Path, figures: Mapping[str, Any], text: str, *, file: TextIO
+    ) -> None:
+        if self.as_json:
+            print_json({"input": str(source), "output": str(target), **figures}, file=file)
+        else:
+            say(f"{target}: {text}", file=file)
 
     def _convert_folder(self, source: Path, target: str) -> int:
         folder = Path(target)
@@ -108,22 +116,27 @@ class Conversion:
         failed = done = 0
         for path, name in zip(tqdm(found, unit="file", disable=None), names, strict=True):
             try:
-                line = self._convert_of_folder(path, folder / name, ledgers[name.parent])
+                about = self._convert_of_folder(path, folder / name, ledgers[name.parent])
             except USER_ERRORS as error:
                 failed += 1
                 named = isinstance(error, OSError) or str(path) in str(error)
                 print_line("error", error if named else f"{path}: {error}")
             else:
-                done += line is None
-                if line is not None:
-                    say(line)
+                if about is None:
+                    done += 1
+                else:
+                    self._tell(path, folder / name, *about, file=sys.stdout)
         if done:
-            say(f"{done} of {len(found)} files were done already")
+            file = sys.stderr if self.as_json else sys.stdout
+            say(f"{done} of {len(found)} files were done already", file=file)
         if failed:
             print_line("error", f"{failed} of {len(found)} files could not be converted")
         return int(failed > 0)
 
-    def _convert_of_folder(self, source: Path, target: Path, ledger: Ledger) -> str | None:
+    def _convert_of_folder(
+        self, source: Path, target: Path, ledger: Ledger
+    ) -> tuple[Mapping[str, Any], str] | None:
+        """Return what there is to tell; None of what an earlier call has done."""
         with naming(target):
             real = follow_links(target)
             if real.parent != target.parent:
@@ -137,9 +150,9 @@ class Conversion:
             check_output(target, inputs=[source, *self.inputs], force=self.force, ledger=ledger)
             if ledger.source(real) not in (None, source.name):
                 raise FileError(f"Expected an output made of {source.name} (got {target}, of another file)")
-        result, text = self.work(data)
+        result, figures, text = self.work(data)
         self._write(target, result, ledger, source.name, made)
-        return f"{target}: {text}"
+        return figures, text
 
     def _hash(self, data: FileBytes) -> str:
         about = [hash_bytes(data.getvalue()), dict(self.settings)]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from glic_pyg import conversion
-from glic_pyg.bitstream import BitstreamError
-from glic_pyg.conversion import Conversion, output_names
+from glic_pyg.cli import conversion
+from glic_pyg.cli.conversion import Conversion, output_names
+from glic_pyg.container import BitstreamError
 from glic_pyg.errors import FileError
 from glic_pyg.ledger import NAME, Ledger
 
@@ -20,7 +20,7 @@ def upper(source):
     text = source.read()
     if b"bad" in text:
         raise BitstreamError("this is bad")
-    return text.upper(), f"{len(text)} bytes"
+    return text.upper(), {"bytes": len(text)}, f"{len(text)} bytes"
 
 
 def converted(source, target, *, force=False, work=upper, most=100, **settings) -> int:
@@ -232,12 +232,8 @@ def test_names_that_cannot_be_are_told_and_the_others_go_on(source, tmp_path, ca
     (source / BAD_NAME).write_text("bad")
     (source / ("n" * 251 + ".txt")).write_text("long")
 
-    def work(file):
-        data, text = upper(file)
-        return data, text
-
     convert = Conversion(
-        work, settings={}, suffixes={".txt"}, new_suffix=".longer", most_bytes=100, force=False
+        upper, settings={}, suffixes={".txt"}, new_suffix=".longer", most_bytes=100, force=False
     )
     assert convert(str(source), str(tmp_path / "out")) == 1
     assert set(written(tmp_path / "out")) == {"a.longer", "b.longer", "sub/c.longer"}

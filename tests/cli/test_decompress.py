@@ -10,33 +10,33 @@ def coded(tiny_model, photo, tmp_path):
     return path
 
 
-def refuse(tool, *arguments):
-    status, out, err = tool("decompress", *arguments)
+def refuse(glic, *arguments):
+    status, out, err = glic("decompress", *arguments)
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
     return err
 
 
-def test_bad_files_give_one_line_and_no_picture(tool, model_file, other_tiny_model, coded, tmp_path):
+def test_bad_files_give_one_line_and_no_picture(glic, model_file, other_tiny_model, coded, tmp_path):
     target = tmp_path / "a.png"
     data = coded.read_bytes()
     arguments = (coded, "-o", target, "--model", model_file)
 
     other = tmp_path / "other.safetensors"
     checkpoint.save(other_tiny_model, other)
-    err = refuse(tool, coded, "-o", target, "--model", other)
+    err = refuse(glic, coded, "-o", target, "--model", other)
     assert err.startswith(f"error: {coded}: Expected a file of this model")
 
     coded.write_bytes(data[:50])
-    assert "damaged or cut short" in refuse(tool, *arguments)
+    assert "damaged or cut short" in refuse(glic, *arguments)
     coded.write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:])
-    assert "damaged or cut short" in refuse(tool, *arguments)
+    assert "damaged or cut short" in refuse(glic, *arguments)
     coded.unlink()
-    assert refuse(tool, *arguments) == f"error: No such file or directory: {coded}\n"
+    assert refuse(glic, *arguments) == f"error: No such file or directory: {coded}\n"
     assert not target.exists()
 
 
-def test_output_must_be_png(tool, model_file, coded, tmp_path):
-    status, _, err = tool("decompress", coded, "-o", tmp_path / "a.jpg", "--model", model_file)
+def test_output_must_be_png(glic, model_file, coded, tmp_path):
+    status, _, err = glic("decompress", coded, "-o", tmp_path / "a.jpg", "--model", model_file)
     assert status == 2
     assert "Expected an output name that ends in .png (got " in err

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from glic_pyg.evaluation.metrics import psnr
 from glic_pyg.image import read_image, to_8bit, write_png
 from glic_pyg.ledger import NAME
 
-TOOLS = Path(__file__).parents[2] / "tools"
+COMMAND = [sys.executable, "-m", "glic_pyg"]
 
 
 def picture(path, size=(40, 30), mode="RGB"):
@@ -27,29 +26,29 @@ def picture(path, size=(40, 30), mode="RGB"):
     return path
 
 
-def test_there_and_back(tool, tiny_model, model_file, tmp_path):
+def test_there_and_back(glic, tiny_model, model_file, tmp_path):
     source, coded, restored = picture(tmp_path / "a.png"), tmp_path / "a.glic", tmp_path / "a_restored.png"
-    status, out, err = tool("compress", source, "-o", coded, "--model", model_file)
+    status, out, err = glic("compress", source, "-o", coded, "--model", model_file)
     assert (status, err) == (0, "")
     size = coded.stat().st_size
     assert out.startswith(f"{coded}: {size} bytes, {8 * size / 1200:.4f} bpp, ")
     assert coded.read_bytes() == bitstream.encode(tiny_model, read_image(source))
 
-    status, out, err = tool("decompress", coded, "-o", restored, "--model", model_file)
+    status, out, err = glic("decompress", coded, "-o", restored, "--model", model_file)
     assert (status, err) == (0, "")
     assert out.startswith(f"{restored}: 40 x 30 from {8 * size / 1200:.4f} bpp, ")
     expected = to_8bit(bitstream.decode(tiny_model, coded.read_bytes()))
     assert (to_8bit(read_image(restored)) == expected).all()
 
 
-def test_folders_there_and_back(tool, model_file, tmp_path):
+def test_folders_there_and_back(glic, model_file, tmp_path):
     photos, coded, restored = tmp_path / "photos", tmp_path / "coded", tmp_path / "restored"
     for name in ("a.png", "a.jpg", "sub/b.bmp"):
         picture(photos / name)
     (photos / "broken.png").write_bytes(b"no picture")
     (photos / "notes.txt").write_text("left alone")
 
-    status, out, err = tool("compress", photos, "-o", coded, "--model", model_file)
+    status, out, err = glic("compress", photos, "-o", coded, "--model", model_file)
     assert status == 1
     assert len(out.splitlines()) == 3
     assert f"error: Expected a picture (got {photos / 'broken.png'}: cannot identify" in err
@@ -58,7 +57,7 @@ def test_folders_there_and_back(tool, model_file, tmp_path):
     assert files == ["a.jpg.glic", "a.png.glic", "sub/b.glic"]
 
     (coded / "a.png.glic").write_bytes((coded / "a.png.glic").read_bytes()[:-1])
-    status, out, err = tool("decompress", coded, "-o", restored, "--model", model_file)
+    status, out, err = glic("decompress", coded, "-o", restored, "--model", model_file)
     assert status == 1
     assert f"error: {coded / 'a.png.glic'}: Expected checksum" in err
     files = sorted(
@@ -68,15 +67,15 @@ def test_folders_there_and_back(tool, model_file, tmp_path):
 
 
 @pytest.mark.filterwarnings("default")
-def test_transparency_gives_a_warning_line(tool, model_file, tmp_path):
+def test_transparency_gives_a_warning_line(glic, model_file, tmp_path):
     source = tmp_path / "a.png"
     Image.new("RGBA", (9, 9), (1, 2, 3, 4)).save(source)
-    status, _, err = tool("compress", source, "-o", tmp_path / "a.glic", "--model", model_file)
+    status, _, err = glic("compress", source, "-o", tmp_path / "a.glic", "--model", model_file)
     assert status == 0
     assert err == f"warning: {source} has transparent parts: composited over white\n"
 
 
-def test_errors_are_one_line_and_status_2(tool, model_file, tmp_path):
+def test_errors_are_one_line_and_status_2(glic, model_file, tmp_path):
     target = tmp_path / "a.glic"
     source = picture(tmp_path / "a.png")
     for arguments, message in [
@@ -88,30 +87,30 @@ def test_errors_are_one_line_and_status_2(tool, model_file, tmp_path):
         ((source, "-o", target, "--model", source), "Expected a .safetensors checkpoint (got"),
         ((source, "-o", source, "--model", model_file), "Expected another file for the output than "),
     ]:
-        status, out, err = tool("compress", *arguments)
+        status, out, err = glic("compress", *arguments)
         assert (status, out) == (2, "")
         assert err.startswith(f"error: {message}")
         assert err.count("\n") == 1
         assert not target.exists()
 
 
-def test_a_second_start_skips_what_is_done(tool, model_file, variable_model, tmp_path):
+def test_a_second_start_skips_what_is_done(glic, model_file, variable_model, tmp_path):
     photos, coded, restored = tmp_path / "photos", tmp_path / "coded", tmp_path / "restored"
     picture(photos / "a.png"), picture(photos / "b.png")
     checkpoint.save(variable_model, tmp_path / "variable.safetensors")
     compress = ["compress", photos, "-o", coded, "--model", tmp_path / "variable.safetensors"]
-    assert len(tool(*compress, "--quality", "1.5")[1].splitlines()) == 2
+    assert len(glic(*compress, "--quality", "1.5")[1].splitlines()) == 2
     (coded / "b.glic").write_bytes(b"something else")
-    assert tool(*compress, "--quality", "1.5")[0] == 1
-    status, out, _ = tool(*compress, "--quality", "1.5", "--force")
+    assert glic(*compress, "--quality", "1.5")[0] == 1
+    status, out, _ = glic(*compress, "--quality", "1.5", "--force")
     assert status == 0
     assert out.splitlines()[0].startswith(f"{coded / 'b.glic'}: ")
     assert out.splitlines()[1] == "1 of 2 files were done already"
-    assert len(tool(*compress, "--quality", "2")[1].splitlines()) == 2  # another quality, other files
-    assert tool(*compress)[1] == "2 of 2 files were done already\n"  # the middle one
+    assert len(glic(*compress, "--quality", "2")[1].splitlines()) == 2  # another quality, other files
+    assert glic(*compress)[1] == "2 of 2 files were done already\n"  # the middle one
     decompress = ["decompress", coded, "-o", restored, "--model", tmp_path / "variable.safetensors"]
-    assert len(tool(*decompress)[1].splitlines()) == 2
-    assert tool(*decompress)[1] == "2 of 2 files were done already\n"
+    assert len(glic(*decompress)[1].splitlines()) == 2
+    assert glic(*decompress)[1] == "2 of 2 files were done already\n"
 
 
 @pytest.mark.parametrize(
@@ -126,10 +125,10 @@ def test_a_second_start_skips_what_is_done(tool, model_file, variable_model, tmp
         ),
     ],
 )
-def test_what_cannot_be_had_gives_one_line(tool, variable_model, tmp_path, arguments, message):
+def test_what_cannot_be_had_gives_one_line(glic, variable_model, tmp_path, arguments, message):
     checkpoint.save(variable_model, tmp_path / "variable.safetensors")
     target = tmp_path / "a.glic"
-    status, _, err = tool(
+    status, _, err = glic(
         "compress", picture(tmp_path / "a.png"), "-o", target, "--model", tmp_path / "variable.safetensors",
         *arguments,
     )  # fmt: skip
@@ -140,13 +139,13 @@ def test_what_cannot_be_had_gives_one_line(tool, variable_model, tmp_path, argum
 
 
 @pytest.mark.parametrize("text", ["4 G", "G", "-1", "4.5G", "4GB"])
-def test_memory_is_a_whole_number_of_bytes(tool, tmp_path, text):
-    status, _, err = tool("compress", tmp_path, "-o", tmp_path, f"--max-memory={text}")
+def test_memory_is_a_whole_number_of_bytes(glic, tmp_path, text):
+    status, _, err = glic("compress", tmp_path, "-o", tmp_path, f"--max-memory={text}")
     assert status == 2
     assert f"argument --max-memory: Expected a number of bytes such as 4G (got {text})" in err
 
 
-def test_a_search_within_a_bound_on_memory(tool, variable_model, tmp_path):
+def test_a_search_within_a_bound_on_memory(glic, variable_model, tmp_path):
     """Whose picture fits: the file is the same."""
     checkpoint.save(variable_model, tmp_path / "variable.safetensors")
     source, arguments = picture(tmp_path / "a.png"), ["--model", tmp_path / "variable.safetensors"]
@@ -157,22 +156,22 @@ def test_a_search_within_a_bound_on_memory(tool, variable_model, tmp_path):
         files = []
         for bound in ([], ["--max-memory", f"{2**31}"]):
             target = tmp_path / f"{len(files)}.glic"
-            status, _, err = tool("compress", source, "-o", target, *arguments, flag, f"{aim:.6f}", *bound)
+            status, _, err = glic("compress", source, "-o", target, *arguments, flag, f"{aim:.6f}", *bound)
             assert (status, err) == (0, "")
             files.append(target.read_bytes())
         assert files[0] == files[1]
 
 
-def test_in_a_folder_the_refused_picture_is_named(tool, model_file, tmp_path):
+def test_in_a_folder_the_refused_picture_is_named(glic, model_file, tmp_path):
     source = picture(tmp_path / "photos" / "a.png")
-    status, _, err = tool(
+    status, _, err = glic(
         "compress", source.parent, "-o", tmp_path / "out", "--model", model_file, "--max-memory", "300M"
     )
     assert status == 1
     assert err.splitlines()[0].startswith(f"error: {source}: Expected --max-memory of at least ")
 
 
-def test_a_model_file_runs_code_only_if_allowed(tool, model_file, tiny_model, tmp_path, monkeypatch):
+def test_a_model_file_runs_code_only_if_allowed(glic, model_file, tiny_model, tmp_path, monkeypatch):
     (tmp_path / "my_score_4714.py").write_text(
         "from glic_pyg.graph.complexity import Sobel\nclass Mine(Sobel): pass\n"
     )
@@ -187,43 +186,43 @@ def test_a_model_file_runs_code_only_if_allowed(tool, model_file, tiny_model, tm
     for name, (source, target) in files.items():
         arguments = [tmp_path / source, "-o", tmp_path / target, "--model", model_file]
         if name == "compress":
-            status, _, err = tool(name, *arguments)
+            status, _, err = glic(name, *arguments)
             assert status == 2
             assert "allow it, if you trust the file, by allow_code=True or --allow-code)" in err
             assert "my_score_4714" not in sys.modules
-        assert tool(name, *arguments, "--allow-code")[0] == 0
+        assert glic(name, *arguments, "--allow-code")[0] == 0
     assert (tmp_path / "b.png").exists()
 
 
 @pytest.mark.parametrize("quality", ["0", "0.001", "0.999", "-1", "nan", "inf", "-inf", "4.01", "1e300"])
-def test_qualities_that_no_file_can_say(tool, tmp_path, variable_model, quality):
+def test_qualities_that_no_file_can_say(glic, tmp_path, variable_model, quality):
     checkpoint.save(variable_model, tmp_path / "model.safetensors")
     write_png(torch.rand(1, 3, 40, 50), tmp_path / "a.png")
     run = [tmp_path / "a.png", "-o", tmp_path / "a.glic", "--model", tmp_path / "model.safetensors"]
-    status, _, err = tool("compress", *run, f"--quality={quality}")
+    status, _, err = glic("compress", *run, f"--quality={quality}")
     assert (status, err.count("\n")) == (2, 1)
     assert err.startswith("error: Expected a quality in 1..4 (got ")
     assert not (tmp_path / "a.glic").exists()
 
 
-def test_originals_are_not_replaced_by_restored_pictures(tool, model_file, tmp_path):
+def test_originals_are_not_replaced_by_restored_pictures(glic, model_file, tmp_path):
     """And neither is anything else that no call wrote."""
     photos, coded = tmp_path / "photos", tmp_path / "coded"
     source = picture(photos / "a.png")
     original = source.read_bytes()
     model = ["--model", model_file]
-    assert tool("compress", photos, "-o", coded, *model)[0] == 0
+    assert glic("compress", photos, "-o", coded, *model)[0] == 0
     for arguments in ([coded, "-o", photos], [coded / "a.glic", "-o", source]):
-        status, _, err = tool("decompress", *arguments, *model)
+        status, _, err = glic("decompress", *arguments, *model)
         assert status == (2 if arguments[0] != coded else 1)
         assert f"(got {source}); --force overwrites it" in err
         assert source.read_bytes() == original
-    assert tool("decompress", coded, "-o", photos, *model, "--force")[0] == 0
+    assert glic("decompress", coded, "-o", photos, *model, "--force")[0] == 0
     assert source.read_bytes() != original
-    status, out, _ = tool("decompress", coded, "-o", photos, *model)
+    status, out, _ = glic("decompress", coded, "-o", photos, *model)
     assert (status, out) == (0, "1 of 1 files were done already\n")
     source.write_bytes(original)  # somebody brings it back
-    assert tool("decompress", coded, "-o", photos, *model)[0] == 1
+    assert glic("decompress", coded, "-o", photos, *model)[0] == 1
     assert source.read_bytes() == original
 
 
@@ -235,9 +234,7 @@ def test_no_input_becomes_the_output(model_file, tmp_path):
     for name, output in (("-", source), (source, model_file), (source, link)):
         arguments = [name, "-o", output, "--model", model_file, "--force"]
         with source.open("rb") as file:
-            result = subprocess.run(
-                [sys.executable, TOOLS / "compress.py", *arguments], stdin=file, capture_output=True
-            )
+            result = subprocess.run([*COMMAND, "compress", *arguments], stdin=file, capture_output=True)
         assert result.returncode == 2
         assert result.stderr.startswith(b"error: Expected another file for the output than ")
         assert (source.read_bytes(), model_file.read_bytes()) == before
@@ -245,23 +242,23 @@ def test_no_input_becomes_the_output(model_file, tmp_path):
 
 def test_closed_standard_streams(model_file, tmp_path):
     for closed, which in (("<&-", "input"), (">&-", "output")):
-        tool = f"'{sys.executable}' '{TOOLS / 'compress.py'}' - -o - --model '{model_file}' {closed}"
-        result = subprocess.run(tool, shell=True, capture_output=True)
+        command = f"'{sys.executable}' -m glic_pyg compress - -o - --model '{model_file}' {closed}"
+        result = subprocess.run(command, shell=True, capture_output=True)
         assert result.returncode == 2
         assert result.stderr == f"error: Expected standard {which} to be open (got a closed one)\n".encode()
 
 
-def test_a_picture_in_place_of_another_is_coded_anew(tool, tiny_model, model_file, tmp_path):
+def test_a_picture_in_place_of_another_is_coded_anew(glic, tiny_model, model_file, tmp_path):
     """Whatever its date and its number of bytes."""
     photos, coded, restored = tmp_path / "photos", tmp_path / "coded", tmp_path / "restored"
     photos.mkdir()
     for color in ("red", "blue"):
         Image.new("RGB", (40, 30), color).save(photos / "a.bmp")
         os.utime(photos / "a.bmp", (0, 0))
-        assert tool("compress", photos, "-o", coded, "--model", model_file)[0] == 0
+        assert glic("compress", photos, "-o", coded, "--model", model_file)[0] == 0
         assert (coded / "a.glic").read_bytes() == bitstream.encode(tiny_model, read_image(photos / "a.bmp"))
         os.utime(coded / "a.glic", (0, 0))
-        assert tool("decompress", coded, "-o", restored, "--model", model_file)[0] == 0
+        assert glic("decompress", coded, "-o", restored, "--model", model_file)[0] == 0
         expected = to_8bit(bitstream.decode(tiny_model, (coded / "a.glic").read_bytes()))
         assert (to_8bit(read_image(restored / "a.png")) == expected).all()
 
@@ -271,7 +268,7 @@ def test_pipes_from_end_to_end(model_file, tiny_model, tmp_path):
     source = picture(tmp_path / "a.png")
 
     def run(name, data):
-        command = [sys.executable, TOOLS / f"{name}.py", "-", "-o", "-", "--model", model_file]
+        command = [*COMMAND, name, "-", "-o", "-", "--model", model_file]
         return subprocess.run(command, input=data, capture_output=True)
 
     coded = run("compress", source.read_bytes())
@@ -287,7 +284,7 @@ def test_pipes_from_end_to_end(model_file, tiny_model, tmp_path):
     assert broken.stderr.count(b"\n") == 1
 
 
-def test_what_is_endless_or_too_large_is_refused(tool, model_file, tmp_path):
+def test_what_is_endless_or_too_large_is_refused(glic, model_file, tmp_path):
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(20 << 30)
@@ -305,15 +302,15 @@ def test_what_is_endless_or_too_large_is_refused(tool, model_file, tmp_path):
         ),
     ]:
         target = tmp_path / ("a.png" if name == "decompress" else "a.glic")
-        status, out, err = tool(name, source, "-o", target, *bounds)
+        status, out, err = glic(name, source, "-o", target, *bounds)
         assert (status, out, err) == (2, "", f"error: {message}\n")
         assert not target.exists()
 
 
 @pytest.mark.parametrize("flag", ["--target-bpp", "--target-psnr"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0", "-1", "much"])
-def test_aims_that_are_none(tool, tmp_path, flag, value):
-    status, out, err = tool("compress", tmp_path / "a.png", "-o", tmp_path / "a.glic", f"{flag}={value}")
+def test_aims_that_are_none(glic, tmp_path, flag, value):
+    status, out, err = glic("compress", tmp_path / "a.png", "-o", tmp_path / "a.glic", f"{flag}={value}")
     assert (status, out) == (2, "")
     assert err.startswith(f"error: argument {flag}: Expected a number ")
     assert err.count("\n") == 1
@@ -326,11 +323,11 @@ def test_terminated_at_work(name, model_file, tmp_path):
     for i in range(30):
         picture(photos / f"{i}.png", size=(400, 300))
     source, target = photos, coded
-    command = [sys.executable, TOOLS / "compress.py", photos, "-o", coded, "--model", model_file]
+    command = [*COMMAND, "compress", photos, "-o", coded, "--model", model_file]
     if name == "decompress":
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         source, target = coded, tmp_path / "restored"
-        command = [sys.executable, TOOLS / "decompress.py", coded, "-o", target, "--model", model_file]
+        command = [*COMMAND, "decompress", coded, "-o", target, "--model", model_file]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         while process.poll() is None and len(list(target.glob("*.*"))) < 3:
             time.sleep(0.001)

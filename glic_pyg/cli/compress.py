@@ -1,0 +1,97 @@
+"""Compress a picture, or a folder of pictures, to .glic.
+
+glic compress photo.jpg -o photo.glic
+glic compress photo.jpg -o photo.glic --quality 6.5
+glic compress photo.jpg -o photo.glic --target-bpp 0.25
+glic compress photos/ -o coded/ --target-psnr 32
+glic compress - -o - < photo.jpg > photo.glic
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glic_pyg.cli import flags
+
+if TYPE_CHECKING:
+    from glic_pyg.files import FileBytes
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("input", help="picture, or folder of pictures, searched recursively, or -")
+    add("-o", "--output", required=True, help=".glic file, folder, or -")
+    flags.add_model(parser)
+    aim = parser.add_mutually_exclusive_group()
+    aim.add_argument(
+        "--quality",
+        type=float,
+        metavar="Q",
+        help="1 (small file) to as many as the model has (default: the middle one)",
+    )
+    aim.add_argument("--target-bpp", type=flags.positive, metavar="B", help="wanted bits per pixel")
+    aim.add_argument(
+        "--target-psnr", type=flags.positive, metavar="P", help="wanted PSNR in dB, of 8-bit pictures"
+    )
+    flags.add_max_pixels(parser)
+    flags.add_max_memory(parser)
+    flags.add_machine(parser)
+    flags.add_force(parser)
+    flags.add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Compress; return the exit status."""
+    from glic_pyg import bitstream
+    from glic_pyg.checkpoint import model_identity
+    from glic_pyg.cli.conversion import Conversion
+    from glic_pyg.cli.machine import load_model
+    from glic_pyg.container import VERSION
+    from glic_pyg.image import most_bytes, picture_size, picture_suffixes, read_pixels
+    from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
+    from glic_pyg.tiles import check_memory
+
+    model = load_model(args)
+    device = next(model.parameters()).device
+    aims = {"quality": args.quality, "target_bpp": args.target_bpp, "target_psnr": args.target_psnr}
+    if args.target_bpp is None and args.target_psnr is None:
+        aims["quality"] = bitstream.quality_steps(model, args.quality)
+    bounds = {"max_pixels": args.max_pixels, "max_memory": args.max_memory}
+
+    def compress(source: FileBytes) -> tuple[bytes, dict[str, Any], str]:
+        start = time.perf_counter()
+        if args.max_memory is not None:
+            check_memory(model, *picture_size(source), args.max_memory)
+        x = read_pixels(source, max_pixels=args.max_pixels).to(device)
+        source.close()
+        if args.target_bpp is not None:
+            data = encode_to_bpp(model, x, args.target_bpp, **bounds)
+        elif args.target_psnr is not None:
+            data = encode_to_psnr(model, x, args.target_psnr, **bounds)
+        else:
+            data = bitstream.encode(model, x, args.quality, **bounds)
+        height, width = x.shape[-2:]
+        bpp, seconds = 8 * len(data) / (height * width), time.perf_counter() - start
+        figures = {"bytes": len(data), "height": height, "width": width, "bpp": bpp, "seconds": seconds}
+        return data, figures, f"{len(data)} bytes, {bpp:.4f} bpp, {seconds:.2f} s"
+
+    convert = Conversion(
+        compress,
+        settings={
+            "format": VERSION,
+            "model": model_identity(model).hex(),
+            "max_memory": args.max_memory,
+            **aims,
+        },
+        suffixes=picture_suffixes(),
+        new_suffix=".glic",
+        most_bytes=most_bytes(args.max_pixels),
+        force=args.force,
+        inputs=[Path(args.model)],
+        as_json=args.json,
+    )
+    return convert(args.input, args.output)

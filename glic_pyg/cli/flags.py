@@ -1,0 +1,158 @@
+"""The flags that commands share, each with one name and one help text, and the kinds of their values."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import os
+import re
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from glic_pyg.cli.printing import print_line
+from glic_pyg.limits import MAX_PIXELS
+
+MODEL = "glic_nano"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and say which known word an unknown one resembles.
+
+    Args:
+        description: A docstring, shown as it is.
+    """
+
+    def __init__(self, description: str | None = None, **settings: Any) -> None:
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=form, allow_abbrev=False, **settings)
+
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Return what the arguments say, or end with an error's line."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = getattr(parsed, "flags", self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{_resembling(unknown[0], flags)}")
+        return parsed
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            message = f"Expected one of {', '.join(names)} (got {value}){_resembling(str(value), names)}"
+            raise argparse.ArgumentError(action, message)
+
+    def error(self, message: str) -> NoReturn:
+        """Print an error and exit with status 2."""
+        print_line("error", message)
+        sys.exit(2)
+
+
+def _resembling(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word.partition("=")[0], list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the flags that say which model codes."""
+    about = "name of a model, or path of a checkpoint (default: glic_nano)"
+    if several:
+        parser.add_argument("--model", nargs="+", default=[MODEL], metavar="NAME|PATH", help=about)
+    else:
+        parser.add_argument("--model", default=MODEL, metavar="NAME|PATH", help=about)
+    parser.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="import what the checkpoint names beyond this package and torch_geometric.nn; it runs as code",
+    )
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say what computes."""
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
+    parser.add_argument("--threads", type=count, metavar="N", help="of the CPU (default: one per core)")
+
+
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that lets files be overwritten."""
+    text = "overwrite files that no earlier call wrote, or that were changed since"
+    parser.add_argument("--force", action="store_true", help=text)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that makes results readable for programs."""
+    parser.add_argument("--json", action="store_true", help="print results as JSON, a line each")
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that bounds the size of pictures."""
+    parser.add_argument(
+        "--max-pixels",
+        type=count,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse larger pictures (default: %(default)s)",
+    )
+
+
+def add_max_memory(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that bounds the memory of the process."""
+    parser.add_argument(
+        "--max-memory",
+        type=size,
+        metavar="4G",
+        help="bytes (K, M, G: times 1024) that the process may hold: larger pictures are coded in tiles",
+    )
+
+
+def size(text: str) -> int:
+    """Return a flag's number of bytes, such as 4G."""
+    match = re.fullmatch(r"([0-9]{1,18})([KMG]?)", text)
+    if not match:
+        raise ArgumentTypeError(f"Expected a number of bytes such as 4G (got {text})")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
+
+
+def count(text: str) -> int:
+    """Return a flag's whole number of at least 1."""
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < 1:
+        raise ArgumentTypeError(f"Expected a whole number of at least 1 (got {text})")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """Return a flag's whole number of at least 0."""
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ArgumentTypeError(f"Expected a whole number of at least 0 (got {text})")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """Return a flag's number above 0."""
+    return _number(text, lambda value: value > 0, "above 0")
+
+
+def nonnegative(text: str) -> float:
+    """Return a flag's number of at least 0."""
+    return _number(text, lambda value: value >= 0, "of at least 0")
+
+
+def _number(text: str, holds: Callable[[float], bool], which: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and holds(value)):
+        raise ArgumentTypeError(f"Expected a number {which} (got {text})")
+    return value
+
+
+def file_name(text: str) -> Path:
+    """Return a flag's name of a file to write: none that ends as a folder's does."""
+    if not text or text.endswith(("/", os.sep)):
+        raise ArgumentTypeError(f"Expected a file name for the output (got {text or 'nothing'})")
+    return Path(text)

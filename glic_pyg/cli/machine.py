@@ -1,0 +1,32 @@
+"""Threads, device and model as the flags of a command ask for them. Imports torch."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import torch
+
+from glic_pyg.codec import GLIC
+from glic_pyg.errors import UsageError
+
+
+def prepare(args: Namespace) -> torch.device:
+    """Set the number of threads, and return the device to compute on.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)  # compiled code runs in as many
+    try:
+        torch.zeros(1, device=args.device).item()
+        return torch.device(args.device)
+    except Exception as error:  # of many kinds: a backend's own, or of a name that is none
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"Expected a device of this machine (got {args.device}: {reason})") from error
+
+
+def load_model(args: Namespace) -> GLIC:
+    """Return the model of a command's flags on its device."""
+    device = prepare(args)
+    return GLIC.from_pretrained(args.model, allow_code=args.allow_code).to(device)

@@ -1,0 +1,117 @@
+"""Which commands there are, how one is chosen, and how each ends: the one place that prints errors."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shlex
+import signal
+import sys
+import warnings
+from argparse import Namespace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import NoReturn
+
+from glic_pyg import __version__
+from glic_pyg.cli.flags import Parser
+from glic_pyg.cli.printing import USER_ERRORS, print_line
+
+DESCRIPTION = """Graph-based learned image compression.
+
+    glic compress photo.jpg -o photo.glic
+    glic decompress photo.glic -o photo.png
+    glic COMMAND --help"""
+
+COMMANDS = {
+    "compress": "compress pictures to .glic files",
+    "decompress": "restore the pictures of .glic files",
+}
+"""Names, and what they do."""
+TERMINATED = 128 + signal.SIGTERM
+
+
+def main(*words: str) -> NoReturn:
+    """Do what the process's arguments say, after these words, and exit with the status."""
+    run(lambda: run_command([*words, *sys.argv[1:]]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Read the arguments, then import and run what they ask for; return the exit status."""
+    known = Namespace(command_line=shlex.join(["glic", *arguments]))
+    args = make_parser(arguments[:1]).parse_args(arguments, known)
+    return args.run(args)
+
+
+def make_parser(chosen: Collection[str] = tuple(COMMANDS)) -> Parser:
+    """Return the parser of all commands, with the arguments of those that are chosen."""
+    parser = Parser(DESCRIPTION, prog="glic")
+    parser.add_argument("--version", action="version", version=f"glic_pyg {__version__}")
+    parsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, about in COMMANDS.items():
+        if name in chosen:
+            module = command_module(name)
+            command = parsers.add_parser(name, help=about, description=module.__doc__)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run, flags=list(command._option_string_actions))
+        else:
+            parsers.add_parser(name, help=about)
+    return parser
+
+
+def command_module(name: str) -> ModuleType:
+    """Return the module of a command; `import` is no name that Python allows one."""
+    return importlib.import_module(f"glic_pyg.cli.{name.replace('-', '_').replace('import', 'import_')}")
+
+
+def run(work: Callable[[], int]) -> NoReturn:
+    """Do some work and exit with the status that it returns.
+
+    It is 2 after a user's error, 130 when interrupted, and 143 when terminated; what is being written is then
+    removed.
+    """
+    told: set[str] = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        if str(message) not in told:  # Python forgets what it has shown whenever a filter changes
+            told.add(str(message))
+            print_line("warning", message)
+
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it was closed
+            stream.reconfigure(errors="backslashreplace")  # whatever a terminal's encoding lacks
+    with warnings.catch_warnings(), _ending_on_sigterm():
+        warnings.showwarning = show
+        try:
+            status = work()
+            print(end="", flush=True)
+        except BrokenPipeError as error:
+            status = 2
+            if error.filename is None:  # whoever read what was printed has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            else:
+                print_line("error", error)
+        except USER_ERRORS as error:
+            print_line("error", error)
+            status = 2
+        except MemoryError:
+            print_line("error", "Expected enough memory (got no more)")
+            status = 2
+        except KeyboardInterrupt:
+            status = 130
+    sys.exit(status)
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does."""
+
+    def end(*_: object) -> NoReturn:
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,31 @@
+import json
+import math
+import os
+import subprocess
+import sys
+
+from glic_pyg.cli.printing import aligned, print_json
+
+
+def test_aligned_tables():
+    lines = [["codec", "bpp"], ["a", "0.25"], ["longer", "-"]]
+    assert aligned(lines) == "codec    bpp\na       0.25\nlonger     -"
+    assert aligned(lines, labels=0).splitlines()[1] == "     a  0.25"
+
+
+def test_names_that_are_no_text_can_be_printed(tmp_path):
+    """On a terminal that knows ASCII alone, and with bytes that are no UTF-8."""
+    code = (
+        "import os; from glic_pyg.cli.main import run; from glic_pyg.cli.printing import say\n"
+        "run(lambda: [say('\\u00e9' + os.fsdecode(b'\\xff\\x1b[2J')), print('\\u00e9')] and 0)"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"\\xe9\\xff\\x1b[2J\n\\xe9\n"
+
+
+def test_json_is_a_line_that_every_reader_takes(capsys):
+    print_json({"a": [1, math.nan, (math.inf, "\u00e9\n")]})
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {"a": [1, None, [None, "\u00e9\n"]]}
