@@ -7,13 +7,8 @@ from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD
-from glic_pyg import cli
-from glic_pyg.errors import FileError, PackageError, UsageError, UserError, require
-=======
 from glic_pyg.cli.main import run
-from glic_pyg.errors import FileError, PackageError, UsageError, UserError
->>>>>>> 173ed9a (One command, glic: arguments are read before torch is imported; compress and decompress are its first rooms)
+from glic_pyg.errors import FileError, PackageError, UsageError, UserError, require
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "glic_pyg").rglob("*.py"))
