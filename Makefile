@@ -1,5 +1,5 @@
-# `make demo`, `make test` and `make lint`: the first call sets up .venv, later calls start at once.
-# The demo needs no compiler; the other two have everything, torch-scatter and torch-cluster too, which are compiled.
+# `make demo`, `make docs`, `make test` and `make lint`: the first call sets up .venv, later calls start at once.
+# The first two need no compiler; the others have everything, torch-scatter and torch-cluster too, which are compiled.
 
 # compressai needs numpy < 2, which has no wheels beyond Python 3.12.
 PYTHON ?= $(or $(shell command -v python3.11 || command -v python3.12),python3)
@@ -26,10 +26,18 @@ test: $(COMPLETE)
 lint: $(COMPLETE)
 	$(VENV)/bin/ruff check .
 
+# The pages of docs/ and of the docstrings, into site/.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
 # Every step finds what an interrupted call has already installed.
 $(READY): $(VENV)/torch.txt pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt $(TORCH:%='%') $(addprefix --extra-index-url=,$(TORCH_INDEX))
 	$(PIP) install -c constraints.txt --editable ".[demo]"
+	touch $@
+
+$(VENV)/docs: $(READY)
+	$(PIP) install -c constraints.txt --editable ".[docs]"
 	touch $@
 
 $(COMPLETE): $(READY)
@@ -59,4 +67,4 @@ $(VENV)/torch.txt: choice
 	  if [ -e $@ ]; then rm -rf $(VENV)/lib $(VENV); fi; \
 	  $(PYTHON) -m venv $(VENV) && echo '$(TORCH) $(TORCH_INDEX)' > $@; }
 
-.PHONY: demo test lint choice
+.PHONY: demo test lint docs choice
