@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from glic_pyg.checkpoint import model_identity
@@ -9,6 +13,7 @@ from glic_pyg.codec import GLIC, QualityError, check_quality, latent_checksum
 from glic_pyg.container import QUALITY_STEPS, Bitstream, BitstreamError, pack, unpack, unpack_size
 from glic_pyg.entropy import LatentError
 from glic_pyg.image import MAX_PIXELS, ImageError, check_picture, check_size
+from glic_pyg.tiles import tiling_within
 
 EXACT_SINCE = 3
 """The first version whose probabilities have the same bits everywhere."""
@@ -32,22 +37,41 @@ def encode(
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
         quality: Only for a model of several qualities, by default the middle one; rounded to 256ths.
         max_pixels: A larger picture is refused, as `decode` would with the same number.
-        max_memory: Bytes that the process may hold, see `GLIC.compress`.
+        max_memory: Bytes that the process may hold, with a model on the CPU. A picture too large for that
+            goes through g_a in tiles, see `glic_pyg.tiles`.
 
     Raises:
         ImageError: `x` is not one RGB picture in [0, 1], or is too large.
         QualityError: the model has no such quality.
         MemoryBoundError: the picture cannot be coded within `max_memory`.
-        ModelError, TableError, LatentError: the model cannot code it, see `GLIC.compress`.
+        ModelError, TableError, LatentError: the model cannot code it, see `GLIC.code`.
     """
+    quality_steps(model, quality)  # refused before the work
     check_picture(x)
+    check_size(*x.shape[-2:], max_pixels=max_pixels)
+    tiling = tiling_within(max_memory, model.config, model.nbytes, x.shape[-2:], picture_bytes=x.nbytes)
+    return encode_latents(model, model.analyse(x, tiling), x.shape[-2:], quality)[0]
+
+
+def encode_latents(
+    model: GLIC, y: Tensor, shape: Sequence[int], quality: float | None = None
+) -> tuple[bytes, Tensor]:
+    """Return the bytes of the .glic file of a picture's latents, and the y_hat that `decode` will have.
+
+    Args:
+        model: The model.
+        y: The latents, see `GLIC.analyse`.
+        shape: (H, W) of the picture.
+        quality: See `encode`.
+
+    Raises:
+        QualityError: the model has no such quality.
+        ModelError, TableError, LatentError: the model cannot code them, see `GLIC.code`.
+    """
     steps = quality_steps(model, quality)
-    height, width = x.shape[-2:]
-    _check_header(model, height, width, steps, max_pixels)
-    out = model.compress(x, _quality(model, steps), max_memory=max_memory)
-    strings = tuple(string for (string,) in out["strings"])
-    checksum = latent_checksum(out["y_hat"])
-    return pack(Bitstream(model_identity(model), steps, height, width, checksum, strings))
+    strings, y_hat = model.code(y, _quality(model, steps))
+    stream = Bitstream(model_identity(model), steps, *shape, latent_checksum(y_hat), tuple(strings))
+    return pack(stream), y_hat
 
 
 def quality_steps(model: GLIC, quality: float | None) -> int:
@@ -70,14 +94,14 @@ def decode(
         model: The model that the file was made with.
         data: The file's bytes.
         max_pixels: A larger picture is refused before anything is decoded.
-        max_memory: Bytes that the process may hold, see `GLIC.decompress`; the picture is then one of
-            8 bits (uint8).
+        max_memory: Bytes that the process may hold, with a model on the CPU. A picture too large for that
+            goes through g_s in tiles, and any picture is then one of 8 bits (uint8).
 
     Raises:
         BitstreamError: not a .glic file, damaged, too large, of another version or another model, or this
             machine does not compute the latents that the encoder had.
         MemoryBoundError: the picture cannot be restored within `max_memory`.
-        ModelError, TableError: the model cannot decode, see `GLIC.decompress`.
+        ModelError, TableError: the model cannot decode, see `GLIC.decode`.
     """
     stream = unpack(data)
     identity = model_identity(model)
@@ -85,25 +109,29 @@ def decode(
         raise BitstreamError(
             f"Expected a file of this model, {identity.hex()} (got one of model {stream.identity.hex()})"
         )
+    shape, bounded = (stream.height, stream.width), max_memory is not None
     try:
-        _check_header(model, stream.height, stream.width, stream.quality, max_pixels)
-        out = model.decompress(
-            [[string] for string in stream.strings],
-            (stream.height, stream.width),
-            _quality(model, stream.quality),
-            max_memory=max_memory,
-            exact=stream.version >= EXACT_SINCE,
-            checksum=stream.latent_checksum,
+        check_size(*shape, max_pixels=max_pixels)
+        quality = _quality(model, stream.quality)
+        check_quality(model.config.qualities, quality)
+        tiling = tiling_within(
+            max_memory,
+            model.config,
+            model.nbytes,
+            shape,
+            picture_bytes=2 * 3 * math.prod(shape),
+            restoring=True,
         )
+        y_hat = model.decode(stream.strings, shape, quality, exact=stream.version >= EXACT_SINCE)
     except (ImageError, QualityError, LatentError) as error:
         raise BitstreamError(str(error)) from error
-    return out["x_hat"]
-
-
-def _check_header(model: GLIC, height: int, width: int, steps: int, max_pixels: int) -> None:
-    """Refuse what a file's head may not say: to write it, and to go on once it is read."""
-    check_size(height, width, max_pixels=max_pixels)
-    check_quality(model.config.qualities, _quality(model, steps))
+    checksum = latent_checksum(y_hat)
+    if checksum != stream.latent_checksum:
+        raise BitstreamError(
+            f"Expected latents with checksum {stream.latent_checksum:08x} (got {checksum:08x}): "
+            "this machine computes other probabilities than the encoder's"
+        )
+    return model.synthesise(y_hat, shape, tiling, dtype=torch.uint8 if bounded else torch.float32)
 
 
 def _quality(model: GLIC, steps: int) -> float | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from numbers import Real
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from glic_pyg import checkpoint
-from glic_pyg.config import ConfigError, ModelConfig
+from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE, ConfigError, ModelConfig
 from glic_pyg.entropy import (
     GainUnits,
     LatentError,
@@ -32,7 +32,7 @@ from glic_pyg.errors import UserError
 from glic_pyg.image import check_picture, crop, pad, to_8bit, to_float
 from glic_pyg.nn.graph_attention import Backend
 from glic_pyg.threads import begin
-from glic_pyg.tiles import MULTIPLE, Tile, largest_side, tiles
+from glic_pyg.tiles import WHOLE, Tiling
 from glic_pyg.transform import build_analysis, build_synthesis
 
 
@@ -49,9 +49,8 @@ class GLIC(nn.Module):
 
     .. code-block:: none
 
-        x -> g_a -> y -> gain -> latent_codec -> gain -> y_hat -> g_s -> x_hat
-                                      |
-                                      +-> strings (or likelihoods)
+        x -> g_a -> y -> gain -> latent_codec -> strings -> latent_codec -> gain -> y_hat -> g_s -> x_hat
+        |- analyse -|---------- code ----------|----------- decode ---------------|---- synthesise -----|
 
     A model of one quality has no gains. In one of several, qualities run from 1 (small files) to
     `config.qualities`, with any number between; what is not asked for is the middle one.
@@ -131,10 +130,200 @@ class GLIC(nn.Module):
         Raises:
             QualityError: the model has no such quality, or there is neither one nor one per picture.
         """
-        gains = self._gains(quality, pictures=len(x))
         with torch.no_grad() if rounded else nullcontext():
-            y = gains["y"] * self.g_a(pad(x, MULTIPLE))
-        with torch.autocast(x.device.type, enabled=False):  # probabilities need float32
+            y = self.g_a(pad(x, HYPER_STRIDE))
+        out = self.likelihoods(y, quality, rounded=rounded)
+        return {"x_hat": crop(self.g_s(out["y_hat"]), *x.shape[-2:]), **out}
+
+    @torch.no_grad()
+    def compress(self, x: Tensor, quality: float | None = None) -> dict[str, Any]:
+        """Code one picture: `analyse`, then `code`.
+
+        Args:
+            x: A picture in [0, 1] of any floating type, or of 8 bits (uint8), `1 x 3 x H x W`.
+            quality: Only for a model of several qualities.
+
+        Returns:
+            `strings`, the coded bytes, as CompressAI nests them (per string a list over the batch of one);
+            `shape`, (H, W); and `y_hat`, which `decompress` will have bit for bit, on any machine.
+
+        Raises:
+            ImageError, QualityError, ModelError, TableError, LatentError: see `analyse` and `code`.
+        """
+        strings, y_hat = self.code(self.analyse(x), quality)
+        return {"strings": [[string] for string in strings], "shape": tuple(x.shape[-2:]), "y_hat": y_hat}
+
+    @torch.no_grad()
+    def decompress(
+        self, strings: Sequence[Sequence[bytes]], shape: tuple[int, int], quality: float | None = None
+    ) -> dict[str, Any]:
+        """Decode one picture: `decode`, then `synthesise`.
+
+        Args:
+            strings: As `compress` returned them.
+            shape: (H, W) of the picture.
+            quality: As `compress` was given.
+
+        Returns:
+            `x_hat`, `1 x 3 x H x W` in [0, 1], float32; and `y_hat`.
+
+        Raises:
+            QualityError, ModelError, TableError, LatentError: see `decode`.
+        """
+        if any(len(batch) != 1 for batch in strings):
+            raise LatentError(
+                f"Expected {self.num_strings} strings of one picture "
+                f"(got {len(strings)} of another number of pictures)"
+            )
+        y_hat = self.decode([string for (string,) in strings], shape, quality)
+        return {"x_hat": self.synthesise(y_hat, shape), "y_hat": y_hat}
+
+    # The four steps of coding a picture. Neither autocast nor default types and devices have an influence on
+    # them: all is computed in float32, where the model is.
+
+    @torch.no_grad()
+    def analyse(self, x: Tensor, tiling: Tiling = WHOLE) -> Tensor:
+        """Return a picture's latents, which are the same for every quality.
+
+        Args:
+            x: A picture in [0, 1] of any floating type, or of 8 bits (uint8), `1 x 3 x H x W`.
+            tiling: How g_a takes it in tiles, which need less memory; by default in one.
+
+        Returns:
+            y, `1 x M x H'/16 x W'/16` (H', W' the padded sides).
+
+        Raises:
+            ImageError: `x` is not one RGB picture in [0, 1].
+            ModelError: the model is not in float32.
+        """
+        check_picture(x)
+        self._check_float32()
+        y = x.new_empty(1, self.config.latent_channels, *latent_shape(x.shape[-2:]), dtype=torch.float32)
+        with _undisturbed(x.device):
+            for tile in tiling.tiles(*x.shape[-2:]):
+                part = pad(to_float(x[tile.read(LATENT_STRIDE)]), HYPER_STRIDE)
+                y[tile.kept(1)] = self.g_a(part)[tile.core(1)]
+        return y
+
+    @torch.no_grad()
+    def code(
+        self, y: Tensor, quality: float | None = None, *, exact: bool = True
+    ) -> tuple[list[bytes], Tensor]:
+        """Code latents into strings.
+
+        Args:
+            y: As `analyse` returned them.
+            quality: Only for a model of several qualities.
+            exact: False for probabilities in floating point, which another machine may not have.
+
+        Returns:
+            The strings, and y_hat, of y's shape, which `decode` will have bit for bit, on any machine.
+
+        Raises:
+            QualityError: the model has no such quality.
+            ModelError: the model is not in float32, or has no tables (see `update`).
+            TableError: the model's tables are not sound.
+            LatentError: latents that cannot be coded, of unsound weights.
+        """
+        nets, gains = self._nets(exact=exact), self._gains(quality)
+        with _undisturbed(y.device):
+            strings, y_hat = encode_latents(
+                self.latent_codec,
+                nets,
+                y * gains["y"],
+                z_gain=gains["z"],
+                z_gain_inverse=gains["z_inverse"],
+            )
+            return strings, y_hat.mul_(gains["y_inverse"])
+
+    @torch.no_grad()
+    def decode(
+        self,
+        strings: Sequence[bytes],
+        shape: tuple[int, int],
+        quality: float | None = None,
+        *,
+        exact: bool = True,
+    ) -> Tensor:
+        """Decode strings into the latents that the encoder had.
+
+        Args:
+            strings: As `code` returned them.
+            shape: (H, W) of the picture.
+            quality: As `code` was given.
+            exact: As `code` was given.
+
+        Returns:
+            y_hat, `1 x M x H'/16 x W'/16` (H', W' the padded sides).
+
+        Raises:
+            QualityError: the model has no such quality.
+            ModelError: the model is not in float32, or has no tables (see `update`).
+            TableError: the model's tables are not sound.
+            LatentError: not this model's number of strings, or they cannot be of this picture.
+        """
+        if len(strings) != self.num_strings:
+            raise LatentError(f"Expected {self.num_strings} strings of one picture (got {len(strings)})")
+        nets, gains = self._nets(exact=exact), self._gains(quality)
+        height, width = (side * LATENT_STRIDE // HYPER_STRIDE for side in latent_shape(shape))
+        with _undisturbed(self._device):
+            y_hat = decode_latents(
+                self.latent_codec, nets, strings, (height, width), z_gain_inverse=gains["z_inverse"]
+            )
+            return y_hat.mul_(gains["y_inverse"])
+
+    @torch.no_grad()
+    def synthesise(
+        self,
+        y_hat: Tensor,
+        shape: tuple[int, int],
+        tiling: Tiling = WHOLE,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Return the picture of decoded latents.
+
+        Args:
+            y_hat: As `code` and `decode` return them.
+            shape: (H, W) of the picture.
+            tiling: How g_s makes it in tiles, which need less memory; by default in one.
+            dtype: float32, or uint8 for a picture rounded to 8 bits, of a quarter of the memory.
+
+        Returns:
+            x_hat, `1 x 3 x H x W` in [0, 1], or of 8 bits.
+
+        Raises:
+            ModelError: the model is not in float32.
+        """
+        self._check_float32()
+        x_hat = y_hat.new_empty(1, 3, *shape, dtype=dtype)
+        with _undisturbed(y_hat.device):
+            for tile in tiling.tiles(*shape):
+                kept = x_hat[tile.kept(LATENT_STRIDE)]
+                part = crop(self.g_s(y_hat[tile.read(1)])[tile.core(LATENT_STRIDE)], *kept.shape[-2:])
+                kept.copy_(to_8bit(part) if dtype == torch.uint8 else part.clamp(0, 1))
+        return x_hat
+
+    def likelihoods(
+        self, y: Tensor, quality: Tensor | float | None = None, *, rounded: bool = False
+    ) -> dict[str, Any]:
+        """Return what the entropy model expects of latents, without coding them.
+
+        Args:
+            y: Latents as g_a gives them, `B x M x H'/16 x W'/16`.
+            quality: Per picture, `B`, or one for all; only for a model of several qualities.
+            rounded: In training, too, latents are the decoder's, see `forward_latents`.
+
+        Returns:
+            `y_hat`, of y's shape; `likelihoods`, those of `y` and `z`, whose bits are `-log2`.
+
+        Raises:
+            QualityError: the model has no such quality, or there is neither one nor one per picture.
+        """
+        gains = self._gains(quality, pictures=len(y))
+        with torch.no_grad() if rounded else nullcontext():
+            y = gains["y"] * y
+        with torch.autocast(y.device.type, enabled=False):  # probabilities need float32
             out = forward_latents(
                 self.latent_codec,
                 y.float(),
@@ -142,115 +331,21 @@ class GLIC(nn.Module):
                 z_gain_inverse=gains["z_inverse"],
                 rounded=rounded,
             )
-        y_hat = out["y_hat"] * gains["y_inverse"]
-        x_hat = crop(self.g_s(y_hat), *x.shape[-2:])
-        return {"x_hat": x_hat, "y_hat": y_hat, "likelihoods": out["likelihoods"]}
+        return {"y_hat": out["y_hat"] * gains["y_inverse"], "likelihoods": out["likelihoods"]}
 
-    @torch.no_grad()
-    def compress(
-        self, x: Tensor, quality: float | None = None, *, max_memory: int | None = None
-    ) -> dict[str, Any]:
-        """Code one picture.
+    @property
+    def num_strings(self) -> int:
+        """Number of strings of a picture: two for each group of channels of y, and one of z."""
+        return 2 * len(self.config.groups) + 1
 
-        Neither autocast nor default types and devices have an influence: all is computed in float32, where
-        the model is.
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights and tables."""
+        return sum(tensor.nbytes for tensor in self.state_dict().values())
 
-        Args:
-            x: A picture in [0, 1] of any floating type, or of 8 bits (uint8), `1 x 3 x H x W`.
-            quality: Only for a model of several qualities.
-            max_memory: Bytes that the process may hold, with a model on the CPU. A picture too large for
-                that goes through g_a in tiles, see `glic_pyg.tiles`.
-
-        Returns:
-            `strings`, the coded bytes, as CompressAI nests them (per string a list over the batch of one);
-            `shape`, (H, W); and `y_hat`, which `decompress` will have bit for bit, on any machine.
-
-        Raises:
-            ImageError: `x` is not one RGB picture in [0, 1].
-            QualityError: the model has no such quality.
-            MemoryBoundError: the picture cannot be coded within `max_memory`.
-            ModelError: the model is not in float32, or has no tables (see `update`).
-            TableError: the model's tables are not sound.
-            LatentError: the model makes latents of the picture that cannot be coded.
-        """
-        check_picture(x)
-        nets, gains = self._coder_nets(), self._gains(quality)
-        shape = tuple(x.shape[-2:])
-        sides = _latent_sides(shape)
-        y = torch.empty(1, self.config.latent_channels, *sides, dtype=torch.float32, device=x.device)
-        with torch.device(x.device), torch.autocast(x.device.type, enabled=False):
-            for tile in self._tiles(shape, max_memory, picture_bytes=x.nbytes):
-                part = pad(to_float(x[tile.read(16)]), MULTIPLE)
-                y[tile.kept(1)] = gains["y"] * self.g_a(part)[tile.core(1)]
-            strings, y_hat = encode_latents(
-                self.latent_codec, nets, y, z_gain=gains["z"], z_gain_inverse=gains["z_inverse"]
-            )
-        y_hat = y_hat.mul_(gains["y_inverse"])
-        return {"strings": [[string] for string in strings], "shape": shape, "y_hat": y_hat}
-
-    @torch.no_grad()
-    def decompress(
-        self,
-        strings: Sequence[Sequence[bytes]],
-        shape: tuple[int, int],
-        quality: float | None = None,
-        *,
-        max_memory: int | None = None,
-        exact: bool = True,
-        checksum: int | None = None,
-    ) -> dict[str, Any]:
-        """Decode one picture.
-
-        Args:
-            strings: As `compress` returned them.
-            shape: (H, W) of the picture.
-            quality: As `compress` was given.
-            max_memory: Bytes that the process may hold, with a model on the CPU. A picture too large for
-                that is restored in tiles.
-            exact: False for strings of the time when probabilities were computed in floating point.
-            checksum: Of the encoder's y_hat, see `latent_checksum`: others are not made a picture of.
-
-        Returns:
-            `x_hat`, `1 x 3 x H x W` in [0, 1], rounded to 8 bits (uint8) if `max_memory` is given; and
-            `y_hat`, on which tiles have no influence.
-
-        Raises:
-            QualityError: the model has no such quality.
-            MemoryBoundError: the picture cannot be restored within `max_memory`.
-            ModelError: the model is not in float32, or has no tables (see `update`).
-            TableError: the model's tables are not sound.
-            LatentError: not this model's number of strings, or they cannot be of this picture.
-        """
-        count = 2 * len(self.config.groups) + 1
-        if len(strings) != count or any(len(s) != 1 for s in strings):
-            of = "" if all(len(s) == 1 for s in strings) else " of another number of pictures"
-            raise LatentError(f"Expected {count} strings of one picture (got {len(strings)}{of})")
-        nets = self._coder_nets()
-        if not exact:
-            nets = Nets(self.latent_codec, exactly=False)
-        bounded = max_memory is not None
-        parts = self._tiles(shape, max_memory, picture_bytes=2 * 3 * shape[0] * shape[1], restoring=True)
-        height, width = _latent_sides(shape)
-        gains = self._gains(quality)
-        of_z = {"z_gain_inverse": gains["z_inverse"]}
-        device = next(self.parameters()).device
-        with torch.device(device), torch.autocast(device.type, enabled=False):
-            y_hat = decode_latents(
-                self.latent_codec, nets, [string for (string,) in strings], (height // 4, width // 4), **of_z
-            )
-            y_hat = y_hat.mul_(gains["y_inverse"])
-            if checksum is not None and latent_checksum(y_hat) != checksum:
-                raise LatentError(
-                    f"Expected latents with checksum {checksum:08x} (got {latent_checksum(y_hat):08x}): "
-                    "this machine computes other probabilities than the encoder's"
-                )
-            dtype = torch.uint8 if bounded else y_hat.dtype
-            x_hat = torch.empty(1, 3, *shape, dtype=dtype, device=y_hat.device)
-            for tile in parts:
-                kept = x_hat[tile.kept(16)]
-                part = crop(self.g_s(y_hat[tile.read(1)])[tile.core(16)], *kept.shape[-2:])
-                kept.copy_(to_8bit(part) if bounded else part.clamp(0, 1))
-        return {"x_hat": x_hat, "y_hat": y_hat}
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
 
     def orthogonality_loss(self) -> Tensor:
         """Return the wavelet shortcuts' orthogonality losses, summed, without their weight in the loss."""
@@ -293,14 +388,17 @@ class GLIC(nn.Module):
             raise QualityError(f"Expected a quality in 1..{qualities} (got {quality})")
         return self.gain(of_pictures)
 
-    def _coder_nets(self) -> Nets:
-        """Return the networks in integers, of the weights as they are now, once the tables are checked.
-
-        What changes weights behind torch's back, by `.data` for instance, is seen after `update`.
-        """
+    def _check_float32(self) -> None:
         for name, weight in self.named_parameters():
             if weight.dtype != torch.float32:
                 raise ModelError(f"Expected a model in float32 (got {weight.dtype} in {name})")
+
+    def _nets(self, *, exact: bool) -> Nets:
+        """Return the networks of the weights as they are now, in integers, once the tables are checked.
+
+        What changes weights behind torch's back, by `.data` for instance, is seen after `update`.
+        """
+        self._check_float32()
         if self.latent_codec.hyper.entropy_bottleneck.quantized_cdf.numel() == 0:
             raise ModelError(
                 "Expected a model with probability tables (got one without); call update() first"
@@ -318,16 +416,7 @@ class GLIC(nn.Module):
             check_tables(codec)
             nets = Nets(codec, exactly=True)
             self.coder_nets, self._coder_state = nets, now
-        return nets
-
-    def _tiles(
-        self, shape: tuple[int, int], max_memory: int | None, *, picture_bytes: int, restoring: bool = False
-    ) -> list[Tile]:
-        """Return the tiles that a bound on memory asks for; without, one of everything."""
-        side = max(shape) + MULTIPLE
-        if max_memory is not None:
-            side = largest_side(self, *shape, max_memory, picture_bytes=picture_bytes, restoring=restoring)
-        return list(tiles(*shape, side))
+        return nets if exact else Nets(codec, exactly=False)
 
 
 def check_quality(qualities: int, quality: float | None) -> None:
@@ -349,7 +438,14 @@ def latent_checksum(y_hat: Tensor) -> int:
     return zlib.crc32(y_hat.cpu().contiguous().numpy())
 
 
-def _latent_sides(shape: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width of y for a picture of that shape."""
-    height, width = (-(-side // MULTIPLE) * MULTIPLE // 16 for side in shape)
+def latent_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """Return height and width of y for a picture of that height and width, which is padded."""
+    height, width = (-(-side // HYPER_STRIDE) * HYPER_STRIDE // LATENT_STRIDE for side in shape)
     return height, width
+
+
+@contextmanager
+def _undisturbed(device: torch.device) -> Iterator[None]:
+    """Compute where `device` is, in the tensors' own types, whatever the process has as its defaults."""
+    with torch.device(device), torch.autocast(device.type, enabled=False):
+        yield

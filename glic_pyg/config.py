@@ -43,6 +43,11 @@ NAMES: Mapping[str, Mapping[str, str]] = {
 """Per kind of part the names of those that come with the package; any other name is an import path."""
 
 
+LATENT_STRIDE = 16
+"""Pixels along a side of the picture for a position of y."""
+HYPER_STRIDE = 64
+"""The same for a position of z. Pictures are padded to multiples of it."""
+
 MAX_GROUPS = 64
 """Groups of channels that a model codes one after the other."""
 WIDTH, DEPTH, RATIO = range(1, 8193), range(1, 65), range(1, 65)

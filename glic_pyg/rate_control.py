@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
+import torch
 from torch import Tensor
 
-from glic_pyg import bitstream
+from glic_pyg.bitstream import encode_latents
 from glic_pyg.codec import GLIC, QualityError
-from glic_pyg.config import ModelConfig
 from glic_pyg.container import QUALITY_STEPS
-from glic_pyg.evaluation.metrics import bpp, psnr
-from glic_pyg.image import MAX_PIXELS
+from glic_pyg.image import MAX_PIXELS, check_picture, check_size
+from glic_pyg.metrics import bpp, psnr
+from glic_pyg.tiles import tiling_within
 
 TOLERANCE = 0.005
 
@@ -32,13 +32,12 @@ def encode_to_bpp(
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
         target: In bits per pixel.
         max_pixels: See `bitstream.encode`.
-        max_memory: Bytes that the process may hold, see `GLIC.compress`.
+        max_memory: See `bitstream.encode`.
 
     Raises:
         QualityError: none of the model's qualities gives that.
     """
-    encode = partial(bitstream.encode, model, x, max_pixels=max_pixels, max_memory=max_memory)
-    return _search(model.config, encode, target, lambda data: bpp(data, x), "bpp")
+    return _search(model, x, target, lambda data, _: bpp(data, x), "bpp", max_pixels, max_memory)
 
 
 def encode_to_psnr(
@@ -56,33 +55,47 @@ def encode_to_psnr(
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
         target: In dB.
         max_pixels: See `bitstream.encode`.
-        max_memory: Bytes that the process may hold, see `GLIC.compress`.
+        max_memory: See `bitstream.encode`.
 
     Raises:
         QualityError: none of the model's qualities gives that.
     """
-    encode = partial(bitstream.encode, model, x, max_pixels=max_pixels, max_memory=max_memory)
 
-    def measure(data: bytes) -> float:
-        return psnr(x, bitstream.decode(model, data, max_pixels=max_pixels, max_memory=max_memory))
+    def measure(_: bytes, y_hat: Tensor) -> float:
+        shape = x.shape[-2:]
+        both = 2 * x[0].numel()  # bytes, of 8 bits
+        tiling = tiling_within(
+            max_memory, model.config, model.nbytes, shape, picture_bytes=both, restoring=True
+        )
+        return psnr(x, model.synthesise(y_hat, shape, tiling, dtype=torch.uint8))
 
-    return _search(model.config, encode, target, measure, "dB")
+    return _search(model, x, target, measure, "dB", max_pixels, max_memory)
 
 
 def _search(
-    config: ModelConfig,
-    encode: Callable[[float], bytes],
+    model: GLIC,
+    x: Tensor,
     target: float,
-    measure: Callable[[bytes], float],
+    measure: Callable[[bytes, Tensor], float],
     unit: str,
+    max_pixels: int,
+    max_memory: int | None,
 ) -> bytes:
-    """Halve the range of qualities until what is measured, which grows with quality, is near the target."""
+    """Halve the range of qualities until what is measured, which grows with quality, is near the target.
+
+    The latents are the same for all qualities: g_a runs once.
+    """
+    config = model.config
     if config.qualities == 1:
         raise QualityError(f"Expected a model of several qualities for {target:g} {unit} (got one)")
+    check_picture(x)
+    shape = x.shape[-2:]
+    check_size(*shape, max_pixels=max_pixels)
+    y = model.analyse(x, tiling_within(max_memory, config, model.nbytes, shape, picture_bytes=x.nbytes))
 
     def attempt(steps: int) -> tuple[float, bytes]:
-        data = encode(steps / QUALITY_STEPS)
-        return measure(data), data
+        data, y_hat = encode_latents(model, y, shape, steps / QUALITY_STEPS)
+        return measure(data, y_hat), data
 
     low, high = QUALITY_STEPS, config.qualities * QUALITY_STEPS
     tried = [attempt(low), attempt(high)]

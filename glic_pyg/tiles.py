@@ -12,18 +12,13 @@ pixels, where the local graphs' windows do too; the global graphs span the tile 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from glic_pyg.config import ModelConfig
+from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE, ModelConfig
 from glic_pyg.errors import UserError
-
-if TYPE_CHECKING:
-    from glic_pyg.codec import GLIC
-
-MULTIPLE = 64
-"""Sides that the model takes are multiples of this: z has a 64th of the picture's."""
 
 MARGIN = 64
 """Pixels of a tile beyond what is kept of it, at least; see the README for what others give."""
@@ -73,87 +68,116 @@ class Tile(NamedTuple):
     columns: Span
 
     def read(self, unit: int) -> tuple[slice, ...]:
-        """Index the tile in the whole map; `unit` is the map's positions per 16 pixels, 16 or 1."""
-        return ..., *(slice(s.start * unit // 16, s.stop * unit // 16) for s in self)
+        """Index the tile in the whole map; `unit` is the map's positions per position of y, 16 or 1."""
+        return ..., *(_slice(s.start, s.stop, unit) for s in self)
 
     def kept(self, unit: int) -> tuple[slice, ...]:
         """Index what is kept in the whole map."""
-        return ..., *(slice(s.first * unit // 16, s.last * unit // 16) for s in self)
+        return ..., *(_slice(s.first, s.last, unit) for s in self)
 
     def core(self, unit: int) -> tuple[slice, ...]:
         """Index what is kept in the tile's own map."""
-        return ..., *(slice((s.first - s.start) * unit // 16, (s.last - s.start) * unit // 16) for s in self)
+        return ..., *(_slice(s.first - s.start, s.last - s.start, unit) for s in self)
 
 
-def tiles(height: int, width: int, side: int) -> Iterator[Tile]:
-    """Cut a picture, padded to multiples of 64, into tiles of equal size.
+def _slice(start: int, stop: int, unit: int) -> slice:
+    return slice(start * unit // LATENT_STRIDE, stop * unit // LATENT_STRIDE)
+
+
+class Tiling(NamedTuple):
+    """How pictures are cut into tiles.
 
     Args:
-        height: Of the picture in pixels.
-        width: Of the picture in pixels.
         side: Of a tile at most, in pixels, a multiple of 64 and more than twice the margin.
+        margin: Pixels of a tile beyond what is kept of it, at least; a multiple of 32.
     """
-    yield from (Tile(*spans) for spans in product(_spans(height, side), _spans(width, side)))
+
+    side: int
+    margin: int = MARGIN
+
+    def tiles(self, height: int, width: int) -> Iterator[Tile]:
+        """Cut a picture of that height and width, padded to multiples of 64, into tiles of equal size."""
+        spans = (_spans(length, self.side, self.margin) for length in (height, width))
+        yield from (Tile(*both) for both in product(*spans))
 
 
-def _spans(length: int, side: int) -> list[Span]:
-    length = -(-length // MULTIPLE) * MULTIPLE
+WHOLE = Tiling(sys.maxsize)
+"""One tile, whatever the picture."""
+
+
+def _spans(length: int, side: int, margin: int) -> list[Span]:
+    length = -(-length // HYPER_STRIDE) * HYPER_STRIDE
     if length <= side:
         return [Span(0, length, 0, length)]
-    inner = length - 2 * MARGIN
-    count = math.ceil(inner / (side - 2 * MARGIN))
-    step = math.ceil(inner / count / MULTIPLE) * MULTIPLE
+    inner = length - 2 * margin
+    count = math.ceil(inner / (side - 2 * margin))
+    step = math.ceil(inner / count / HYPER_STRIDE) * HYPER_STRIDE
     starts = [min(i * step, inner - step) for i in range(count)]
-    stops = [start + step + 2 * MARGIN for start in starts]
+    stops = [start + step + 2 * margin for start in starts]
     cuts = [0, *((stop + start) // 2 for stop, start in zip(stops, starts[1:], strict=False)), length]
     return [Span(*span) for span in zip(starts, stops, *zip(*pairwise(cuts), strict=True), strict=True)]
 
 
-def largest_side(
-    model: GLIC, height: int, width: int, max_memory: int, *, picture_bytes: int, restoring: bool = False
-) -> int:
-    """Return the side of the largest tiles with which coding a picture keeps a bound on memory.
+def tiling_within(
+    max_memory: int | None,
+    config: ModelConfig,
+    weight_bytes: int,
+    shape: Sequence[int],
+    *,
+    picture_bytes: int,
+    restoring: bool = False,
+) -> Tiling:
+    """Return the largest tiles with which coding a picture keeps a bound on memory.
 
     Estimated for the worst picture, a flat one, whose graphs keep every candidate. It depends on nothing but
     the arguments, so that the same call gives the same file anywhere.
 
     Args:
-        model: The model, on the CPU with its default backend.
-        height: Of the picture in pixels.
-        width: Of the picture in pixels.
-        max_memory: Bytes that the whole process may hold.
+        max_memory: Bytes that the whole process may hold; None for no bound.
+        config: Of a model on the CPU with its default backend.
+        weight_bytes: Of the model's weights and tables.
+        shape: (H, W) of the picture.
         picture_bytes: Of the pictures that are held.
         restoring: Whether they are made only once the latents are decoded.
 
     Raises:
         MemoryBoundError: the bound is too low for that model and size.
     """
-    positions = -(-height // MULTIPLE) * -(-width // MULTIPLE) * 16  # of y
-    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    held = PROCESS + weights + picture_bytes + 2 * 4 * model.config.latent_channels * positions
-    per_pixel = _bytes_per_pixel(model.config)
+    if max_memory is None:
+        return WHOLE
+    height, width = shape
+    pixels = math.prod(-(-side // HYPER_STRIDE) * HYPER_STRIDE for side in shape)
+    positions = pixels // LATENT_STRIDE**2  # of y
+    held = PROCESS + weight_bytes + picture_bytes + 2 * 4 * config.latent_channels * positions
+    per_pixel = _bytes_per_pixel(config)
     least = max(
-        PROCESS + 3 * weights,  # while it is loaded
-        PROCESS + weights + READING * height * width,
-        PROCESS + weights + picture_bytes * (not restoring) + _bytes_per_position(model.config) * positions,
-        held + per_pixel * min(256 * positions, LEAST_SIDE**2),
+        PROCESS + 3 * weight_bytes,  # while it is loaded
+        PROCESS + weight_bytes + READING * height * width,
+        PROCESS + weight_bytes + picture_bytes * (not restoring) + _bytes_per_position(config) * positions,
+        held + per_pixel * min(pixels, LEAST_SIDE**2),
     )
     if max_memory < least:
         raise MemoryBoundError(
             f"Expected --max-memory of at least {math.ceil(least / 2**20)}M for {width} x {height} pixels "
             f"(got {max_memory >> 20}M)"
         )
-    pixels = (max_memory - held) // per_pixel
-    return max(height, width) + MULTIPLE if 256 * positions <= pixels else math.isqrt(pixels) // 64 * 64
+    at_once = (max_memory - held) // per_pixel
+    return WHOLE if pixels <= at_once else Tiling(math.isqrt(at_once) // HYPER_STRIDE * HYPER_STRIDE)
 
 
-def check_memory(model: GLIC, height: int, width: int, max_memory: int) -> None:
+def check_memory(max_memory: int, config: ModelConfig, weight_bytes: int, shape: Sequence[int]) -> None:
     """Refuse a picture of 8 bits that cannot be coded within a bound on memory, before it is read.
+
+    Args:
+        max_memory: See `tiling_within`.
+        config: See `tiling_within`.
+        weight_bytes: See `tiling_within`.
+        shape: (H, W) of the picture.
 
     Raises:
         MemoryBoundError: the bound is too low.
     """
-    largest_side(model, height, width, max_memory, picture_bytes=3 * height * width)
+    tiling_within(max_memory, config, weight_bytes, shape, picture_bytes=3 * math.prod(shape))
 
 
 def _bytes_per_pixel(config: ModelConfig) -> int:
@@ -169,4 +193,4 @@ def _bytes_per_pixel(config: ModelConfig) -> int:
 
 def _bytes_per_position(config: ModelConfig) -> int:
     """Estimate what the entropy model takes per position of y, as it was found with two configurations."""
-    return 4 * (7 * config.latent_channels + 10 * config.hyper_channels + 11 * max(config.groups))
+    return 4 * (8 * config.latent_channels + 10 * config.hyper_channels + 11 * max(config.groups))

@@ -13,7 +13,7 @@ from glic_pyg import GLIC, checkpoint
 from glic_pyg.bitstream import encode
 from glic_pyg.codec import ModelError, QualityError
 from glic_pyg.entropy import LatentError
-from glic_pyg.image import ImageError, pad
+from glic_pyg.image import ImageError, pad, to_8bit
 from glic_pyg.nn.graph_attention import GraphAttention
 
 SIZES = [(1, 1), (17, 33), (500, 333), (8, 3000), (64, 128)]
@@ -46,6 +46,24 @@ def test_forward_agrees_with_the_file(tiny_model, photo, size):
     torch.testing.assert_close(
         decoded["x_hat"], tiny_model.g_s(coded["y_hat"])[..., : size[0], : size[1]].clamp(0, 1)
     )
+
+
+@torch.no_grad()
+def test_the_steps_make_the_whole(variable_model, photo):
+    x = photo(100, 70)
+    coded = variable_model.compress(x, 2.5)
+    y = variable_model.analyse(x)
+    assert torch.equal(y, variable_model.g_a(pad(x, 64)))
+    strings, y_hat = variable_model.code(y, 2.5)
+    assert [[string] for string in strings] == coded["strings"]
+    assert len(strings) == variable_model.num_strings
+    assert torch.equal(y_hat, coded["y_hat"])
+    assert torch.equal(variable_model.decode(strings, (100, 70), 2.5), y_hat)
+    x_hat = variable_model.synthesise(y_hat, (100, 70))
+    assert torch.equal(x_hat, variable_model.decompress(coded["strings"], (100, 70), 2.5)["x_hat"])
+    assert torch.equal(variable_model.synthesise(y_hat, (100, 70), dtype=torch.uint8), to_8bit(x_hat))
+    out = variable_model(x, 2.5)
+    assert torch.equal(variable_model.likelihoods(y, 2.5)["likelihoods"]["y"], out["likelihoods"]["y"])
 
 
 @pytest.mark.parametrize("quality", [1, 2.6, 4])

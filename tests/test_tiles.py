@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from glic_pyg import bitstream, checkpoint, tiles
-from glic_pyg.evaluation.metrics import psnr
 from glic_pyg.image import to_8bit
-from glic_pyg.tiles import MARGIN, MemoryBoundError, largest_side
+from glic_pyg.metrics import psnr
+from glic_pyg.tiles import MARGIN, WHOLE, MemoryBoundError, Tiling, tiling_within
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
@@ -21,7 +21,7 @@ TOOLS = Path(__file__).parents[1] / "tools"
 def test_what_is_kept_covers_the_picture_once(size, side):
     height, width = (-(-length // 64) * 64 for length in size)
     count = torch.zeros(height, width, dtype=torch.int)
-    parts = list(tiles.tiles(*size, side))
+    parts = list(Tiling(side).tiles(*size))
     for tile in parts:
         count[tile.kept(16)] += 1
         assert count[tile.read(16)].shape == count[parts[0].read(16)].shape
@@ -36,13 +36,13 @@ def test_what_is_kept_covers_the_picture_once(size, side):
 
 def test_no_more_tiles_than_needed():
     for length in range(64, 3000, 64):
-        spans = tiles._spans(length, 512)
+        spans = tiles._spans(length, 512, MARGIN)
         assert len(spans) == 1 or (len(spans) - 1) * (512 - 2 * MARGIN) < length - 2 * MARGIN
         assert all(a.last == b.first for a, b in pairwise(spans))
 
 
-def in_tiles(model, monkeypatch, side):
-    monkeypatch.setattr(type(model), "_tiles", lambda self, shape, *_, **__: list(tiles.tiles(*shape, side)))
+def in_tiles(monkeypatch, side):
+    monkeypatch.setattr(bitstream, "tiling_within", lambda *_, **__: Tiling(side))
 
 
 @pytest.mark.parametrize("size", [(200, 330), (256, 257)])
@@ -51,7 +51,7 @@ def test_files_made_in_tiles_restore_whole_and_the_other_way_round(tiny_model, p
     whole = bitstream.encode(tiny_model, x)
     restored = bitstream.decode(tiny_model, whole)
     with monkeypatch.context() as patch:
-        in_tiles(tiny_model, patch, 192)
+        in_tiles(patch, 192)
         of_tiles = bitstream.encode(tiny_model, x)
         in_both = bitstream.decode(tiny_model, of_tiles)  # which checks that y_hat is the encoder's
         restored_in_tiles = bitstream.decode(tiny_model, whole)
@@ -77,7 +77,7 @@ def test_a_place_for_every_tile(tiny_model, photo, monkeypatch):
     monkeypatch.setattr(tiny_model.g_s, "forward", repeat)
     whole = bitstream.encode(tiny_model, x)
     restored = bitstream.decode(tiny_model, whole)
-    in_tiles(tiny_model, monkeypatch, 192)
+    in_tiles(monkeypatch, 192)
     assert bitstream.encode(tiny_model, x) == whole
     assert torch.equal(bitstream.decode(tiny_model, whole), restored)
 
@@ -94,13 +94,17 @@ def test_what_fits_is_not_cut(tiny_model, variable_model, photo):
         assert torch.equal(restored, to_8bit(bitstream.decode(model, data)))
 
 
+def within(model, max_memory, shape, picture_bytes=0):
+    return tiling_within(max_memory, model.config, model.nbytes, shape, picture_bytes=picture_bytes)
+
+
 def test_less_memory_means_smaller_tiles(tiny_model):
-    sides = [
-        largest_side(tiny_model, 4000, 4000, m << 20, picture_bytes=0) for m in (1900, 2400, 4400, 40000)
-    ]
+    sides = [within(tiny_model, m << 20, (4000, 4000)).side for m in (1900, 2400, 4400, 40000)]
     assert sides == sorted(set(sides))
     assert all(side % 64 == 0 for side in sides[:3])
-    assert sides[3] >= 4032
+    assert sides[3] == WHOLE.side
+    assert len(list(WHOLE.tiles(4000, 4000))) == 1
+    assert tiling_within(None, tiny_model.config, 0, (4000, 4000), picture_bytes=0) == WHOLE
 
 
 def test_a_bound_too_low_is_refused(tiny_model, photo):
@@ -111,11 +115,11 @@ def test_a_bound_too_low_is_refused(tiny_model, photo):
     with pytest.raises(MemoryBoundError, match=message):
         bitstream.encode(tiny_model, photo(64, 64), max_memory=100 << 20)
     with pytest.raises(MemoryBoundError) as caught:
-        largest_side(tiny_model, 9000, 9000, 2**20, picture_bytes=0)
+        within(tiny_model, 2**20, (9000, 9000))
     least = int(str(caught.value).split()[5].removesuffix("M"))
-    assert largest_side(tiny_model, 9000, 9000, least << 20, picture_bytes=0) >= tiles.LEAST_SIDE
+    assert within(tiny_model, least << 20, (9000, 9000)).side >= tiles.LEAST_SIDE
     with pytest.raises(MemoryBoundError):
-        largest_side(tiny_model, 9000, 9000, (least - 1) << 20, picture_bytes=0)
+        within(tiny_model, (least - 1) << 20, (9000, 9000))
 
 
 def peak(tool, *arguments):
@@ -146,7 +150,7 @@ def test_the_bound_holds(tiny_model, tmp_path, kind, size, bound):
     width, height = size
     pixels = Image.new("RGB", size, "grey") if kind == "flat" else Image.effect_noise(size, 90).convert("RGB")
     pixels.save(tmp_path / "a.png")
-    assert largest_side(tiny_model, height, width, bound << 20, picture_bytes=6 * width * height) < max(size)
+    assert within(tiny_model, bound << 20, (height, width), 6 * width * height).side < max(size)
     shared = ("--model", tmp_path / "tiny.safetensors", "--max-memory", f"{bound}M")
     assert peak("compress", tmp_path / "a.png", "-o", tmp_path / "a.glic", *shared) < bound << 20
     assert peak("decompress", tmp_path / "a.glic", "-o", tmp_path / "b.png", *shared) < bound << 20

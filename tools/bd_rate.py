@@ -25,9 +25,9 @@ from glic_pyg.errors import UsageError, UserError
 from glic_pyg.evaluation.anchors import DATASETS, anchor_names, load_paper_table
 from glic_pyg.evaluation.bd import METHODS, Curve, CurveError, Delta, delta
 from glic_pyg.evaluation.measure import Table
-from glic_pyg.evaluation.metrics import decibels
 from glic_pyg.evaluation.paper import VTM, curve, rebuild_table
 from glic_pyg.evaluation.results import read_results
+from glic_pyg.metrics import decibels
 
 THIN = 0.75
 METRICS = {

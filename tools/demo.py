@@ -15,10 +15,10 @@ from torch import Tensor
 
 from glic_pyg import GLIC, bitstream, cli
 from glic_pyg.evaluation.jpeg import nearest_jpeg
-from glic_pyg.evaluation.metrics import bpp, psnr
 from glic_pyg.files import write_file
 from glic_pyg.image import read_image, write_png
 from glic_pyg.inspection.drawings import graph_picture, save_figure
+from glic_pyg.metrics import bpp, psnr
 
 PHOTO = "coffee.png"
 

@@ -25,12 +25,12 @@ from glic_pyg.errors import FileError
 from glic_pyg.evaluation.bd import METHODS, Curve, CurveError, delta
 from glic_pyg.evaluation.curves import draw_curves
 from glic_pyg.evaluation.measure import Row, Table, cached_codec
-from glic_pyg.evaluation.metrics import bpp, psnr
 from glic_pyg.evaluation.paper import curve
 from glic_pyg.evaluation.report import Comparison, Restored, build_report, complexity_rows
 from glic_pyg.evaluation.results import read_results
 from glic_pyg.files import read_json, write_file
 from glic_pyg.image import ImageError, read_image
+from glic_pyg.metrics import bpp, psnr
 
 SCORES = {"psnr-rgb": "PSNR (RGB) in dB", "ms-ssim-db-rgb": "MS-SSIM in dB"}
 

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import fmean
-from unittest.mock import patch
 
+import torch
 from torch import Tensor
 
-from glic_pyg import GLIC, bitstream, cli, codec, tiles
+from glic_pyg import GLIC, bitstream, cli
 from glic_pyg.errors import FileError
-from glic_pyg.evaluation.metrics import bpp, psnr
 from glic_pyg.files import files_below
-from glic_pyg.image import picture_suffixes, read_pixels, to_8bit
+from glic_pyg.image import picture_suffixes, read_pixels
+from glic_pyg.metrics import bpp, psnr
+from glic_pyg.tiles import MARGIN, Tiling
 
 
 def main() -> int:
@@ -29,7 +30,7 @@ def main() -> int:
     add("-d", "--dataset", type=Path, required=True, help="folder of pictures")
     add("--model", default="glic_nano", help="name or .safetensors file (default: %(default)s)")
     add("--kept", type=int, default=256, help="side of what is kept of a tile, 64 n (default: %(default)s)")
-    add("--margins", type=int, nargs="+", default=[tiles.MARGIN], help="32 n (default: %(default)s)")
+    add("--margins", type=int, nargs="+", default=[MARGIN], help="32 n (default: %(default)s)")
     cli.add_allow_code(parser)
     args = parser.parse_args()
     if args.kept < 64 or any(n % 32 or n < 0 for n in args.margins) or args.kept % 64:
@@ -38,10 +39,9 @@ def main() -> int:
     if not paths:
         raise FileError(f"Expected a folder with pictures (got {args.dataset})")
     model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
-    whole = {path: bitstream.encode(model, read_pixels(path)) for path in paths}
     for margin in args.margins:
         side = args.kept + 2 * margin
-        rows = [_compare(model, read_pixels(path), whole[path], side, margin) for path in paths]
+        rows = [_compare(model, read_pixels(path), Tiling(side, margin)) for path in paths]
         largest, near, decoder, bits, both = zip(*rows, strict=True)
         print(
             f"tiles of {side}, margin {margin}: decoder {max(largest)} of 255 and {fmean(near):.2f} dB "
@@ -52,17 +52,13 @@ def main() -> int:
     return 0
 
 
-def _compare(
-    model: GLIC, x: Tensor, data: bytes, side: int, margin: int
-) -> tuple[int, float, float, float, float]:
-    restored = to_8bit(bitstream.decode(model, data))
-    with (
-        patch.object(codec, "largest_side", lambda *_, **__: side),
-        patch.object(tiles, "MARGIN", margin),
-    ):
-        in_tiles = bitstream.decode(model, data, max_memory=0)
-        of_tiles = bitstream.encode(model, x, max_memory=0)
-        in_both = bitstream.decode(model, of_tiles, max_memory=0)
+def _compare(model: GLIC, x: Tensor, tiling: Tiling) -> tuple[int, float, float, float, float]:
+    shape = x.shape[-2:]
+    data, y_hat = bitstream.encode_latents(model, model.analyse(x), shape)
+    restored = model.synthesise(y_hat, shape, dtype=torch.uint8)
+    in_tiles = model.synthesise(y_hat, shape, tiling, dtype=torch.uint8)
+    of_tiles, y_hat = bitstream.encode_latents(model, model.analyse(x, tiling), shape)
+    in_both = model.synthesise(y_hat, shape, tiling, dtype=torch.uint8)
     before = psnr(x, restored)
     return (
         (in_tiles.int() - restored.int()).abs().max().item(),

@@ -52,6 +52,7 @@ def run(args: Namespace) -> int:
     from glic_pyg.cli.machine import load_model
     from glic_pyg.container import VERSION
     from glic_pyg.image import most_bytes, picture_size, picture_suffixes, read_pixels
+    from glic_pyg.metrics import bpp
     from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
     from glic_pyg.tiles import check_memory
 
@@ -65,7 +66,7 @@ def run(args: Namespace) -> int:
     def compress(source: FileBytes) -> tuple[bytes, dict[str, Any], str]:
         start = time.perf_counter()
         if args.max_memory is not None:
-            check_memory(model, *picture_size(source), args.max_memory)
+            check_memory(args.max_memory, model.config, model.nbytes, picture_size(source))
         x = read_pixels(source, max_pixels=args.max_pixels).to(device)
         source.close()
         if args.target_bpp is not None:
@@ -75,9 +76,9 @@ def run(args: Namespace) -> int:
         else:
             data = bitstream.encode(model, x, args.quality, **bounds)
         height, width = x.shape[-2:]
-        bpp, seconds = 8 * len(data) / (height * width), time.perf_counter() - start
-        figures = {"bytes": len(data), "height": height, "width": width, "bpp": bpp, "seconds": seconds}
-        return data, figures, f"{len(data)} bytes, {bpp:.4f} bpp, {seconds:.2f} s"
+        rate, seconds = bpp(data, x), time.perf_counter() - start
+        figures = {"bytes": len(data), "height": height, "width": width, "bpp": rate, "seconds": seconds}
+        return data, figures, f"{len(data)} bytes, {rate:.4f} bpp, {seconds:.2f} s"
 
     convert = Conversion(
         compress,

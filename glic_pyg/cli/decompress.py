@@ -39,6 +39,7 @@ def run(args: Namespace) -> int:
     from glic_pyg.cli.machine import load_model
     from glic_pyg.container import BitstreamError
     from glic_pyg.image import png_bytes
+    from glic_pyg.metrics import bpp
 
     model = load_model(args)
 
@@ -50,11 +51,11 @@ def run(args: Namespace) -> int:
         except BitstreamError as error:
             raise BitstreamError(f"{source}: {error}") from error
         height, width = x.shape[-2:]
-        bpp = 8 * len(data) / (height * width)
+        rate = bpp(data, x)
         png = png_bytes(x.cpu())
         seconds = time.perf_counter() - start
-        figures = {"height": height, "width": width, "bpp": bpp, "seconds": seconds}
-        return png, figures, f"{width} x {height} from {bpp:.4f} bpp, {seconds:.2f} s"
+        figures = {"height": height, "width": width, "bpp": rate, "seconds": seconds}
+        return png, figures, f"{width} x {height} from {rate:.4f} bpp, {seconds:.2f} s"
 
     convert = Conversion(
         decompress,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import bjontegaard
 
 from glic_pyg.errors import UserError
-from glic_pyg.evaluation.metrics import decibels
+from glic_pyg.metrics import decibels
 
 Method = Literal["cubic", "pchip", "akima"]
 METHODS: tuple[Method, ...] = ("cubic", "pchip", "akima")

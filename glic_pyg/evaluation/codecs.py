@@ -82,7 +82,8 @@ class GlicCodec(Codec):
 
     @torch.no_grad()
     def estimate(self, x: Tensor, quality: float | None) -> float:
-        return -sum(p.log2().sum().item() for p in self.model(x, quality)["likelihoods"].values())
+        likelihoods = self.model.likelihoods(self.model.analyse(x), quality)["likelihoods"]
+        return -sum(p.log2().sum().item() for p in likelihoods.values())
 
 
 class CompressaiCodec(Codec):

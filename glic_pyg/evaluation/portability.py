@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from glic_pyg.codec import GLIC, MULTIPLE, latent_checksum
-from glic_pyg.entropy import LatentError, Nets, decode_latents, encode_latents
+from glic_pyg.codec import GLIC, latent_checksum
+from glic_pyg.entropy import LatentError
 from glic_pyg.files import write_file
-from glic_pyg.image import pad, read_image
+from glic_pyg.image import read_image
 
 ARITHMETIC = {"exact": True, "float": False}
 
@@ -118,24 +118,20 @@ def encode(job: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     """Code all pictures in both arithmetics.
 
     Returns:
-        By arithmetic: by picture the strings, z's shape and y_hat's checksum; seconds of the entropy model.
+        By arithmetic: by picture the strings, its shape and y_hat's checksum; seconds of the entropy model.
     """
     model = _model(job, setting)
-    codec, gains = model.latent_codec, model._gains(job["quality"])
-    nets = {name: Nets(codec, exactly=exactly) for name, exactly in ARITHMETIC.items()}
     coded = {name: {} for name in ARITHMETIC}
     seconds = dict.fromkeys(ARITHMETIC, 0.0)
     for path in job["pictures"]:
-        x = pad(read_image(path), MULTIPLE).to(setting.device, memory_format=setting.memory_format)
-        y = gains["y"] * model.g_a(x)
-        for name, net in nets.items():
+        x = read_image(path).to(setting.device, memory_format=setting.memory_format)
+        y = model.analyse(x).to(memory_format=setting.memory_format)
+        shape = tuple(x.shape[-2:])
+        for name, exact in ARITHMETIC.items():
             begin = time.perf_counter()
-            strings, y_hat = encode_latents(
-                codec, net, y, z_gain=gains["z"], z_gain_inverse=gains["z_inverse"]
-            )
+            strings, y_hat = model.code(y, job["quality"], exact=exact)
             seconds[name] += time.perf_counter() - begin
-            z_shape = (x.size(2) // MULTIPLE, x.size(3) // MULTIPLE)
-            coded[name][path] = {"strings": strings, "z_shape": z_shape, "checksum": latent_checksum(y_hat)}
+            coded[name][path] = {"strings": strings, "shape": shape, "checksum": latent_checksum(y_hat)}
     return {"coded": coded, "seconds": seconds}
 
 
@@ -148,29 +144,25 @@ def decode(job: Mapping[str, Any], setting: Setting, folder: Path) -> dict[str, 
         entropy model on the first encoder's; the largest difference of its pictures to the first decoder's.
     """
     model = _model(job, setting)
-    codec, gains = model.latent_codec, model._gains(job["quality"])
-    nets = {name: Nets(codec, exactly=exactly) for name, exactly in ARITHMETIC.items()}
     same: dict[str, dict[str, int]] = {name: {} for name in ARITHMETIC}
     seconds = dict.fromkeys(ARITHMETIC, 0.0)
     difference = 0.0
     pictures = folder / "pictures"
     for index, encoder in enumerate(job["settings"]):
         coded = torch.load(folder / f"encode {encoder}.pt", weights_only=True)["coded"]
-        for name, net in nets.items():
+        for name, exact in ARITHMETIC.items():
             same[name][encoder] = 0
             for number, stream in enumerate(coded[name].values()):
                 begin = time.perf_counter()
                 try:
-                    y_hat = decode_latents(
-                        codec, net, stream["strings"], stream["z_shape"], z_gain_inverse=gains["z_inverse"]
-                    )
+                    y_hat = model.decode(stream["strings"], stream["shape"], job["quality"], exact=exact)
                 except LatentError:  # by other probabilities a string may be too short
                     continue
                 if index == 0:
                     seconds[name] += time.perf_counter() - begin
                 same[name][encoder] += latent_checksum(y_hat) == stream["checksum"]
                 if index == 0 and name == "exact":
-                    x_hat = model.g_s(y_hat * gains["y_inverse"]).clamp(0, 1).cpu()
+                    x_hat = model.synthesise(y_hat, stream["shape"]).cpu()
                     kept = pictures / f"{number}.pt"
                     if not kept.exists():
                         write_file(kept, partial(torch.save, x_hat.clone()))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glic_pyg.codec import MULTIPLE
+from glic_pyg.config import HYPER_STRIDE
 from glic_pyg.graph import to_map
 from glic_pyg.graph.candidates import CANDIDATES
 from glic_pyg.graph.grid import MapSize
@@ -33,7 +33,7 @@ def choose_nodes(image: Tensor, score: Tensor, map_size: MapSize) -> dict[str, i
         not in the padding, so there may be fewer in a tiny picture.
     """
     score = to_map(score[:, None], map_size)
-    gradient, coherence = _gradients(pad(image, MULTIPLE), map_size)
+    gradient, coherence = _gradients(pad(image, HYPER_STRIDE), map_size)
     merits = {
         "flat": -_mean(score),
         "edge": score * coherence,

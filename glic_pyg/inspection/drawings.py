@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glic_pyg.codec import GLIC, MULTIPLE
-from glic_pyg.config import ConfigError
+from glic_pyg.codec import GLIC
+from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE, ConfigError
 from glic_pyg.errors import UserError, require
 from glic_pyg.files import write_file
 from glic_pyg.graph import Graph, Graphs
@@ -39,7 +39,6 @@ from glic_pyg.inspection.attention import LayerError, stage_attention
 from glic_pyg.inspection.choice import choose_nodes
 from glic_pyg.inspection.neighborhood import Neighborhood, degrees, neighborhood
 from glic_pyg.inspection.receptive_field import (
-    STRIDE,
     centered_mean,
     convolutions_only,
     energy_area,
@@ -161,10 +160,12 @@ def erf_picture(
     graphs = stage_graphs(model, image, stage)
     map_size = graphs.local.map_size
     named = _named_nodes(image, graphs, nodes)
-    x = pad(image, MULTIPLE)
+    x = pad(image, HYPER_STRIDE)
     side = node_size(image, map_size)
-    rows, columns = (size // STRIDE for size in x.shape[-2:])
-    places = [tuple((i * side + side // 2) // STRIDE for i in divmod(n, map_size[2])) for n in named.values()]
+    rows, columns = (size // LATENT_STRIDE for size in x.shape[-2:])
+    places = [
+        tuple((i * side + side // 2) // LATENT_STRIDE for i in divmod(n, map_size[2])) for n in named.values()
+    ]
     grid = [
         (rows * (2 * i + 1) // (2 * GRID), columns * (2 * j + 1) // (2 * GRID))
         for i in range(GRID)
@@ -178,8 +179,8 @@ def erf_picture(
     figure.suptitle(f"{model.config.name}: effective receptive fields at positions of y (16 x 16 pixels)")
     panels = figure.subplots(4, len(named) + 1, squeeze=False)
     colors = ScalarMappable(LogNorm(1e-6, 1), FIELDS)
-    for first, transform, x_in, block in ((0, model.g_a, x, 1), (2, model.g_s, y_hat, STRIDE)):
-        stride = STRIDE if block == 1 else 1
+    for first, transform, x_in, block in ((0, model.g_a, x, 1), (2, model.g_s, y_hat, LATENT_STRIDE)):
+        stride = LATENT_STRIDE if block == 1 else 1
         name, unit = ("g_a", "pixels") if block == 1 else ("g_s", "positions of y_hat")
         total = x_in.size(-2) * x_in.size(-1)
         for row, convolutions in ((first, False), (first + 1, True)):
@@ -299,7 +300,7 @@ class _Photo:
         _, self.height, self.width = map_size
         self.side = node_size(image, map_size)
         self.bottom, self.right = (side / self.side - 0.5 for side in image.shape[-2:])
-        self.pixels = pad(image, MULTIPLE)[0].permute(1, 2, 0).cpu().numpy()
+        self.pixels = pad(image, HYPER_STRIDE)[0].permute(1, 2, 0).cpu().numpy()
 
     def draw(self, axes: Axes) -> None:
         extent = (-0.5, self.width - 0.5, self.height - 0.5, -0.5)

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from glic_pyg.nn.graph_attention import GraphAttention
 
-STRIDE = 16  # pixels per side of a position of y
-
 
 def receptive_fields(
     transform: nn.Module, x: Tensor, places: Sequence[tuple[int, int]], *, block: int = 1

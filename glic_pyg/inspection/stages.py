@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glic_pyg.codec import GLIC, MULTIPLE
+from glic_pyg.codec import GLIC
+from glic_pyg.config import HYPER_STRIDE
 from glic_pyg.graph import Graphs
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES
 from glic_pyg.graph.grid import MapSize
@@ -89,7 +90,7 @@ def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> di
     ]
     try:
         if all(stage.startswith("g_a") for stage in modules):
-            model.g_a(pad(image, MULTIPLE))
+            model.g_a(pad(image, HYPER_STRIDE))
         else:
             model(image)
     finally:
@@ -112,7 +113,7 @@ def stage_graphs(model: GLIC, image: Tensor, stage: str) -> Graphs:
 
 def node_size(image: Tensor, map_size: MapSize) -> int:
     """Return the side of the square of pixels that a node of a stage stands for."""
-    return pad(image, MULTIPLE).size(-1) // map_size[2]
+    return pad(image, HYPER_STRIDE).size(-1) // map_size[2]
 
 
 def limit_size(image: Tensor) -> Tensor:

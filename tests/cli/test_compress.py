@@ -12,9 +12,9 @@ from PIL import Image
 
 from glic_pyg import GLIC, bitstream, checkpoint
 from glic_pyg.config import Part
-from glic_pyg.evaluation.metrics import psnr
 from glic_pyg.image import read_image, to_8bit, write_png
 from glic_pyg.ledger import NAME
+from glic_pyg.metrics import psnr
 
 COMMAND = [sys.executable, "-m", "glic_pyg"]
 

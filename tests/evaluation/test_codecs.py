@@ -8,8 +8,8 @@ from glic_pyg.errors import PackageError
 from glic_pyg.evaluation import codecs
 from glic_pyg.evaluation.codecs import RIVALS, CompressaiCodec, PillowCodec, load_codec
 from glic_pyg.evaluation.compressai_models import build_compressai
-from glic_pyg.evaluation.metrics import psnr
 from glic_pyg.image import crop, pad
+from glic_pyg.metrics import psnr
 
 
 @pytest.mark.parametrize("name", list(RIVALS))

@@ -1,14 +1,14 @@
 import torch
 import torch.nn.functional as F
 
-from glic_pyg.codec import MULTIPLE
+from glic_pyg.config import HYPER_STRIDE
 from glic_pyg.graph.complexity import Sobel
 from glic_pyg.image import pad
 from glic_pyg.inspection import choose_nodes
 
 
 def choose(image):
-    score = Sobel()(F.avg_pool2d(pad(image, MULTIPLE), 4))
+    score = Sobel()(F.avg_pool2d(pad(image, HYPER_STRIDE), 4))
     return choose_nodes(image, score.flatten(), tuple(score.shape))
 
 

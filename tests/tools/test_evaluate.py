@@ -15,8 +15,8 @@ from glic_pyg import bitstream, checkpoint
 from glic_pyg.checkpoint import model_identity
 from glic_pyg.evaluation.codecs import PillowCodec
 from glic_pyg.evaluation.measure import Table
-from glic_pyg.evaluation.metrics import psnr
 from glic_pyg.image import read_image, write_png
+from glic_pyg.metrics import psnr
 
 TOOLS = Path(__file__).parents[2] / "tools"
 

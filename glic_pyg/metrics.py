@@ -2,7 +2,6 @@
 
 import math
 
-from pytorch_msssim import ms_ssim as _ms_ssim
 from torch import Tensor
 
 from glic_pyg.image import to_8bit
@@ -42,7 +41,9 @@ def ms_ssim(x: Tensor, x_hat: Tensor) -> float:
     _check_shapes(x, x_hat)
     if min(x.shape[-2:]) < LEAST_SIDE:
         return math.nan
-    return _ms_ssim(to_8bit(x).float(), to_8bit(x_hat).float(), data_range=255).item()
+    from pytorch_msssim import ms_ssim  # it alone needs the package
+
+    return ms_ssim(to_8bit(x).float(), to_8bit(x_hat).float(), data_range=255).item()
 
 
 def decibels(similarity: float) -> float:

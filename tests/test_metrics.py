@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from glic_pyg.evaluation.metrics import bpp, decibels, ms_ssim, psnr, psnr_unrounded
+from glic_pyg.metrics import bpp, decibels, ms_ssim, psnr, psnr_unrounded
 
 
 def test_bpp_counts_every_byte():
