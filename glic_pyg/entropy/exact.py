@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ class _Held:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.users = 0
-        self.before: list[tuple[Any, str, Any]] = []
+        self.before: list[Callable[[], object]] = []
 
     def take(self) -> None:
         """Set them, if nobody has yet."""
@@ -69,6 +69,9 @@ class _Held:
                         self._set(backend, "fp32_precision", "ieee", "none" if inherited else precision)
                 if torch.cuda.is_available():
                     self._set(backends.cudnn, "enabled", False, backends.cudnn.enabled)
+                if not (backends.mkldnn.enabled and backends.mkldnn.is_available()):
+                    (enabled,) = backends.nnpack.set_flags(False)  # it would take convolutions of a batch
+                    self.before.append(partial(backends.nnpack.set_flags, enabled))
             self.users += 1
 
     def give_back(self) -> None:
@@ -81,10 +84,10 @@ class _Held:
     def restore(self) -> None:
         """Set them as they were."""
         while self.before:
-            setattr(*self.before.pop())
+            self.before.pop()()
 
     def _set(self, owner: Any, name: str, value: Any, before: Any) -> None:
-        self.before.append((owner, name, before))
+        self.before.append(partial(setattr, owner, name, before))
         setattr(owner, name, value)
 
 

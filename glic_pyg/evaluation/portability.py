@@ -72,10 +72,14 @@ SETTINGS = {
     "MKL compatible": Setting({"MKL_CBWR": "COMPATIBLE"}),
     "oneDNN off": Setting(flags=(_off,)),
     "oneDNN and NNPACK off": Setting(flags=(_off, partial(torch.backends.nnpack.flags, enabled=False))),
+    "oneDNN, deterministic": Setting(
+        flags=(partial(_set, partial(setattr, _onednn, "deterministic"), True, False),)
+    ),
     "oneDNN in bfloat16": Setting(
         flags=(partial(_set, partial(setattr, _onednn, "fp32_precision"), "bf16", "none"),)
     ),
     "oneDNN's own bfloat16": Setting({"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}),
+    "oneDNN's own float16": Setting({"ONEDNN_DEFAULT_FPMATH_MODE": "F16"}),
     "oneDNN's own choice": Setting({"ONEDNN_DEFAULT_FPMATH_MODE": "ANY"}),
     "TF32 everywhere": Setting(flags=(partial(torch.backends.flags, fp32_precision="tf32"),)),
     "products of medium precision": Setting(flags=(partial(_set, _precision, "medium", "highest"),)),
@@ -87,6 +91,7 @@ SETTINGS = {
     "float64 by default": Setting(
         flags=(partial(_set, torch.set_default_dtype, torch.float64, torch.float32),)
     ),
+    "autocast": Setting(flags=(partial(torch.autocast, "cpu", torch.bfloat16),)),
 }
 """The first is what the libraries choose by themselves, AVX-512 where there is."""
 

@@ -201,6 +201,18 @@ def test_fewer_bits_are_not_allowed_within(set_to, usual):
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+@pytest.mark.parametrize("kind", ["pointwise", "dense", "masked"])
+@torch.no_grad()
+def test_convolutions_of_a_batch_without_onednn_are_of_integers(kind, monkeypatch):
+    """Which NNPACK would take, and transform: sums would leave the integers."""
+    conv = CONVOLUTIONS[kind]
+    x = torch.randn(16, conv.in_channels, 12, 12, generator=torch.Generator().manual_seed(4))
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    with exact_arithmetic():
+        assert torch.equal(exact(conv)(x), by_integers(conv, x))
+    assert torch._C._get_nnpack_enabled()
+
+
 @torch.no_grad()
 def test_it_costs_next_to_nothing_in_bits():
     """A trained model, a picture with edges and texture, large enough that single roundings even out."""

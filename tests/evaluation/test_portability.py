@@ -30,7 +30,8 @@ def job(tiny_model, photo, tmp_path):
     }
 
 
-def test_every_setting_decodes_what_every_other_encodes(job, tmp_path):
+def test_every_setting_decodes_what_every_other_encodes(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(portability, "ARITHMETIC", {"exact": True})
     threads = torch.get_num_threads()
     try:
         for name in HERE:
@@ -40,7 +41,7 @@ def test_every_setting_decodes_what_every_other_encodes(job, tmp_path):
         torch.set_num_threads(threads)
     for name, table in zip(HERE, tables, strict=True):
         assert table["exact"] == dict.fromkeys(HERE, 1), name
-    assert len(HERE) >= 9
+    assert len(HERE) >= 12
 
 
 def test_settings_are_what_they_say():
@@ -57,18 +58,23 @@ def test_settings_are_what_they_say():
                 torch.get_default_dtype(),
                 torch.are_deterministic_algorithms_enabled(),
                 (torch.tensor([1e-38]) / 100).item() == 0,
+                backends.mkldnn.deterministic,
+                torch.is_autocast_enabled("cpu"),
             )
-    assert seen[FIRST] == (True, "none", torch.float32, False, False)
+    assert seen[FIRST] == (True, "none", torch.float32, *[False] * 4)
     assert not seen["oneDNN off"][0]
     assert seen["oneDNN in bfloat16"][1] == "bf16"
     assert seen["TF32 everywhere"][1] == "tf32"
     assert seen["float64 by default"][2] == torch.float64
     assert seen["flushed denormals"][4]
+    assert seen["oneDNN, deterministic"][5]
+    assert seen["autocast"][6]
     with ExitStack() as stack:
         assert torch.backends.mkldnn.enabled
         assert torch.get_float32_matmul_precision() == "highest"
         assert torch.get_default_dtype() == torch.float32
         assert (torch.tensor([1e-38]) / 100).item() > 0
+        assert not torch.backends.mkldnn.deterministic
 
 
 def test_a_setting_of_the_environment_has_its_own_process(job, tmp_path):
