@@ -13,8 +13,22 @@ from PIL import Image
 MOST_BYTES = 1 << 30
 """Of a file that is mended: it is held as a whole."""
 
-METADATA, USEFUL, PIXELS = range(3)
+METADATA, USEFUL, TRANSPARENCY, PIXELS = range(4)
 """Kinds of parts of a file; useful are colour profile and EXIF's orientation."""
+LEFT_OUT = {
+    "metadata": (METADATA,),
+    "metadata or profile": (METADATA, USEFUL),
+    "transparency": (METADATA, TRANSPARENCY),
+    "metadata, profile or transparency": (METADATA, USEFUL, TRANSPARENCY),
+}
+"""Kinds that are left out together, with what to call them."""
+
+KINDS = dict.fromkeys((b"IHDR", b"PLTE", b"IDAT", b"IEND"), PIXELS) | {
+    b"tRNS": TRANSPARENCY,
+    b"iCCP": USEFUL,
+    b"eXIf": USEFUL,
+}
+"""Of a PNG file's chunks; all others are metadata."""
 
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 JPEG_END = b"\xff\xd9"
@@ -25,7 +39,7 @@ def mended(path: str | Path | io.BytesIO) -> Iterator[tuple[str, bytes]]:
     """Yield what to tell of a file, and the bytes to read in its place; the least change comes first.
 
     A JPEG file that lacks its end marker gets one, if its scans are whole. Metadata is left out, at first all
-    but profile and EXIF.
+    but profile and EXIF; then a PNG file's transparent colours.
     """
     if isinstance(path, io.BytesIO):
         data = path.getvalue()
@@ -41,9 +55,11 @@ def mended(path: str | Path | io.BytesIO) -> Iterator[tuple[str, bytes]]:
             yield "lacks its end marker: read nonetheless", data.rstrip(b"\xff") + JPEG_END
     else:
         return
-    for least in (USEFUL, PIXELS):
-        if any(kind < least for kind, _ in parts):
-            yield "has broken metadata: left out", b"".join(part for kind, part in parts if kind >= least)
+    there = {kind for kind, _ in parts}
+    for name, kinds in LEFT_OUT.items():
+        if kinds[-1] in there:
+            kept = b"".join(part for kind, part in parts if kind not in kinds)
+            yield f"has broken {name}: left out", kept
 
 
 def _png_parts(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -52,9 +68,7 @@ def _png_parts(data: bytes) -> Iterator[tuple[int, bytes]]:
     at = len(PNG)
     while at + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
-        is_needed = name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-        kind = PIXELS if is_needed else USEFUL if name in (b"iCCP", b"eXIf") else METADATA
-        yield kind, data[at : at + 12 + length]
+        yield KINDS.get(name, METADATA), data[at : at + 12 + length]
         at += 12 + length
     yield PIXELS, data[at:]
 

@@ -1,5 +1,9 @@
 """Compiled code where its machine code can be kept, where it cannot, and where what is kept is spoilt."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numba
@@ -26,6 +30,46 @@ def test_without_a_place_for_machine_code(monkeypatch):
     with pytest.raises(RuntimeError, match="no locator available"):
         numba.njit(cache=True)(double)
     assert hits() == 0
+
+
+OBEY = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # without CAP_DAC_OVERRIDE permissions count for root, too
+os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
+"""
+PROGRAM = """
+import glic_pyg.codec, user
+assert "read-only" in glic_pyg.codec.__file__
+assert user.double(21) == 42
+try:
+    open(user.__file__, "a")
+except PermissionError:
+    print("nothing could be written")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
+def test_a_package_that_is_only_read(tmp_path):
+    """As an administrator has installed it, or a container has it, for somebody without a home folder."""
+    place = tmp_path / "read-only"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(__file__).parents[1] / "glic_pyg", place / "glic_pyg", ignore=ignored)
+    (place / "user.py").write_text(
+        "from glic_pyg.compiled import compiled\n\n\n@compiled()\ndef double(x):\n    return 2 * x\n"
+    )
+    for path in [place, *place.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(place / "none"),
+        "PYTHONPATH": str(place),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-c", OBEY, PROGRAM]
+    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True)
+    for path in [place, *place.rglob("*")]:
+        path.chmod(0o755)  # so that it can be removed
+    assert (done.stderr, done.stdout) == ("", "nothing could be written\n")
 
 
 def test_all_machine_code_is_kept_so():

@@ -162,6 +162,33 @@ def test_transparency_is_no_metadata(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("mode", "broken"),
+    [
+        ("L", chunk(b"tRNS", b"")),
+        ("L", chunk(b"tRNS", b"\1")),
+        ("RGB", chunk(b"tRNS", bytes(5))),
+        ("RGB", chunk(b"tRNS", bytes(6), damage=1)),
+        ("RGBA", chunk(b"tRNS", bytes(6), damage=1)),
+        ("P", chunk(b"tRNS", bytes(300))),
+    ],
+)
+def test_broken_transparency_is_left_out(tmp_path, mode, broken):
+    image = Image.fromarray(np.uint8([[10, 20, 200]])).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # is kept
+    file = io.BytesIO()
+    image.save(file, "PNG", exif=exif)
+    data = file.getvalue()
+    at = data.index(b"IDAT") - 4
+    with pytest.warns(UserWarning) as told:
+        x = read(tmp_path, data[:at] + broken + data[at:])
+    assert torch.equal(x, pixels(image).flip(-1))
+    assert [str(warning.message).partition("a.bin ")[2] for warning in told] == [
+        "has broken transparency: left out"
+    ]
+
+
 @pytest.mark.parametrize("suffix", ["webp", "png", "jpg"])
 @pytest.mark.filterwarnings("ignore:.* left out:UserWarning", "ignore:.* has a colour profile that")
 def test_broken_exif_of_any_format(tmp_path, suffix):

@@ -7,6 +7,7 @@ feature map --> nodes ---> similarity with candidates --+
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -40,6 +41,10 @@ class Graph(Data):
     Its last node, `N`, is the zero node, which stands for what is outside of the map: a source of edges
     without features. Its `score`, `quota` and `gate` are 0, its `pos` is (-1, -1), its `batch` is B.
 
+    PyG's `Batch` of several graphs puts in place of `batch` which graph of the list a node is of, the zero
+    nodes' own too; `pos[:, 0] >= 0` leaves those out, and `ptr[1:] - 1` are their ids. The graphs that it
+    gives back have 0 there: where they are of several pictures, `map_size` tells them apart.
+
     Args:
         x: Features, `(N + 1) x C`, float32.
         pos: Row and column, `(N + 1) x 2`.
@@ -67,6 +72,8 @@ class Graph(Data):
         """Return what PyG's `Batch` adds to a value of the next graph: to node ids, the number of nodes."""
         if key in ("queries", "candidates"):
             return self.num_nodes
+        if key == "batch":  # each graph is one of the batch
+            return 1
         return super().__inc__(key, value, *args, **kwargs)
 
 
@@ -106,7 +113,7 @@ class GraphBuilder:
         neighbors: Literal["arithmetic", "torch_cluster"] = "arithmetic",
         similarity: Literal["cosine", "centered"] = "cosine",
     ) -> None:
-        if not 1 <= degree <= CANDIDATES**2:
+        if not (isinstance(degree, Real) and 1 <= degree <= CANDIDATES**2):
             raise ValueError(f"Expected a degree in 1..{CANDIDATES**2} (got {degree})")
         published = (LocalWindows(neighbors=neighbors), GlobalMesh())
         self.degree = degree

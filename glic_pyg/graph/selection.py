@@ -1,6 +1,7 @@
 """Similarity and quota -> which candidates are kept."""
 
 from abc import ABC, abstractmethod
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -57,7 +58,7 @@ class Threshold(Selection):
     """
 
     def __init__(self, *, bisections: int = 5) -> None:
-        if not 1 <= bisections <= 24:
+        if not (isinstance(bisections, Integral) and 1 <= bisections <= 24):
             raise ValueError(f"Expected bisections in 1..24 (got {bisections})")
         self.bisections = bisections
 
@@ -95,7 +96,7 @@ class KNN(Selection):
     """
 
     def __init__(self, *, k: int) -> None:
-        if not 1 <= k <= CANDIDATES**2:
+        if not (isinstance(k, Integral) and 1 <= k <= CANDIDATES**2):
             raise ValueError(f"Expected k in 1..{CANDIDATES**2} (got {k})")
         self.k = k
 

@@ -373,6 +373,10 @@ def test_batches_of_graphs_tie_no_edge_to_another(kind):
         for key, value in other.to_dict().items():
             if key != "batch":  # of the pictures in a graph Batch makes one
                 assert torch.equal(torch.as_tensor(graph[key]), torch.as_tensor(value)), key
+    assert torch.equal(batch.batch, torch.tensor([0, 1]).repeat_interleave(torch.tensor([217, 86])))
+    assert [index for index, row in enumerate(batch.pos[:, 0].tolist()) if row < 0] == [216, 302]
+    assert (batch.ptr[1:] - 1).tolist() == [216, 302]
+    assert [graph.batch.unique().tolist() for graph in batch.to_data_list()] == [[0], [0]]
     layer = SAGEConv(6, 4)
     alone = torch.cat([layer(graph.x, graph.edge_index) for graph in graphs])
     torch.testing.assert_close(layer(batch.x, batch.edge_index), alone)
@@ -402,7 +406,7 @@ def test_transforms_of_pyg():
     assert torch.equal(largest.similarity, graph.similarity[members[target]])
 
 
-@pytest.mark.parametrize("degree", [0, -3, 0.5, 257, float("nan"), float("inf")])
+@pytest.mark.parametrize("degree", [0, -3, 0.5, 257, float("nan"), float("inf"), "16", None, 16j])
 def test_a_degree_that_no_node_can_have_is_refused(degree):
     with pytest.raises(ValueError, match=rf"^Expected a degree in 1\.\.256 \(got {degree}\)$"):
         GraphBuilder(degree=degree)

@@ -42,7 +42,7 @@ def test_more_bisections_meet_the_quota_where_candidates_are_alike():
     assert (many - 16).abs().max() <= 2
 
 
-@pytest.mark.parametrize("bisections", [0, 25])
+@pytest.mark.parametrize("bisections", [0, 25, 5.0, "5", None])
 def test_a_number_of_bisections_that_makes_no_sense_is_refused(bisections):
     with pytest.raises(ValueError, match=rf"Expected bisections in 1..24 \(got {bisections}\)"):
         Threshold(bisections=bisections)
@@ -98,7 +98,7 @@ def test_knn_keeps_the_k_most_similar_whatever_the_quota():
     assert torch.equal(keep, expected)
 
 
-@pytest.mark.parametrize("k", [0, 257])
+@pytest.mark.parametrize("k", [0, 257, 2.5, "7"])
 def test_knn_has_candidates_for_its_k(k):
     with pytest.raises(ValueError, match=rf"^Expected k in 1\.\.256 \(got {k}\)$"):
         KNN(k=k)
