@@ -226,6 +226,15 @@ def follow_links(path: Path) -> Path:
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return what all names of a file have in common, links among them; None if it cannot be looked at."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
 def is_stream(path: Path) -> bool:
     """Return whether a path, links followed, is to be written into: a device, pipe, socket or open file."""
     return _open_number(path) is not None or (path.exists() and not path.is_file() and not path.is_dir())

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from glic_pyg import checkpoint
-from glic_pyg.bitstream import decode, encode
+from glic_pyg.bitstream import decode, encode, most_bytes
 from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.container import Bitstream, BitstreamError, pack, unpack
 from glic_pyg.entropy import coder
@@ -103,13 +103,17 @@ def test_impossible_qualities(tiny_model, variable_model, photo):
 EDGES = [1, 2, 7, 8, 63, 64, 65, 127, 128, 129]
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(30))
 def test_what_encode_returns_decode_takes(variable_model, photo, seed):
-    """Sides around the codec's multiples, the edges of quality, every type of picture, both bounds."""
+    """Sides around the codec's multiples, the edges of quality, every type of picture, both bounds.
+
+    Values are from flat to the wildest noise, and no string or file has more bytes than its reader allows.
+    """
     rng = random.Random(seed)
     height, width = rng.choice(EDGES), rng.choice(EDGES)
-    x = rng.choice([photo(height, width), torch.zeros(1, 3, height, width), torch.ones(1, 3, height, width)])
-    x = rng.choice([x, to_8bit(x), x.half(), x.double()])
+    noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    x = rng.choice([photo(height, width), 0 * noise, 0 * noise + 1, noise, noise.round(), 1e-45 * noise])
+    x = rng.choice([x, to_8bit(x), x.half(), x.bfloat16(), x.double(), x.transpose(2, 3).mT])
     quality = rng.choice(
         [None, 1, 1 + 1 / 600, 1 + 1 / 512, 2.5, 4 - 1 / 512, 4 - 1 / 600, 4, rng.uniform(1, 4)]
     )
@@ -119,6 +123,13 @@ def test_what_encode_returns_decode_takes(variable_model, photo, seed):
     assert (stream.height, stream.width) == (height, width)
     assert 256 <= stream.quality <= 1024
     assert abs(stream.quality / 256 - (2 if quality is None else quality)) <= 1 / 512
+    assert len(data) <= most_bytes(data[:40], max_pixels=height * width)
+    *of_y, of_z = map(len, stream.strings)
+    places = -(-height // 64) * -(-width // 64)
+    config = variable_model.config
+    halves = [8 * size * places for size in config.groups for _ in (0, 1)]
+    assert all(8 <= n <= 8 * symbols + 64 for n, symbols in zip(of_y, halves, strict=True))
+    assert 8 <= of_z <= 8 * config.hyper_channels * places + 64
     restored = decode(variable_model, data, max_pixels=height * width)
     assert restored.shape == x.shape
     assert restored.isfinite().all()

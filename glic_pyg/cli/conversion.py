@@ -15,7 +15,16 @@ from tqdm import tqdm
 
 from glic_pyg.cli.printing import USER_ERRORS, print_json, print_line, say
 from glic_pyg.errors import FileError
-from glic_pyg.files import FileBytes, files_below, follow_links, is_stream, naming, read_file, write_file
+from glic_pyg.files import (
+    FileBytes,
+    files_below,
+    follow_links,
+    identity,
+    is_stream,
+    naming,
+    read_file,
+    write_file,
+)
 from glic_pyg.ledger import Ledger, check_output, hash_bytes
 
 STREAM = "-"
@@ -113,10 +122,11 @@ class Conversion:
             raise FileError(f"Expected files to convert in {source} (got none)")
         ledgers = {place: Ledger(folder / place) for place in {p.relative_to(source).parent for p in found}}
         names = output_names([path.relative_to(source) for path in found], self.new_suffix, ledgers)
+        inputs = {identity(path): path for path in (*found, *self.inputs)}
         failed = done = 0
         for path, name in zip(tqdm(found, unit="file", disable=None), names, strict=True):
             try:
-                about = self._convert_of_folder(path, folder / name, ledgers[name.parent])
+                about = self._convert_of_folder(path, folder / name, ledgers[name.parent], inputs)
             except USER_ERRORS as error:
                 failed += 1
                 named = isinstance(error, OSError) or str(path) in str(error)
@@ -134,7 +144,7 @@ class Conversion:
         return int(failed > 0)
 
     def _convert_of_folder(
-        self, source: Path, target: Path, ledger: Ledger
+        self, source: Path, target: Path, ledger: Ledger, inputs: Mapping[object, Path]
     ) -> tuple[Mapping[str, Any], str] | None:
         """Return what there is to tell; None of what an earlier call has done."""
         with naming(target):
@@ -147,7 +157,8 @@ class Conversion:
         with naming(target):
             if ledger.made(real) == made:
                 return None
-            check_output(target, inputs=[source, *self.inputs], force=self.force, ledger=ledger)
+            same = inputs.get(identity(real))
+            check_output(target, inputs=[same] if same else [], force=self.force, ledger=ledger)
             if ledger.source(real) not in (None, source.name):
                 raise FileError(f"Expected an output made of {source.name} (got {target}, of another file)")
         result, figures, text = self.work(data)

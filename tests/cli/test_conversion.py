@@ -327,3 +327,19 @@ def test_what_was_made_of_another_file_is_not_overwritten(tmp_path, capsys):
     assert convert(str(source), str(target)) == 1
     assert written(target) == {"a.png.up": "ONLY", "a.txt.up": "A.TXT"}
     assert f"got {target / 'a.png.up'}, of another file)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["symlink_to", "hardlink_to"])
+def test_no_output_overwrites_an_input_of_the_same_call(source, tmp_path, capsys, how):
+    """Not its own source alone: a link in the folder of outputs may lead to any."""
+    target = tmp_path / "out"
+    target.mkdir()
+    getattr(target / "a.up", how)(source / "b.txt")
+    assert converted(source, target, force=True) == 1
+    assert written(source) == {"a.txt": "a", "b.txt": "b", "sub/c.txt": "sub/c"}
+    assert (target / "b.up").read_text() == "B"
+    _, err = capsys.readouterr()
+    assert err.splitlines()[0] == (
+        f"error: {source / 'a.txt'}: Expected another file for the output than {source / 'b.txt'} "
+        "(got the same)"
+    )
