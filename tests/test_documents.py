@@ -1,0 +1,286 @@
+"""README and docs/: their code runs, their commands are understood, their figures were measured.
+
+docs/extending.md has a test of its own.
+"""
+
+import argparse
+import json
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glic_pyg.cli.flags import Parser
+from glic_pyg.cli.main import COMMANDS, make_parser, run_command
+from glic_pyg.evaluation.bd import Curve, delta
+from glic_pyg.evaluation.paper import curve
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(?P<language>\w*)(?: \S+)?\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def code_spans(page: Path) -> list[str]:
+    """Return what stands between backticks in the running text, on one line each."""
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", FENCE.sub("", page.read_text()))]
+
+
+def commands(page: Path) -> list[str]:
+    """Return the command lines of a page: of indented and of `sh` blocks, and in the text."""
+    text = page.read_text()
+    blocks = [match["text"] for match in FENCE.finditer(text) if match["language"] == "sh"]
+    blocks += re.findall(r"(?<=\n\n)((?:    [^\n]*\n)+)", FENCE.sub("", text))
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    lines += [span for span in code_spans(page) if " " in span and "..." not in span]
+    parts = [part.split(" #")[0].strip() for line in lines for part in line.split("&&")]
+    return [re.sub(r"^(\w+=\S* )+", "", part) for part in parts]
+
+
+def words_of(command: str) -> list[str]:
+    """Return a command's words as a shell makes them, without redirections."""
+    command = re.split(r" [<>|]", command)[0]
+    script = f"printf '%s\\n' {command}"
+    result = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return result.stdout.splitlines()
+
+
+class Parsed(BaseException):
+    """Raised where a program has understood its arguments, before it does anything."""
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Let a script read its arguments, and do no more: words -> nothing; SystemExit if they are wrong."""
+    import jsonargparse
+
+    def stop(cls):
+        original = cls.__dict__["parse_args"]
+
+        def parse_args(self, *args, **kwargs):
+            original(self, *args, **kwargs)
+            raise Parsed
+
+        monkeypatch.setattr(cls, "parse_args", parse_args)
+
+    for cls in (argparse.ArgumentParser, Parser, jsonargparse.ArgumentParser):
+        stop(cls)
+
+    def run(words):
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", words)
+        monkeypatch.syspath_prepend(str(ROOT / Path(words[0]).parent))
+        with pytest.raises(Parsed):
+            runpy.run_path(words[0], run_name="__main__")
+
+    return run
+
+
+def of_kind(start: str) -> list:
+    found = {command: page for page in PAGES for command in commands(page) if command.startswith(start)}
+    return [pytest.param(command, id=f"{name_of(page)}: {command[:60]}") for command, page in found.items()]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("command", of_kind("glic "))
+def test_a_command_is_understood(command):
+    words = words_of(command)[1:]
+    assert words[0] in COMMANDS
+    make_parser(words[:1]).parse_args(words)
+
+
+@pytest.mark.parametrize(
+    "command", of_kind("python tools/") + of_kind("python lab/") + of_kind("python examples/")
+)
+def test_a_script_is_understood(command, parse):
+    words = words_of(command)[1:]
+    if "--help" not in words and "lab/" not in words[0]:
+        parse(words)
+    assert (ROOT / words[0]).exists()
+
+
+def test_make_and_pip_know_what_is_asked_for():
+    makefile = (ROOT / "Makefile").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    seen = set()
+    for page in PAGES:
+        for command in commands(page):
+            words = shlex.split(command)
+            if words[0] == "make":
+                seen.update(word for word in words[1:] if "=" not in word)
+            for wanted in re.findall(r"\[([\w,]+)\]", command) if words[:2] == ["pip", "install"] else ():
+                assert set(wanted.split(",")) <= extras.keys(), f"{name_of(page)}: {command}"
+    assert {"demo", "docs", "test", "lint"} <= seen
+    targets = {target.replace(".venv", "$(VENV)") for target in seen}
+    assert targets <= set(re.findall(r"^[^\s:#]+(?=:)|(?<= := )\S+$", makefile, re.MULTILINE))
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch) -> Path:
+    """The current folder, with the photos that the pages speak of, small."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.jpg", "photo.png", "large.png", "photos/a.png"):
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((128, 128), Image.Resampling.BICUBIC).save(name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if "```python\n" in page.read_text() and page.stem != "extending"],
+    ids=name_of,
+)
+def test_its_code_runs(page, photos):
+    namespace = {}
+    for match in FENCE.finditer(page.read_text()):
+        if match["language"] == "python":
+            exec(compile(match["text"], name_of(page), "exec"), namespace)
+
+
+def test_the_commands_of_the_start_run(photos):
+    """Compress and restore, as README and docs/compress.md say it, but for searches, which are long."""
+    pages = (ROOT / "README.md", ROOT / "docs" / "compress.md")
+    lines = dict.fromkeys(command for page in pages for command in commands(page))
+    simple = re.compile(r"glic (de)?compress (?!.*--(model|target))(photo\S*|large\.\w+|coded/) ")
+    chosen = [command for command in lines if simple.match(command)]
+    assert len(chosen) == 6
+    for command in chosen:
+        assert run_command([*words_of(command)[1:], "--force"]) == 0
+    for name in ("restored.png", "large.png", "restored/a.png"):
+        with Image.open(name) as image:
+            assert image.size == (128, 128)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_paths_that_it_names_exist(page):
+    roots = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    roots -= {"runs", "demo", "site", "build", "dist"}
+    for span in code_spans(page):
+        for path in re.findall(r"(?<![\w./-])([\w.-]+/[\w./*-]+)", span):
+            if path.split("/")[0] in roots:
+                assert list(ROOT.glob(path.rstrip("/"))), f"{name_of(page)} names {path}"
+
+
+def anchor(heading: str) -> str:
+    text = re.sub(r"[`*]|\]\([^)]*\)|\[", "", heading).strip().lower()
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_its_links_lead_somewhere(page):
+    """On GitHub too: mkdocs knows nothing of the README."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text())):
+        assert not target.startswith(("http", "/")), f"{name_of(page)} links {target}"
+        file, _, part = target.partition("#")
+        linked = (page.parent / unquote(file)).resolve() if file else page
+        assert linked.exists(), f"{name_of(page)} links {target}"
+        if part and not part.startswith("glic_pyg."):
+            headings = re.findall(r"^#+ (.+)$", FENCE.sub("", linked.read_text()), re.MULTILINE)
+            assert part in map(anchor, headings), f"{name_of(page)} links {target}"
+
+
+RIVALS = {"JPEG": "jpeg", "JPEG 2000": "jpeg2000", "JPEG XL": "jpegxl", "WebP": "webp", "AVIF": "avif"}
+POINTS = {"BPG 4:2:0": "kodak/bpg-420-tfc", "BPG 4:4:4": "kodak/bpg-tfc"}
+
+
+@cache
+def measured(codec: str) -> dict:
+    return json.loads((ROOT / "docs" / "kodak" / f"{codec}.json").read_text())["results"]
+
+
+@cache
+def bd_rate(rival: str, metric: str) -> str:
+    """Return it as the pages write it, from 0.1 to 0.9 bpp."""
+    if rival in POINTS:
+        anchor = curve(POINTS[rival], metric=metric)
+    else:
+        anchor = Curve.of(rival, measured(RIVALS[rival]), metric=metric)
+    ours = Curve.of("glic_nano", measured("glic_nano"), metric=metric)
+    rate = delta(anchor.within(0.1, 0.9), ours.within(0.1, 0.9), method="cubic").rate
+    return f"{rate:+.1f} %"
+
+
+def test_the_readme_has_the_bd_rates():
+    text = (ROOT / "README.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if re.match(r"\| (BD-rate, 0.1 to 0.9 bpp|PSNR|MS-SSIM) \|", line)
+    ]
+    (_, *rivals), (_, *by_psnr), (_, *by_ms_ssim) = rows
+    assert {*RIVALS, "BPG 4:2:0"} == set(rivals)
+    assert by_psnr == [bd_rate(rival, "psnr-rgb") for rival in rivals]
+    assert by_ms_ssim == [bd_rate(r, "ms-ssim-db-rgb") if r in RIVALS else "" for r in rivals]
+
+
+def test_the_model_card_has_the_bd_rates():
+    text = (ROOT / "docs" / "models" / "glic_nano.md").read_text()
+    for row, metric, rivals in (
+        ("BD-rate by PSNR, 0.1 to 0.9 bpp", "psnr-rgb", RIVALS),
+        ("BD-rate by MS-SSIM, the same", "ms-ssim-db-rgb", RIVALS),
+        ("BD-rate by PSNR, published points", "psnr-rgb", POINTS),
+    ):
+        (cells,) = re.findall(rf"^\| {row} \| (.+) \|$", text, re.MULTILINE)
+        told = dict(re.fullmatch(r"(.+) ([+-][\d.]+ %)", cell).groups() for cell in cells.split(", "))
+        assert told == {rival: bd_rate(rival, metric) for rival in rivals}
+
+
+def test_the_best_quality_is_told_as_it_was_measured():
+    best = f"about {max(measured('glic_nano')['psnr-rgb']):.1f} dB"
+    for page in ("README.md", "docs/limits.md", "docs/compress.md"):
+        assert best in (ROOT / page).read_text()
+
+
+class Loads(HTMLParser):
+    """What a page of the site makes a browser load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag in ("script", "img", "iframe", "source", "video", "object", "embed"):
+            self.urls += [attrs[key] for key in ("src", "srcset", "data") if attrs.get(key)]
+        if tag == "link" and attrs.get("rel") not in ("next", "prev", "canonical"):
+            self.urls.append(attrs["href"])
+
+
+def test_the_site_is_built_and_needs_no_network(tmp_path):
+    pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings_handlers.python")
+    result = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"PATH": "", "NO_MKDOCS_2_WARNING": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) > len(list((ROOT / "docs").rglob("*.md")))  # and the one for what is not found
+    for page in pages:
+        for url in Loads(page.read_text()).urls:
+            assert not re.match(r"(https?:)?//", url), f"{page} loads {url}"
+    for style in tmp_path.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", style.read_text()), style
