@@ -14,7 +14,7 @@ import torch_geometric.nn
 from torch import Tensor, nn
 
 from glic_pyg.graph import GraphBuilder
-from glic_pyg.nn.gfa import GFAStage
+from glic_pyg.nn import GFAStage
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--sigma", type=float, default=25, help="of the noise, of 255 (default: %(default)s)")

@@ -154,7 +154,7 @@ def check_names(config: ModelConfig, *, allow_code: bool) -> None:
         CheckpointError: says which.
     """
     parts = [("aggregation", config.aggregation)]
-    parts += [(kind, getattr(config.graph, kind)) for kind in ("score", "quota", "selection")]
+    parts += [(kind, getattr(config.graph, kind)) for kind in ("score", "quota", "selection", "similarity")]
     parts += [("candidates", part) for part in config.graph.candidates]
     for kind, part in parts:
         own = part.name in NAMES[kind] or part.name in NAMES[kind].values()

@@ -22,6 +22,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         "local": "glic_pyg.graph.candidates.LocalWindows",
         "global": "glic_pyg.graph.candidates.GlobalMesh",
         "anchors": "glic_pyg.graph.candidates.AnchorMesh",
+        "torch_cluster": "glic_pyg.graph.torch_cluster.TorchClusterWindows",
     },
     "score": {
         "sobel": "glic_pyg.graph.complexity.Sobel",
@@ -38,6 +39,12 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         "threshold": "glic_pyg.graph.selection.Threshold",
         "top_d": "glic_pyg.graph.selection.TopD",
         "knn": "glic_pyg.graph.selection.KNN",
+    },
+    "similarity": {
+        "cosine": "glic_pyg.graph.similarity.Cosine",
+        "centered": "glic_pyg.graph.similarity.Centered",
+        "torch_cluster": "glic_pyg.graph.torch_cluster.TorchClusterCosine",
+        "torch_cluster_centered": "glic_pyg.graph.torch_cluster.TorchClusterCentered",
     },
 }
 """Per kind of part the names of those that come with the package; any other name is an import path."""
@@ -297,24 +304,23 @@ class GraphConfig(Config):
         degree: Average number of neighbours per node, the quota's budget.
         selection: `threshold` keeps what lies above a bisected similarity (as published),
             `top_d` exactly the quota's number of most similar candidates, `knn` the `k` most similar.
-        neighbors: Who finds the candidates: index arithmetic and batched products, or
-            torch-cluster (`grid_cluster` and `knn`). Both give the same edges.
-        candidates: A graph for each: `local`, `global`, `anchors`; layers take turns. None at all leaves
-            layers their feed-forward parts.
+        candidates: A graph for each: `local`, `global`, `anchors`, or `torch_cluster`, which is `local` found
+            by torch-cluster's `grid_cluster`; layers take turns. None at all leaves layers their feed-forward
+            parts.
         score: `sobel`, `local_entropy`, `rescaling_residual`, each with `pooling` `rms` or `mean`;
             `none`; `learned`.
         quota: Scores share out the budget of a `group`, as published, or of the `map`, as in the paper.
         similarity: What candidates are ranked by: the `cosine` of the features, as published, or the same
-            `centered` by their mean over the map.
+            `centered` by their mean over the map; `torch_cluster` and `torch_cluster_centered` find the
+            nearest by torch-cluster's `knn`.
     """
 
     degree: int = 64
     selection: Part = Part("threshold")
-    neighbors: Literal["arithmetic", "torch_cluster"] = "arithmetic"
     candidates: tuple[Part, ...] = (Part("local"), Part("global"))
     score: Part = Part("sobel")
     quota: Part = Part("group")
-    similarity: Literal["cosine", "centered"] = "cosine"
+    similarity: Part = Part("cosine")
 
     def __post_init__(self) -> None:
         _require_within("degree", self.degree, range(1, 257))
@@ -322,10 +328,32 @@ class GraphConfig(Config):
             len(self.candidates) <= MAX_PARTS,
             f"Expected at most {MAX_PARTS} candidates (got {len(self.candidates)})",
         )
-        for kind in ("selection", "score", "quota"):
+        for kind in ("selection", "score", "quota", "similarity"):
             getattr(self, kind).require_known(kind)
         for part in self.candidates:
             part.require_known("candidates")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: str = "") -> Self:
+        """Build from a mapping; one with `neighbors`, as 0.1 wrote it, is read as what it means now."""
+        return super().from_dict(_without_neighbors(values), where=where)
+
+
+def _without_neighbors(graph: Any) -> Any:
+    """Say by its parts what a graph's `neighbors`, `arithmetic` or `torch_cluster`, said of two of them."""
+    if not isinstance(graph, Mapping) or graph.get("neighbors") not in ("arithmetic", "torch_cluster"):
+        return graph
+    values = {key: value for key, value in graph.items() if key != "neighbors"}
+    if graph["neighbors"] == "torch_cluster":
+        similarity, candidates = (
+            values.get("similarity", "cosine"),
+            values.get("candidates", ["local", "global"]),
+        )
+        names = {"cosine": "torch_cluster", "centered": "torch_cluster_centered"}
+        values["similarity"] = names.get(str(similarity), similarity)
+        if isinstance(candidates, list | tuple):
+            values["candidates"] = ["torch_cluster" if part == "local" else part for part in candidates]
+    return values
 
 
 @dataclass(frozen=True)

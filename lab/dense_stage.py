@@ -23,6 +23,7 @@ from glic_pyg.codec import GLIC
 from glic_pyg.graph.candidates import (
     CANDIDATES,
     QUERIES,
+    WINDOW_MARGIN,
     GlobalMesh,
     LocalWindows,
     global_mesh,
@@ -32,13 +33,12 @@ from glic_pyg.graph.candidates import (
 from glic_pyg.graph.complexity import damp
 from glic_pyg.graph.quota import GroupQuota
 from glic_pyg.graph.selection import Threshold
+from glic_pyg.graph.similarity import Centered, Cosine
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward
 from glic_pyg.nn.distance_bias import DistanceBias, distance_row
 from glic_pyg.nn.gfa import GFALayer, GFAStage
 from glic_pyg.nn.graph_attention import MAX_LOGIT_SCALE, GraphAttention
 from glic_pyg.nn.position_bias import table_row
-
-MARGIN = (CANDIDATES - QUERIES) // 2
 
 
 def on_gpu(x: Tensor) -> bool:
@@ -61,7 +61,7 @@ class LocalGroups:
 
     def candidates(self, x: Tensor) -> Tensor:
         """`B x C x H x W` -> `G x 256 x C`; zeros outside the map."""
-        x = F.pad(x, (MARGIN,) * 4).unfold(2, CANDIDATES, QUERIES).unfold(3, CANDIDATES, QUERIES)
+        x = F.pad(x, (WINDOW_MARGIN,) * 4).unfold(2, CANDIDATES, QUERIES).unfold(3, CANDIDATES, QUERIES)
         return x.permute(0, 2, 3, 4, 5, 1).reshape(-1, CANDIDATES**2, x.size(1))
 
     def to_map(self, x: Tensor, batch_size: int) -> Tensor:
@@ -75,7 +75,7 @@ class LocalGroups:
 
     def steps(self) -> Tensor:
         """Candidate minus query in positions, `64 x 256 x 2`."""
-        return slot_offsets() - MARGIN
+        return slot_offsets() - WINDOW_MARGIN
 
 
 class GlobalGroups:
@@ -161,8 +161,9 @@ class DenseStage:
         builder = stage.graph_builder
         kinds = [type(candidates) for candidates in builder.candidates]
         parts = [type(builder.selection), type(builder.quota)]
-        if kinds and (kinds != [LocalWindows, GlobalMesh] or parts != [Threshold, GroupQuota]):
-            raise TypeError(f"Expected the published parts of graphs, or no graphs (got {kinds} and {parts})")
+        known = type(builder.similarity) in (Cosine, Centered) and parts == [Threshold, GroupQuota]
+        if kinds and (kinds != [LocalWindows, GlobalMesh] or not known):
+            raise TypeError(f"Expected the published parts of graphs, or no graphs (got {builder})")
         self.stage = stage
         self.places: dict[torch.Size, list[tuple[LocalGroups | GlobalGroups, Tensor]]] = {}
         self.fused_places: dict[tuple[int, ...], list[Places]] = {}
@@ -191,7 +192,7 @@ class DenseStage:
         with torch.no_grad(), torch.autocast("cuda", enabled=False):
             features = x.detach().float()
             score = damp(builder.score(features))[:, None]
-            if builder.similarity == "centered":
+            if isinstance(builder.similarity, Centered):
                 features = features - features.mean((2, 3), keepdim=True)
             unit = F.normalize(features.permute(0, 2, 3, 1).reshape(-1, x.size(1)), dim=1)
             keeps = []
@@ -236,7 +237,7 @@ class DenseStage:
         with torch.autocast(x.device.type, enabled=False):
             x = x.detach().float()
             score = damp(builder.score(x))[:, None]
-            if builder.similarity == "centered":
+            if isinstance(builder.similarity, Centered):
                 x = x - x.mean((2, 3), keepdim=True)
             unit = F.normalize(x, dim=1)
             masks = []

@@ -43,7 +43,6 @@ def test_values_are_frozen_and_plain_when_written():
     assert values["graph"] == {
         "degree": 64,
         "selection": "threshold",
-        "neighbors": "arithmetic",
         "candidates": ["local", "global"],
         "score": "sobel",
         "quota": "group",
@@ -54,6 +53,28 @@ def test_values_are_frozen_and_plain_when_written():
 
 def test_missing_keys_take_defaults():
     assert ModelConfig.from_dict({"graph": {"degree": 8}}) == ModelConfig(graph=GraphConfig(degree=8))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"neighbors": "arithmetic", "similarity": "centered"}, {"similarity": "centered"}),
+        (
+            {"neighbors": "torch_cluster"},
+            {"candidates": ["torch_cluster", "global"], "similarity": "torch_cluster"},
+        ),
+        (
+            {"neighbors": "torch_cluster", "similarity": "centered", "candidates": ["anchors", "a.B"]},
+            {"similarity": "torch_cluster_centered", "candidates": ["anchors", "a.B"]},
+        ),
+    ],
+)
+def test_neighbors_of_earlier_configurations_are_parts(old, new):
+    before = dict(old)
+    assert ModelConfig.from_dict({"graph": old}) == ModelConfig.from_dict({"graph": new})
+    assert old == before
+    with pytest.raises(ConfigError, match=r"^Unknown key 'graph\.neighbors'"):
+        ModelConfig.from_dict({"graph": old | {"neighbors": "others"}})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +144,7 @@ def test_wrong_types_are_refused(values, message):
     [
         ({"latent_chanels": 3}, r"^Unknown key 'latent_chanels'; did you mean 'latent_channels'\?$"),
         ({"graph": {"degre": 3}}, r"^Unknown key 'graph\.degre'; did you mean 'degree'\?$"),
-        ({"graph": {"xyz": 3}}, r"^Unknown key 'graph\.xyz'; known: degree, selection, neighbors, "),
+        ({"graph": {"xyz": 3}}, r"^Unknown key 'graph\.xyz'; known: degree, selection, candidates, "),
         ({5: 3}, r"^Unknown key '5'; known: name, channels, "),
         ({"channels": [1, 2]}, r"^Expected channels to be a list of 3 values \(got \[1, 2\]\)$"),
         ({"channels": 128}, r"^Expected channels to be a list of 3 values \(got 128\)$"),
@@ -133,7 +154,10 @@ def test_wrong_types_are_refused(values, message):
         ({"graph": {"score": 3}}, r"^Expected graph\.score to be a name or a mapping with a name \(got 3\)$"),
         ({"graph": {"score": {"bins": 3}}}, r"^Expected graph\.score to be a name or a mapping with a name"),
         ({"graph": {"candidates": "local"}}, r"^Expected graph\.candidates to be a list of values \(got 'l"),
-        ({"graph": {"candidates": ["near"]}}, r"^Expected candidates to be one of local, global, anchors or"),
+        (
+            {"graph": {"candidates": ["near"]}},
+            r"^Expected candidates to be one of local, global, anchors, torch_c",
+        ),
         (
             {"graph": {"quota": "line"}},
             r"^Expected quota to be one of group, map or the import path .*got line",

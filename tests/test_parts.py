@@ -3,10 +3,11 @@
 import pytest
 
 from glic_pyg.config import NAMES, ConfigError, Part
-from glic_pyg.graph.candidates import CandidateSet, LocalWindows
+from glic_pyg.graph.candidates import CandidateSet
 from glic_pyg.graph.complexity import Score
 from glic_pyg.graph.quota import Quota
 from glic_pyg.graph.selection import KNN, Selection
+from glic_pyg.graph.similarity import Similarity
 from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.parts import find_class, make_part
 
@@ -16,18 +17,19 @@ BASES = {
     "score": Score,
     "quota": Quota,
     "selection": Selection,
+    "similarity": Similarity,
 }
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in NAMES for name in NAMES[kind]])
 def test_every_name_has_its_class(kind, name):
+    if "torch_cluster" in name:
+        pytest.importorskip("torch_cluster")
     assert issubclass(find_class(kind, name, BASES[kind]), BASES[kind])
 
 
 def test_settings_and_what_is_known_arrive():
-    assert make_part("selection", Part("knn", {"k": 5}), Selection, neighbors="torch_cluster").k == 5
-    local = make_part("candidates", Part("local"), CandidateSet, neighbors="torch_cluster")
-    assert (type(local), local.neighbors) == (LocalWindows, "torch_cluster")
+    assert make_part("selection", Part("knn", {"k": 5}), Selection, channels=7).k == 5
     learned = make_part("score", Part("learned", {"hidden": 3}), Score, channels=7)
     assert learned.convolution.weight.shape == (3, 7, 3, 3)
 

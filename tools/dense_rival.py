@@ -13,12 +13,9 @@ from torch import Tensor, nn
 
 from glic_pyg import GLIC
 from glic_pyg.config import ConfigError, GraphConfig, ModelConfig
-from glic_pyg.graph import candidates, to_map
-from glic_pyg.graph.build import batched_similarities
-from glic_pyg.graph.candidates import Candidates, slot_offsets
-from glic_pyg.graph.complexity import Sobel, damp
-from glic_pyg.graph.quota import GroupQuota
-from glic_pyg.graph.selection import Threshold
+from glic_pyg.graph import Candidates, Cosine, GroupQuota, Sobel, Threshold, candidates, to_map
+from glic_pyg.graph.candidates import CANDIDATES, slot_offsets
+from glic_pyg.graph.complexity import damp
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward
 from glic_pyg.nn.gfa import GFALayer, GFAStage
 from glic_pyg.nn.graph_attention import MAX_LOGIT_SCALE, GraphAttention
@@ -142,7 +139,7 @@ class DenseStage(nn.Module):
         graphs = []
         for find in (candidates.local_windows, candidates.global_mesh):
             groups = find((batch_size, height, width), x.device)
-            similarity = batched_similarities(unit, groups)
+            similarity = Cosine()(unit, groups, k=CANDIDATES**2)
             quota = GroupQuota()(score, groups, batch, degree=self.degree)
             quota = F.pad(quota, (0, 1), value=1.0)[groups.node]
             keep = Threshold()(similarity.flatten(0, 1), quota.flatten())

@@ -8,7 +8,7 @@ feature map --> nodes ---> similarity with candidates --+
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,23 +16,15 @@ from torch import Tensor
 from torch.func import functional_call
 from torch_geometric.data import Data
 
-from glic_pyg.graph import csr_selection
-from glic_pyg.graph.candidates import (
-    CANDIDATES,
-    QUERIES,
-    Candidates,
-    CandidateSet,
-    GlobalMesh,
-    LocalWindows,
-)
+from glic_pyg.graph.candidates import CANDIDATES, Candidates, CandidateSet, GlobalMesh, LocalWindows
 from glic_pyg.graph.complexity import Score, Sobel, damp
 from glic_pyg.graph.grid import FeatureMapError, to_nodes
+from glic_pyg.graph.kernels import threshold
 from glic_pyg.graph.quota import GroupQuota, Quota
 from glic_pyg.graph.selection import KeptEdges, Selection, Threshold, kept_edges
+from glic_pyg.graph.similarity import Cosine, Similarity
 
-GROUPS_AT_ONCE = 16  # so many groups' features fit the processor's caches
-LEAST_NORM = 1e-12  # as torch.nn.functional.normalize has it
-BYTES_AT_ONCE = 2**28  # of groups' features on a GPU, where every product is a launch
+NORM_EPS = 1e-12  # as torch.nn.functional.normalize has it
 
 
 class Graph(Data):
@@ -77,13 +69,6 @@ class Graph(Data):
         return super().__inc__(key, value, *args, **kwargs)
 
 
-class Graphs(NamedTuple):
-    """The two graphs of one feature map with the published candidate sets; see `GraphBuilder`."""
-
-    local: Graph
-    global_: Graph
-
-
 class GraphBuilder:
     """Build a graph of feature maps from each of some candidate sets.
 
@@ -94,9 +79,7 @@ class GraphBuilder:
         score: How much a node's surroundings vary, by default `Sobel`. It belongs to all graphs.
         quota: Score -> number of neighbours, by default `GroupQuota`.
         selection: Which candidates are kept, by default `Threshold`.
-        neighbors: `arithmetic` or `torch_cluster`: who ranks candidates, and groups nodes by default.
-        similarity: `cosine` of the features, as published, or `centered`, of their differences from their
-            mean over the picture's map: features that share a large mean are all alike to the former.
+        similarity: What candidates are ranked by, by default `Cosine`.
 
     Raises:
         ValueError: a degree that no node can have.
@@ -110,29 +93,27 @@ class GraphBuilder:
         score: Score | None = None,
         quota: Quota | None = None,
         selection: Selection | None = None,
-        neighbors: Literal["arithmetic", "torch_cluster"] = "arithmetic",
-        similarity: Literal["cosine", "centered"] = "cosine",
+        similarity: Similarity | None = None,
     ) -> None:
         if not (isinstance(degree, Real) and 1 <= degree <= CANDIDATES**2):
             raise ValueError(f"Expected a degree in 1..{CANDIDATES**2} (got {degree})")
-        published = (LocalWindows(neighbors=neighbors), GlobalMesh())
+        published = (LocalWindows(), GlobalMesh())
         self.degree = degree
         self.candidates = published if candidates is None else tuple(candidates)
         self.score = Sobel() if score is None else score
         self.quota = GroupQuota() if quota is None else quota
         self.selection = Threshold() if selection is None else selection
-        self.neighbors = neighbors
-        self.similarity = similarity
+        self.similarity = Cosine() if similarity is None else similarity
 
     @torch.compiler.disable  # the number of edges depends on the data
-    def __call__(self, feature_map: Tensor) -> Graphs | tuple[Graph, ...]:
+    def __call__(self, feature_map: Tensor) -> tuple[Graph, ...]:
         """Build the graphs, in float32 whatever autocast says; no gradient flows into the feature map.
 
         Args:
             feature_map: `B x C x H x W`, any size, any precision.
 
         Returns:
-            A graph for each candidate set, as `Graphs` for those of the published model.
+            A graph for each candidate set, in their order: by default the local and the global one.
 
         Raises:
             FeatureMapError: no map of numbers of that shape, or an infinite score.
@@ -147,8 +128,7 @@ class GraphBuilder:
                 gate = F.pad((score / score.mean(dim=(-2, -1), keepdim=True)).flatten(), (0, 1))
                 for graph in graphs:
                     graph.gate = gate
-        published = [type(candidates) for candidates in self.candidates] == [LocalWindows, GlobalMesh]
-        return Graphs(*graphs) if published else graphs
+        return graphs
 
     def _score(self, feature_map: Tensor) -> Tensor:
         """Score in float32, of whatever precision the score's weights are."""
@@ -167,21 +147,20 @@ class GraphBuilder:
             "score": F.pad(score, (0, 1)),
             "map_size": nodes.map_size,
         }
-        compared = shared["x"]
-        if self.similarity == "centered":
-            features = nodes.x.view(nodes.map_size[0], -1, nodes.x.size(1))
-            compared = F.pad((features - features.mean(1, keepdim=True)).flatten(0, 1), (0, 0, 0, 1))
+        compared = self.similarity.features(nodes)
         norm = compared.norm(dim=1, keepdim=True)
         if not (norm.isfinite().all() & score.isfinite().all()):  # asked of N numbers, not of N x C
             raise FeatureMapError(
                 "Expected a feature map of finite numbers, norms and scores "
                 f"(got up to {nodes.x.abs().max():g}, scores up to {score.max():g})"
             )
-        unit = compared / norm.clamp_min(LEAST_NORM)
+        unit = compared.new_zeros(len(compared) + 1, compared.size(1))
+        torch.div(compared, norm.clamp_min(NORM_EPS), out=unit[:-1])
         for find in self.candidates:
             candidates = find(nodes)
             quota = self.quota(score, candidates, nodes.batch, degree=self.degree)
-            kept = self._kept(self._similarities(unit, candidates, quota), quota, candidates)
+            k = self.selection.reach(quota, candidates.candidate.size(1))
+            kept = self._kept(self.similarity(unit, candidates, k=k), quota, candidates)
             graph = Graph(
                 **shared,
                 quota=F.pad(quota, (0, 1)),
@@ -195,36 +174,8 @@ class GraphBuilder:
                 graph.shift, graph.stride = F.pad(candidates.shift, (0, 0, 0, 1)), candidates.stride
             yield graph
 
-    def _similarities(self, unit: Tensor, candidates: Candidates, quota: Tensor) -> Tensor:
-        if self.neighbors == "arithmetic":
-            return batched_similarities(unit, candidates)
-        from glic_pyg.graph import torch_cluster_neighbors
-
-        k = self.selection.reach(quota, candidates.candidate.size(1))
-        return torch_cluster_neighbors.similarities(unit, candidates, k=k)
-
     def _kept(self, similarity: Tensor, quota: Tensor, candidates: Candidates) -> KeptEdges:
         if type(self.selection) is Threshold and similarity.device.type == "cpu":
             bisections = self.selection.bisections
-            return csr_selection.kept_edges(similarity, quota, candidates, bisections=bisections)
+            return threshold.kept_edges(similarity, quota, candidates, bisections=bisections)
         return kept_edges(similarity, quota, candidates, self.selection)
-
-
-def batched_similarities(unit: Tensor, candidates: Candidates) -> Tensor:
-    """Cosine similarity of every group's queries with its candidates, by one matrix product per group.
-
-    Args:
-        unit: Normalised features, `(N + 1) x C`; the last row is the zero node.
-        candidates: The groups.
-
-    Returns:
-        `G x 64 x 256`, zero for places without a node.
-    """
-    similarity = unit.new_empty(*candidates.node.shape, candidates.candidate.size(1))
-    count = GROUPS_AT_ONCE
-    if unit.device.type != "cpu":
-        count = max(1, BYTES_AT_ONCE // ((QUERIES**2 + CANDIDATES**2) * unit[0].nbytes))
-    parts = (x.split(count) for x in (candidates.node, candidates.candidate, similarity))
-    for queries, near, result in zip(*parts, strict=True):
-        torch.bmm(unit[queries], unit[near].transpose(1, 2), out=result)
-    return similarity

@@ -3,7 +3,6 @@
 import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from glic_pyg.graph.grid import MapSize
 
 QUERIES = 8  # a group's queries form an 8 x 8 grid,
 CANDIDATES = 16  # its candidates a 16 x 16 grid
+WINDOW_MARGIN = (CANDIDATES - QUERIES) // 2  # by so much a window is wider than its queries, on each side
 CPU = torch.device("cpu")
 
 # The tables depend on the map's size alone. They are kept, also for a later training: never write to them,
@@ -87,21 +87,10 @@ class CandidateSet(ABC):
 
 
 class LocalWindows(CandidateSet):
-    """The window around each window of queries, see `local_windows`.
-
-    Args:
-        neighbors: Who groups the nodes: `arithmetic` or `torch_cluster`.
-    """
-
-    def __init__(self, *, neighbors: Literal["arithmetic", "torch_cluster"] = "arithmetic") -> None:
-        self.neighbors = neighbors
+    """The window around each window of queries, see `local_windows`."""
 
     def __call__(self, data: Data) -> Candidates:
-        if self.neighbors == "arithmetic":
-            return local_windows(data.map_size, data.x.device)
-        from glic_pyg.graph import torch_cluster_neighbors
-
-        return torch_cluster_neighbors.local_windows(data.map_size, data.x.device)
+        return local_windows(data.map_size, data.x.device)
 
 
 class GlobalMesh(CandidateSet):
@@ -174,10 +163,9 @@ Axis = tuple[Tensor, Tensor]  # query and candidate coordinates, groups x 8 and 
 
 def _window_axis(length: int, device: torch.device) -> Axis:
     start = torch.arange(0, length, QUERIES, device=device)[:, None]
-    margin = (CANDIDATES - QUERIES) // 2
     return (
         start + torch.arange(QUERIES, device=device),
-        start - margin + torch.arange(CANDIDATES, device=device),
+        start - WINDOW_MARGIN + torch.arange(CANDIDATES, device=device),
     )
 
 

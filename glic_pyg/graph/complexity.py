@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Pooling = Literal["rms", "mean"]
-LEAST = 1e-9  # keeps scores above zero where nothing varies
+EPS = 1e-9  # keeps scores above zero where nothing varies
 
 
 class Score(nn.Module):
@@ -56,7 +56,7 @@ class Sobel(ChannelScore):
         along_y = (padded[..., :height, :] - padded[..., 2:, :]) / 4
         gradient_x = along_x[..., :-2, :] + 2 * along_x[..., 1:-1, :] + along_x[..., 2:, :]
         gradient_y = along_y[..., :-2] + 2 * along_y[..., 1:-1] + along_y[..., 2:]
-        return _blur(torch.sqrt(gradient_x**2 + gradient_y**2 + LEAST))
+        return _blur(torch.sqrt(gradient_x**2 + gradient_y**2 + EPS))
 
 
 class LocalEntropy(ChannelScore):
@@ -88,7 +88,7 @@ class LocalEntropy(ChannelScore):
         level = (feature_map - low) / (high - low).clamp_min(torch.finfo(feature_map.dtype).tiny)
         bin_ = (level * self.bins).long().clamp_max(self.bins - 1)
         padded = F.pad(bin_.to(feature_map.dtype), (self.window // 2,) * 4, mode="replicate")
-        entropy = torch.full_like(feature_map, LEAST)
+        entropy = torch.full_like(feature_map, EPS)
         for b in range(self.bins):
             share = F.avg_pool2d((padded == b).to(feature_map.dtype), self.window, stride=1)
             entropy = entropy - torch.xlogy(share, share) / math.log(2)
@@ -107,7 +107,7 @@ class RescalingResidual(ChannelScore):
         size = feature_map.shape[-2:]
         half = F.interpolate(feature_map, [-(-side // 2) for side in size], mode="bilinear")
         residual = feature_map - F.interpolate(half, size, mode="bilinear")
-        return torch.sqrt(residual**2 + LEAST)
+        return torch.sqrt(residual**2 + EPS)
 
 
 class Uniform(Score):

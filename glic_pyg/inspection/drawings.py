@@ -31,8 +31,8 @@ from glic_pyg.codec import GLIC
 from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE, ConfigError
 from glic_pyg.errors import UserError, require
 from glic_pyg.files import write_file
-from glic_pyg.graph import Graph, Graphs
-from glic_pyg.graph.candidates import CANDIDATES, QUERIES
+from glic_pyg.graph import Graph
+from glic_pyg.graph.candidates import CANDIDATES, QUERIES, WINDOW_MARGIN
 from glic_pyg.graph.grid import MapSize
 from glic_pyg.image import ImageError, pad
 from glic_pyg.inspection.attention import LayerError, stage_attention
@@ -44,7 +44,7 @@ from glic_pyg.inspection.receptive_field import (
     energy_area,
     receptive_fields,
 )
-from glic_pyg.inspection.stages import MARGIN, SCOPES, node_size, run_stages, stage_graphs
+from glic_pyg.inspection.stages import SCOPES, Graphs, node_size, run_stages, stage_graphs
 
 with require("matplotlib", extra="graphs", purpose="drawings"):
     from matplotlib.axes import Axes
@@ -332,7 +332,7 @@ def _draw_neighbors(
     colors = ScalarMappable(_range(values, found.values(), weight_name), SIMILARITIES)
     for (name, node), row_of_panels in zip(nodes.items(), panels, strict=True):
         row, column = divmod(node, photo.width)
-        top, left = (QUERIES * (place // QUERIES) - MARGIN for place in (row, column))
+        top, left = (QUERIES * (place // QUERIES) - WINDOW_MARGIN for place in (row, column))
         for scope, axes in zip(widths, row_of_panels, strict=True):
             graph, weight = graphs[scope]
             neighbors = found[name, scope]
@@ -346,7 +346,7 @@ def _draw_neighbors(
             if scope == "local":
                 axes.set_facecolor("0.8")
                 axes.set(xlim=(left - 1.5, left + CANDIDATES + 0.5), ylim=(top + CANDIDATES + 0.5, top - 1.5))
-                zero_rows, zero_columns = (neighbors.offset[neighbors.is_zero] - MARGIN).T
+                zero_rows, zero_columns = (neighbors.offset[neighbors.is_zero] - WINDOW_MARGIN).T
                 axes.scatter(column + zero_columns, row + zero_rows, s=(0.5 * dot) ** 2, **ZERO)
             axes.plot(column, row, markersize=13, **NODE)
             heading = f"{name} at row {row}, column {column}: " if scope == next(iter(widths)) else ""

@@ -12,8 +12,8 @@ from torch_geometric.data import Data
 
 from glic_pyg.config import ConfigError
 from glic_pyg.files import write_file
-from glic_pyg.graph import Graph, Graphs
-from glic_pyg.inspection.stages import SCOPES
+from glic_pyg.graph import Graph
+from glic_pyg.inspection.stages import SCOPES, Graphs
 
 
 def export_graphs(graphs: Graphs, path: str | Path, *, node_size: int) -> None:

@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,7 @@ from torch import Tensor, nn
 
 from glic_pyg.codec import GLIC
 from glic_pyg.config import HYPER_STRIDE
-from glic_pyg.graph import Graphs
-from glic_pyg.graph.candidates import CANDIDATES, QUERIES
+from glic_pyg.graph import Graph
 from glic_pyg.graph.grid import MapSize
 from glic_pyg.image import pad
 from glic_pyg.nn.gfa import GFAStage
@@ -26,9 +26,6 @@ STAGES = ("g_a.1", "g_a.2", "g_s.1", "g_s.2")
 
 SCOPES = ("local", "global")
 """A stage's two graphs, in the order of `Graphs`."""
-
-MARGIN = (CANDIDATES - QUERIES) // 2
-"""Rows and columns by which a window of local candidates is wider than its queries, on each side."""
 
 MAX_PIXELS = 2**22
 
@@ -48,6 +45,13 @@ def stage_module(model: GLIC, stage: str) -> GFAStage:
     transform, number = stage.split(".")
     graph_stages = [m for m in getattr(model, transform).stages if isinstance(m, GFAStage)]
     return graph_stages[int(number) - 1]
+
+
+class Graphs(NamedTuple):
+    """The two graphs of a stage with the published candidate sets."""
+
+    local: Graph
+    global_: Graph
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> di
             hook.remove()
     return {
         stage: StageRun(
-            graphs=module.graph_builder(inputs[module]),
+            graphs=Graphs(*module.graph_builder(inputs[module])),
             attentions=attentions[stage],
             inputs=[inputs[attention] for attention in attentions[stage]],
         )

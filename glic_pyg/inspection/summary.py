@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
-from glic_pyg.graph import Graph, Graphs
-from glic_pyg.graph.candidates import CANDIDATES, QUERIES
+from glic_pyg.graph import Graph
+from glic_pyg.graph.candidates import CANDIDATES, QUERIES, WINDOW_MARGIN
 from glic_pyg.inspection.neighborhood import degrees
-from glic_pyg.inspection.stages import MARGIN, SCOPES
+from glic_pyg.inspection.stages import SCOPES, Graphs
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def summarize(graph: Graph, *, node_size: int) -> GraphSummary:
     counted = ~is_zero & (source != target)
     source, target = source[counted], target[counted]
     place, center = graph.pos[source], graph.pos[target]
-    start = center // QUERIES * QUERIES - MARGIN
+    start = center // QUERIES * QUERIES - WINDOW_MARGIN
     beyond = ((place < start) | (place >= start + CANDIDATES)).any(dim=1)
     return GraphSummary(
         nodes=graph.zero_node,

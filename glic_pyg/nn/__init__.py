@@ -1,0 +1,25 @@
+"""Message passing on given edges, and the blocks around it."""
+
+from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
+from glic_pyg.nn.distance_bias import DistanceBias
+from glic_pyg.nn.gfa import GFALayer, GFAStage
+from glic_pyg.nn.graph_attention import GraphAttention
+from glic_pyg.nn.layer_aggregation import LayerAggregation
+from glic_pyg.nn.learned_score import LearnedScore
+from glic_pyg.nn.position_bias import PositionBias
+from glic_pyg.nn.wavelet import WaveletDown, WaveletUp
+
+__all__ = [
+    "ConvBlock",
+    "DistanceBias",
+    "GFALayer",
+    "GFAStage",
+    "GatedFeedForward",
+    "GraphAttention",
+    "LayerAggregation",
+    "LayerNorm2d",
+    "LearnedScore",
+    "PositionBias",
+    "WaveletDown",
+    "WaveletUp",
+]

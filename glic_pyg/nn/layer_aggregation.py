@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from glic_pyg.graph import Graph
-from glic_pyg.graph.candidates import CANDIDATES, QUERIES
+from glic_pyg.graph.candidates import QUERIES, WINDOW_MARGIN
 
 EDGE_DIM = 3
-MARGIN = (CANDIDATES - QUERIES) // 2  # a window of candidates begins so far before its queries
 
 
 class LayerAggregation(nn.Module):
@@ -131,7 +130,7 @@ def edge_attributes(graph: Graph) -> Tensor:
         `E x 3`: offset of rows and of columns, from the query, in sides of a group (-11/8..11/8; a distance
         in the local graph), and cosine similarity.
     """
-    offset = (graph.offset - MARGIN).to(graph.similarity.dtype) / QUERIES
+    offset = (graph.offset - WINDOW_MARGIN).to(graph.similarity.dtype) / QUERIES
     return torch.cat([offset, graph.similarity[:, None]], dim=1)
 
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glic_pyg.graph.complexity import LEAST, Score
+from glic_pyg.graph.complexity import EPS, Score
 
 
 class LearnedScore(Score):
@@ -26,4 +26,4 @@ class LearnedScore(Score):
 
     def forward(self, feature_map: Tensor) -> Tensor:
         hidden = F.relu(self.convolution(feature_map))
-        return F.softplus(self.output(hidden)).squeeze(1) + LEAST
+        return F.softplus(self.output(hidden)).squeeze(1) + EPS

@@ -6,12 +6,8 @@ from typing import Any
 from torch_geometric.nn import MessagePassing
 
 from glic_pyg.config import ConfigError, GraphConfig, ModelConfig
-from glic_pyg.graph import GraphBuilder
-from glic_pyg.graph.candidates import CandidateSet
-from glic_pyg.graph.complexity import Score
-from glic_pyg.graph.quota import Quota
-from glic_pyg.graph.selection import Selection
-from glic_pyg.nn.gfa import GFAStage
+from glic_pyg.graph import CandidateSet, GraphBuilder, Quota, Score, Selection, Similarity
+from glic_pyg.nn import GFAStage
 from glic_pyg.nn.graph_attention import Backend
 from glic_pyg.parts import find_class, make_part
 from glic_pyg.transform.analysis import AnalysisTransform
@@ -77,13 +73,9 @@ def build_graph_stage(
 def _graph_builder(config: GraphConfig, channels: int) -> GraphBuilder:
     return GraphBuilder(
         degree=config.degree,
-        candidates=[
-            make_part("candidates", part, CandidateSet, neighbors=config.neighbors)
-            for part in config.candidates
-        ],
+        candidates=[make_part("candidates", part, CandidateSet) for part in config.candidates],
         score=make_part("score", config.score, Score, channels=channels),
         quota=make_part("quota", config.quota, Quota),
         selection=make_part("selection", config.selection, Selection),
-        neighbors=config.neighbors,
-        similarity=config.similarity,
+        similarity=make_part("similarity", config.similarity, Similarity),
     )

@@ -71,7 +71,7 @@ def test_flops_of_the_feed_forward_part(depthwise):
 def test_flops_of_attention_follow_the_edges():
     from glic_pyg.graph import GraphBuilder
 
-    graph = GraphBuilder(degree=8)(torch.randn(1, 8, 16, 16)).local
+    graph = GraphBuilder(degree=8)(torch.randn(1, 8, 16, 16))[0]
     attention = GraphAttention(channels=8, heads=2, position_hidden=4)
 
     class Layer(nn.Module):

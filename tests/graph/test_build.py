@@ -1,4 +1,3 @@
-import math
 import re
 import warnings
 from functools import partial
@@ -18,11 +17,9 @@ from torch_geometric.transforms import (
 )
 from torch_geometric.utils import to_networkx
 
-from glic_pyg.graph import FeatureMapError, Graph, GraphBuilder, Graphs
-from glic_pyg.graph.build import batched_similarities
+from glic_pyg.graph import FeatureMapError, Graph, GraphBuilder
 from glic_pyg.graph.candidates import (
     AnchorMesh,
-    Candidates,
     GlobalMesh,
     LocalWindows,
     global_mesh,
@@ -31,6 +28,7 @@ from glic_pyg.graph.candidates import (
 from glic_pyg.graph.complexity import Score, Sobel, Uniform, damp
 from glic_pyg.graph.quota import GroupQuota, MapQuota
 from glic_pyg.graph.selection import KNN, Threshold, TopD
+from glic_pyg.graph.similarity import Centered, Cosine
 from glic_pyg.nn.learned_score import LearnedScore
 
 SIZES = [(2, 6, 16, 32), (1, 6, 7, 12), (2, 6, 17, 24)]
@@ -58,11 +56,11 @@ def differing(edges, other):
     return (counts == 1).sum().item()
 
 
-@pytest.mark.parametrize("kind", ["local", "global_"])
+@pytest.mark.parametrize("kind", [0, 1], ids=["local", "global"])
 def test_golden_edges(golden, kind):
     data = golden("gfa_small.npz")
-    expected = data[f"{kind.rstrip('_')}_edges"].T.long()
-    found = columns(getattr(GraphBuilder()(data["x"]), kind))
+    expected = data[["local_edges", "global_edges"][kind]].T.long()
+    found = columns(GraphBuilder()(data["x"])[kind])
     # Node 0, which is all zero, is stored without edges; it keeps all its candidates.
     assert not (expected[:, 1] == 0).any()
     assert (found[:, 1] == 0).sum() == 256
@@ -76,7 +74,7 @@ def test_edges_are_sorted_by_target_and_reach_from_the_zero_node(size, selection
     x[0, :, 0, 0] = 0
     num_nodes = size[0] * size[2] * size[3]
     graphs = GraphBuilder(degree=12, selection=selection)(x)
-    assert (graphs.local.edge_index[0] == num_nodes).any()
+    assert (graphs[0].edge_index[0] == num_nodes).any()
     for graph in graphs:
         source, target = graph.edge_index
         assert type(graph.edge_index) is torch.Tensor
@@ -105,7 +103,7 @@ def test_edge_attributes_belong_to_their_edges(size):
         inside = source < graph.zero_node
         assert (graph.batch[source[inside]] == graph.batch[target[inside]]).all()
     # In a local graph an offset is a distance: the windows' grids begin 4 rows and columns apart.
-    graph = graphs.local
+    graph = graphs[0]
     source, target = graph.edge_index
     inside = source < graph.zero_node
     distance = graph.pos[source[inside]] - graph.pos[target[inside]]
@@ -167,61 +165,30 @@ def test_pictures_of_a_batch_are_independent(size, selection):
     x = feature_map(*size)
     build = GraphBuilder(degree=12, selection=selection)
     nodes = size[2] * size[3]
-    for kind in ("local", "global_"):
+    for kind in (0, 1):
         alone = []
         for i in range(size[0]):
-            edges = columns(getattr(build(x[i : i + 1]), kind))
+            edges = columns(build(x[i : i + 1])[kind])
             alone.append(torch.where(edges[:, :2] >= 0, edges[:, :2] + i * nodes, -1))
-        assert torch.equal(columns(getattr(build(x), kind))[:, :2], torch.cat(alone))
-
-
-@pytest.mark.parametrize("find", [local_windows, global_mesh])
-def test_batched_similarities(find):
-    candidates = find((2, 9, 20))
-    unit = F.normalize(torch.randn(361, 5, dtype=torch.double), dim=1)
-    unit[-1] = 0
-    each = torch.einsum("nc,nkc->nk", unit[:-1], unit[candidates.candidate[candidates.group]])
-    found = batched_similarities(unit, candidates)
-    assert found.shape == (candidates.candidate.size(0), 64, 256)
-    torch.testing.assert_close(found[candidates.group, candidates.slot], each)
-
-
-def test_products_on_a_gpu_are_few_and_large(monkeypatch):
-    """As many groups at a time as 256 MB hold, on a device that stands for one."""
-    launches = []
-    monkeypatch.setattr(torch, "bmm", lambda x, y, *, out: launches.append((x.shape, y.shape)))
-    candidates = local_windows((1, 320, 320))
-    found = {}
-    for device in ("cpu", "meta"):
-        there = Candidates(*(x.to(device) for x in (candidates.candidate, candidates.group, candidates.slot)))
-        there.__dict__["node"] = candidates.node.to(device)
-        batched_similarities(torch.empty(320 * 320 + 1, 192, device=device), there)
-        found[device] = [*launches]
-        launches.clear()
-    assert [sum(x[0] for x, _ in shapes) for shapes in found.values()] == [1600, 1600]
-    assert {x[0] for x, _ in found["cpu"]} == {16}
-    assert [x[0] for x, _ in found["meta"]] == [1092, 508]
-    largest, other = found["meta"][0]
-    assert 0.99 * 2**28 < 4 * (math.prod(largest) + math.prod(other)) <= 2**28
+        assert torch.equal(columns(build(x)[kind])[:, :2], torch.cat(alone))
 
 
 def test_a_graph_for_every_candidate_set():
     x = feature_map(2, 6, 17, 24)
     both = GraphBuilder(degree=12)(x)
-    assert isinstance(both, Graphs)
+    assert type(both) is tuple
     (alone,) = GraphBuilder(degree=12, candidates=[GlobalMesh()])(x)
-    assert torch.equal(columns(alone), columns(both.global_))
+    assert torch.equal(columns(alone), columns(both[1]))
     mixed = GraphBuilder(degree=12, candidates=[AnchorMesh(), LocalWindows(), GlobalMesh()])(x)
     assert len(mixed) == 3
-    assert torch.equal(columns(mixed[1]), columns(both.local))
+    assert torch.equal(columns(mixed[1]), columns(both[0]))
     assert GraphBuilder(candidates=[])(x) == ()
 
 
-@pytest.mark.parametrize("neighbors", ["arithmetic", "torch_cluster"])
-def test_nearest_anchors_in_feature_space(neighbors):
+def test_nearest_anchors_in_feature_space():
     """k nearest neighbours among strided anchors, against a sort of all distances."""
     x = feature_map(2, 6, 32, 48)
-    builder = GraphBuilder(candidates=[AnchorMesh()], selection=KNN(k=9), neighbors=neighbors)
+    builder = GraphBuilder(candidates=[AnchorMesh()], selection=KNN(k=9))
     (graph,) = builder(x)
     anchors = x[:, :, 1::2, 1::3].flatten(2).transpose(1, 2)
     ids = torch.arange(32 * 48).view(32, 48)[1::2, 1::3].flatten()
@@ -263,16 +230,16 @@ def test_a_score_with_weights_gets_its_gradient_through_the_gate():
     score = Scaled()
     x = feature_map(2, 6, 9, 12).requires_grad_()
     graphs = GraphBuilder(degree=12, score=score)(x)
-    assert graphs.local.gate is graphs.global_.gate
-    gate = graphs.local.gate[:-1]
+    assert graphs[0].gate is graphs[1].gate
+    gate = graphs[0].gate[:-1]
     torch.testing.assert_close(gate.view(2, -1).mean(dim=1), torch.ones(2))
-    damped = graphs.local.score[:-1].view(2, -1)
+    damped = graphs[0].score[:-1].view(2, -1)
     torch.testing.assert_close(gate.view(2, -1), damped / damped.mean(dim=1, keepdim=True))
     (gate * torch.rand_like(gate)).sum().backward()
     assert score.weight.grad.abs().min() > 0
     assert x.grad is None
-    assert not any(value.requires_grad for value in tensors(graphs.local) if value is not graphs.local.gate)
-    assert "gate" not in GraphBuilder()(x).local
+    assert not any(value.requires_grad for value in tensors(graphs[0]) if value is not graphs[0].gate)
+    assert "gate" not in GraphBuilder()(x)[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.double])
@@ -285,7 +252,7 @@ def test_any_precision_gives_the_same_graph(dtype, score, selection):
     found = build(x)
     with torch.autocast("cpu", torch.float16 if dtype == torch.float16 else torch.bfloat16):
         cast = build(x)
-    assert expected.local.x.dtype == torch.float32
+    assert expected[0].x.dtype == torch.float32
     for graphs in (found, cast):
         for graph, other in zip(graphs, expected, strict=True):
             assert torch.equal(columns(graph), columns(other))
@@ -307,10 +274,10 @@ def test_a_score_of_any_precision_is_computed_in_float32():
     torch.manual_seed(0)
     score = LearnedScore(channels=6)
     x = feature_map(1, 6, 9, 12)
-    expected = GraphBuilder(score=score)(x).local.score
-    torch.testing.assert_close(GraphBuilder(score=score.double())(x).local.score, expected)
+    expected = GraphBuilder(score=score)(x)[0].score
+    torch.testing.assert_close(GraphBuilder(score=score.double())(x)[0].score, expected)
     half = score.half()
-    found = GraphBuilder(score=half)(torch.zeros_like(x)).local
+    found = GraphBuilder(score=half)(torch.zeros_like(x))[0]
     assert found.gate.dtype == torch.float32
     assert found.gate.isfinite().all()
 
@@ -323,9 +290,9 @@ def built_with_gate(*size):
     return GraphBuilder(degree=6, score=LearnedScore(channels=size[1]))(x)
 
 
-@pytest.mark.parametrize("kind", ["local", "global_"])
+@pytest.mark.parametrize("kind", [0, 1], ids=["local", "global"])
 def test_the_zero_node_is_the_last_one(kind):
-    graph = getattr(built_with_gate(2, 6, 9, 12), kind)
+    graph = built_with_gate(2, 6, 9, 12)[kind]
     assert graph.zero_node == 2 * 9 * 12
     for key in ("x", "score", "quota", "gate"):
         assert len(graph[key]) == graph.num_nodes == graph.zero_node + 1
@@ -340,9 +307,9 @@ def test_the_zero_node_is_the_last_one(kind):
     assert (graph.candidates[group] == source[:, None]).any(dim=1).all()
 
 
-@pytest.mark.parametrize("kind", ["local", "global_"])
+@pytest.mark.parametrize("kind", [0, 1], ids=["local", "global"])
 def test_pyg_takes_a_graph_for_one_of_its_own(kind):
-    graph = getattr(built_with_gate(2, 6, 9, 12), kind)
+    graph = built_with_gate(2, 6, 9, 12)[kind]
     assert isinstance(graph, Data)
     assert graph.validate()
     assert set(graph.node_attrs()) == {"x", "pos", "batch", "score", "quota", "gate", "shift"}
@@ -359,9 +326,9 @@ def test_pyg_takes_a_graph_for_one_of_its_own(kind):
     torch.testing.assert_close(pooled[:2], graph.x[:-1].view(2, -1, 6).mean(dim=1))
 
 
-@pytest.mark.parametrize("kind", ["local", "global_"])
+@pytest.mark.parametrize("kind", [0, 1], ids=["local", "global"])
 def test_batches_of_graphs_tie_no_edge_to_another(kind):
-    graphs = [getattr(built_with_gate(*size), kind) for size in ((2, 6, 9, 12), (1, 6, 17, 5))]
+    graphs = [built_with_gate(*size)[kind] for size in ((2, 6, 9, 12), (1, 6, 17, 5))]
     batch = Batch.from_data_list(graphs)
     assert batch.validate()
     source, target = batch.edge_index
@@ -383,7 +350,7 @@ def test_batches_of_graphs_tie_no_edge_to_another(kind):
 
 
 def test_transforms_of_pyg():
-    graph = built_with_gate(1, 6, 9, 12).local
+    graph = built_with_gate(1, 6, 9, 12)[0]
     both = ToUndirected()(graph.clone())
     assert both.validate()
     assert both.is_undirected()
@@ -392,7 +359,7 @@ def test_transforms_of_pyg():
     assert looped.validate()
     assert looped.has_self_loops()
 
-    graph = Batch.from_data_list([built_with_gate(1, 6, *size).local for size in ((9, 12), (17, 24))])
+    graph = Batch.from_data_list([built_with_gate(1, 6, *size)[0] for size in ((9, 12), (17, 24))])
     largest = LargestConnectedComponents()(graph)
     assert largest.validate()
     source, target = graph.edge_index
@@ -414,19 +381,19 @@ def test_a_degree_that_no_node_can_have_is_refused(degree):
 
 @pytest.mark.parametrize("degree", [1, 1.5, 256])
 def test_any_other_degree_is_taken(degree):
-    graph = GraphBuilder(degree=degree, score=Uniform(), selection=TopD())(feature_map(1, 6, 16, 16)).local
+    graph = GraphBuilder(degree=degree, score=Uniform(), selection=TopD())(feature_map(1, 6, 16, 16))[0]
     assert graph.quota[:-1].unique().tolist() == [degree]
 
 
 @pytest.mark.parametrize("score", [Sobel, Uniform, partial(LearnedScore, channels=6)])
-@pytest.mark.parametrize("neighbors", ["arithmetic", "torch_cluster"])
+@pytest.mark.parametrize("similarity", [Cosine, Centered])
 @pytest.mark.parametrize(
     ("value", "got"), [(torch.nan, "nan"), (torch.inf, "inf"), (-torch.inf, "inf"), (1e25, r"1e\+25")]
 )
-def test_maps_that_are_not_finite_are_refused(value, got, neighbors, score):
+def test_maps_that_are_not_finite_are_refused(value, got, similarity, score):
     x = feature_map(2, 6, 9, 12)
     x[1, 3, 4, 5] = value
-    build = GraphBuilder(degree=6, score=score(), selection=TopD(), neighbors=neighbors)
+    build = GraphBuilder(degree=6, score=score(), selection=TopD(), similarity=similarity())
     with pytest.raises(
         FeatureMapError, match=rf"^Expected a feature map of finite numbers, .* \(got up to {got}, .*\)$"
     ):
@@ -471,12 +438,12 @@ def test_graphs_move_as_a_whole(device):
             assert {value.device.type for value in tensors(there)} == {torch.device(device).type}
         assert torch.equal(moved.queries, other.queries)
         assert torch.equal(moved.candidates, other.candidates)
-    meta = GraphBuilder()(x).local.to("meta")
+    meta = GraphBuilder()(x)[0].to("meta")
     assert all(value.is_meta for value in tensors(meta))
 
 
 def test_graphs_survive_a_file(tmp_path):
-    graph = built_with_gate(1, 6, 9, 12).local.detach()
+    graph = built_with_gate(1, 6, 9, 12)[0].detach()
     torch.save(graph.to_dict(), tmp_path / "graph.pt")
     other = Graph.from_dict(torch.load(tmp_path / "graph.pt", weights_only=True))
     assert other.zero_node == 108
@@ -523,22 +490,9 @@ def test_a_gpu_is_waited_for_only_where_shapes_depend_on_it(monkeypatch):
     assert len(waits) <= 3, [str(wait.message) for wait in waits]
 
 
-def test_centred_similarity_is_the_cosine_of_differences_from_the_mean():
-    x = feature_map(2, 6, 17, 24) + 3
-    for graph in GraphBuilder(degree=16, similarity="centered")(x):
-        of_nodes = (x - x.mean((2, 3), keepdim=True)).permute(0, 2, 3, 1).reshape(-1, 6)
-        source, target = graph.edge_index[:, graph.edge_index[0] != graph.zero_node]
-        expected = F.cosine_similarity(of_nodes[source], of_nodes[target])
-        found = graph.similarity[graph.edge_index[0] != graph.zero_node]
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-
-
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("neighbors", ["arithmetic", "torch_cluster"])
-def test_offset_shift_and_stride_tell_how_far_a_neighbour_is(size, neighbors):
-    if neighbors == "torch_cluster":
-        pytest.importorskip("torch_cluster")
-    for graph in GraphBuilder(degree=16, neighbors=neighbors)(feature_map(*size)):
+def test_offset_shift_and_stride_tell_how_far_a_neighbour_is(size):
+    for graph in GraphBuilder(degree=16)(feature_map(*size)):
         real = graph.edge_index[0] != graph.zero_node
         source, target = graph.edge_index[:, real]
         steps = graph.offset[real] - graph.shift[target]

@@ -20,7 +20,7 @@ from glic_pyg.inspection import (
     stage_graphs,
 )
 from glic_pyg.inspection.drawings import (
-    MARGIN,
+    WINDOW_MARGIN,
     NodeError,
     draw_graphs,
     erf_picture,
@@ -81,7 +81,7 @@ def test_offsets_in_the_local_graph_are_places(tiny_model, photo):
     source, target = graph.edge_index
     real = source < graph.zero_node
     moved = graph.pos[source[real]] - graph.pos[target[real]]
-    assert torch.equal(moved, graph.offset[real] - MARGIN)
+    assert torch.equal(moved, graph.offset[real] - WINDOW_MARGIN)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (8, 3000)], ids=str)

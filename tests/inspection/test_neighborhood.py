@@ -28,7 +28,7 @@ def test_neighbors_and_degrees(graph):
 def test_a_node_of_zeros_keeps_all_candidates():
     feature_map = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     feature_map[..., 0, 0] = 0
-    found = neighborhood(GraphBuilder(degree=32)(feature_map).local, 0)
+    found = neighborhood(GraphBuilder(degree=32)(feature_map)[0], 0)
     assert found.source.numel() == 256
     assert found.num_zero == 256 - 12 * 12  # the window reaches 4 nodes beyond the corner
     assert torch.equal(found.is_zero, (found.offset - 4 < 0).any(dim=1))

@@ -50,7 +50,7 @@ def test_numbers_against_a_loop(graphs, scope):
 
 
 def test_equal_features_keep_all_candidates_within_reach():
-    graph = GraphBuilder()(torch.ones(1, 4, 8, 8)).local
+    graph = GraphBuilder()(torch.ones(1, 4, 8, 8))[0]
     found = summarize(graph, node_size=4)
     assert (found.edges, found.most_degree, found.similarity) == (64 * 64, 64, pytest.approx(1))
     assert found.candidate_similarity == pytest.approx(1)
@@ -59,7 +59,7 @@ def test_equal_features_keep_all_candidates_within_reach():
 
 
 def test_a_graph_of_one_node():
-    found = summarize(GraphBuilder()(torch.ones(1, 4, 1, 1)).global_, node_size=4)
+    found = summarize(GraphBuilder()(torch.ones(1, 4, 1, 1))[1], node_size=4)
     assert found.nodes == 1
     assert found.length != found.length  # no edge to measure
 

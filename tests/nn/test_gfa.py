@@ -57,7 +57,7 @@ def test_golden_layers_and_stage(golden_stage, backend):
     set_backend(stage, backend)
     with torch.no_grad():
         graphs = stage.graph_builder(data["x"])
-        x = graphs.local.x[:-1]
+        x = graphs[0].x[:-1]
         for layer, graph, name in zip(stage.layers, graphs, ("block_local", "block_global"), strict=True):
             assert relative_error(to_map(layer(x, graph), graph.map_size), data[name]) < 1e-4
         assert relative_error(stage(data["x"]), data["y"]) < 1e-4
@@ -66,7 +66,7 @@ def test_golden_layers_and_stage(golden_stage, backend):
 def test_layer_is_its_definition():
     torch.manual_seed(0)
     layer = set_backend(GFALayer(**SMALL), "reference").double()
-    graph = GraphBuilder(degree=12)(torch.randn(2, 8, 9, 14)).local
+    graph = GraphBuilder(degree=12)(torch.randn(2, 8, 9, 14))[0]
     nodes = graph.x[:-1].double()
     x = nodes + layer.attention(F.layer_norm(nodes, (8,), eps=1e-5), graph.edge_index, graph.offset)
     assert layer.ffn.norm.eps == 1e-5
@@ -89,9 +89,9 @@ def test_stage_builds_its_graphs_once_and_alternates_them():
     x = torch.randn(1, 8, 9, 14)
     stage(x)
     (graphs,) = calls
-    assert [graph is graphs.local for graph in seen] == [True, False, True, False, True]
-    assert seen[1] is seen[3] is graphs.global_
-    torch.testing.assert_close(graphs.local.x[:-1], to_nodes(x).x)
+    assert [graph is graphs[0] for graph in seen] == [True, False, True, False, True]
+    assert seen[1] is seen[3] is graphs[1]
+    torch.testing.assert_close(graphs[0].x[:-1], to_nodes(x).x)
 
 
 @pytest.mark.parametrize("size", [(2, 8, 16, 32), (1, 8, 5, 3), (3, 8, 17, 9)], ids=str)
@@ -168,7 +168,7 @@ def test_without_candidates_a_stage_is_its_feed_forward_parts():
 def test_a_pyg_layer_in_place_of_attention():
     torch.manual_seed(0)
     layer = GFALayer(layer=partial(SAGEConv, aggr="max"), **SMALL)
-    graph = GraphBuilder(degree=6)(torch.randn(1, 8, 9, 14)).local
+    graph = GraphBuilder(degree=6)(torch.randn(1, 8, 9, 14))[0]
     nodes = graph.x[:-1]
     x = nodes + layer.aggregation(F.layer_norm(nodes, (8,)), graph)
     torch.testing.assert_close(layer(nodes, graph), to_nodes(layer.ffn(to_map(x, (1, 9, 14)))).x)
@@ -180,7 +180,7 @@ def test_a_learned_score_scales_updates_and_is_trained():
     builder = GraphBuilder(degree=6, score=LearnedScore(channels=8))
     stage = GFAStage(depth=1, graph_builder=builder, **SMALL)
     x = torch.randn(1, 8, 9, 14)
-    graph = builder(x).local
+    graph = builder(x)[0]
     (layer,) = stage.layers
     nodes = graph.x[:-1]
     update = layer.attention(layer.norm(nodes), graph.edge_index, graph.offset)

@@ -37,7 +37,7 @@ def built(kind, selection=Threshold):
     x = torch.randn(2, CHANNELS, 9, 14, generator=torch.Generator().manual_seed(1))
     x[..., 7:] *= 10
     x[0, :, 0, 0] = 0
-    graph = getattr(GraphBuilder(degree=12, selection=selection())(x), kind)
+    graph = GraphBuilder(degree=12, selection=selection())(x)[kind]
     return nodes(252), graph.edge_index, graph.offset, graph.queries, graph.candidates
 
 
@@ -52,9 +52,9 @@ def random_edges():
 
 
 GRAPHS = {
-    "local": lambda: built("local"),
-    "global": lambda: built("global_"),
-    "top_d": lambda: built("local", TopD),
+    "local": lambda: built(0),
+    "global": lambda: built(1),
+    "top_d": lambda: built(0, TopD),
     "random": random_edges,
 }
 

@@ -26,7 +26,7 @@ WITHOUT_EDGES = ("SAGEConv", "EdgeConv")
 
 def graph_of(*size, degree=6):
     x = torch.randn(size, generator=torch.Generator().manual_seed(0))
-    return GraphBuilder(degree=degree)(x).local
+    return GraphBuilder(degree=degree)(x)[0]
 
 
 def by_loop(aggregation, x, graph):
@@ -63,9 +63,9 @@ def test_pictures_of_a_batch_are_independent(name):
     maps = torch.randn(2, CHANNELS, 9, 10)
     build = GraphBuilder(degree=6)
     x = torch.randn(180, CHANNELS)
-    together = aggregation(x, build(maps).local)
+    together = aggregation(x, build(maps)[0])
     for i in range(2):
-        alone = aggregation(x[90 * i : 90 * (i + 1)], build(maps[i : i + 1]).local)
+        alone = aggregation(x[90 * i : 90 * (i + 1)], build(maps[i : i + 1])[0])
         torch.testing.assert_close(together[90 * i : 90 * (i + 1)], alone, rtol=1e-4, atol=1e-5)
 
 

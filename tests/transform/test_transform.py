@@ -9,6 +9,7 @@ from glic_pyg.config import Aggregation, ConfigError, GraphConfig, ModelConfig, 
 from glic_pyg.graph.candidates import AnchorMesh
 from glic_pyg.graph.quota import MapQuota
 from glic_pyg.graph.selection import TopD
+from glic_pyg.graph.similarity import Centered
 from glic_pyg.nn.conv import ConvBlock
 from glic_pyg.nn.gfa import GFALayer, GFAStage
 from glic_pyg.transform import build_analysis, build_synthesis
@@ -42,13 +43,13 @@ def test_depths_ratios_and_heads(tiny_config, build):
 
 @pytest.mark.parametrize("build", [build_analysis, build_synthesis])
 def test_graph_options(tiny_config, build):
-    graph = GraphConfig(degree=9, selection=Part("top_d"), neighbors="torch_cluster")
+    graph = GraphConfig(degree=9, selection=Part("top_d"), similarity=Part("centered"))
     transform = build(dataclasses.replace(tiny_config, graph=graph))
     builders = [stage.graph_builder for stage in transform.stages if isinstance(stage, GFAStage)]
     assert len(builders) == 2
     for builder in builders:
-        assert (builder.degree, type(builder.selection), builder.neighbors) == (9, TopD, "torch_cluster")
-        assert builder.candidates[0].neighbors == "torch_cluster"
+        assert (builder.degree, type(builder.selection)) == (9, TopD)
+        assert type(builder.similarity) is Centered
 
 
 @pytest.mark.parametrize("build", [build_analysis, build_synthesis])

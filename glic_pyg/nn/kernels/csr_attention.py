@@ -30,7 +30,7 @@ from glic_pyg.nn.kernels.simd import (
 from glic_pyg.threads import in_ranges, map_in_threads
 
 LOG2E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
-LEAST_NORM = 1e-12  # as torch.nn.functional.normalize has it
+NORM_EPS = 1e-12  # as torch.nn.functional.normalize has it
 WIDEST = 16  # float32 in the widest vector register, of AVX-512
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # sums in any order; infinities keep their meaning
 
@@ -226,13 +226,13 @@ def _dot(lanes, wide, x, y, at, size):
 def _inverse_norm(lanes, wide, x, at, size):
     """Return the inverse of the norm per head of a node's features."""
     norm = square_root(_dot(lanes, wide, x, x, at, size))
-    return 1.0 / maximum(norm, full(lanes, LEAST_NORM))
+    return 1.0 / maximum(norm, full(lanes, NORM_EPS))
 
 
 @numba.njit(fastmath=FAST, forceinline=True)
 def _through_norm(lanes, wide, grad, x, at, size, inverse):
     """Turn the gradient of the normalised features of a node into that of the features."""
-    slope = below(inverse, full(lanes, 1.0 / LEAST_NORM))  # shorter ones are divided by a constant
+    slope = below(inverse, full(lanes, 1.0 / NORM_EPS))  # shorter ones are divided by a constant
     along = repeat(wide, _dot(lanes, wide, grad, x, at, size) * slope * slope)
     factor = repeat(wide, inverse)
     for i in range(at, at + size, len(wide)):

@@ -8,9 +8,10 @@ from functools import partial
 import pytest
 import torch
 
-from glic_pyg.graph import GraphBuilder, csr_selection
+from glic_pyg.graph import GraphBuilder, Threshold
 from glic_pyg.graph.candidates import global_mesh, local_windows
-from glic_pyg.graph.selection import Threshold, kept_edges
+from glic_pyg.graph.kernels import threshold
+from glic_pyg.graph.selection import kept_edges
 
 CASES = [(local_windows, (2, 16, 32)), (global_mesh, (2, 16, 32)), (local_windows, (2, 9, 21))]
 
@@ -23,7 +24,7 @@ def exact_similarities(candidates):
 
 
 def assert_same_edges(similarity, quota, candidates, *, bisections=5):
-    found = csr_selection.kept_edges(similarity, quota, candidates, bisections=bisections)
+    found = threshold.kept_edges(similarity, quota, candidates, bisections=bisections)
     expected = kept_edges(similarity, quota, candidates, Threshold(bisections=bisections))
     for tensor, other in zip(found, expected, strict=True):
         assert tensor.dtype == other.dtype
@@ -58,13 +59,13 @@ def test_a_node_that_keeps_nothing_keeps_all(value):
 def test_graphs_are_the_same(size, monkeypatch):
     """Ties of chosen random features are improbable, so that the order of sums does not matter."""
     calls = []
-    original = csr_selection.kept_edges
-    monkeypatch.setattr(csr_selection, "kept_edges", lambda *a, **k: calls.append(1) or original(*a, **k))
+    original = threshold.kept_edges
+    monkeypatch.setattr(threshold, "kept_edges", lambda *a, **k: calls.append(1) or original(*a, **k))
     x = torch.randn(size, generator=torch.Generator().manual_seed(0))
     fast = GraphBuilder(degree=12)(x)
     assert len(calls) == 2
     monkeypatch.setattr(
-        csr_selection, "kept_edges", lambda *a, bisections: kept_edges(*a, Threshold(bisections=bisections))
+        threshold, "kept_edges", lambda *a, bisections: kept_edges(*a, Threshold(bisections=bisections))
     )
     plain = GraphBuilder(degree=12)(x)
     for graph, other in zip(fast, plain, strict=True):
@@ -76,7 +77,7 @@ def test_graphs_are_the_same(size, monkeypatch):
 THRESHOLDS = """
 import hashlib
 import numpy as np
-from glic_pyg.graph.csr_selection import _bisect
+from glic_pyg.graph.kernels.threshold import _bisect
 
 similarity = np.random.default_rng(0).random((64, 64, 256), dtype=np.float32)
 node = np.arange(64 * 64)

@@ -1,14 +1,38 @@
-"""Groups by `torch_cluster.grid_cluster` and candidates by `torch_cluster.knn`."""
+"""Parts of a graph by torch-cluster: windows by its `grid_cluster`, the nearest candidates by its `knn`."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_cluster import grid_cluster, knn
+from torch_geometric.data import Data
 
-from glic_pyg.graph.candidates import CANDIDATES, CPU, QUERIES, Candidates
+from glic_pyg.graph.candidates import CANDIDATES, CPU, QUERIES, WINDOW_MARGIN, Candidates, CandidateSet
 from glic_pyg.graph.grid import MapSize
+from glic_pyg.graph.similarity import Centered, Cosine
 
 GROUPS_AT_ONCE = 8  # bounds the pairs of feature vectors held at a time
+
+
+class TorchClusterWindows(CandidateSet):
+    """`LocalWindows`, found by `torch_cluster.grid_cluster`; the groups are the same."""
+
+    def __call__(self, data: Data) -> Candidates:
+        return local_windows(data.map_size, data.x.device)
+
+
+class TorchClusterCosine(Cosine):
+    """`Cosine` of a node's `k` nearest candidates, found by `torch_cluster.knn`.
+
+    On a GPU, `k` is at most 100, torch-cluster's bound: the published `Threshold`, which needs to know all
+    candidates, works on the CPU alone.
+    """
+
+    def __call__(self, unit: Tensor, candidates: Candidates, *, k: int) -> Tensor:
+        return similarities(unit, candidates, k=k)
+
+
+class TorchClusterCentered(TorchClusterCosine, Centered):
+    """`Centered` of a node's `k` nearest candidates, see `TorchClusterCosine`."""
 
 
 def local_windows(map_size: MapSize, device: torch.device = CPU) -> Candidates:
@@ -25,7 +49,7 @@ def local_windows(map_size: MapSize, device: torch.device = CPU) -> Candidates:
     candidate = pos.new_full((batch_size * groups_high * groups_wide, CANDIDATES**2), num_nodes)
     for down in range(min(2, groups_high)):
         for right in range(min(2, groups_wide)):
-            top, left = QUERIES * down - 4, QUERIES * right - 4
+            top, left = QUERIES * down - WINDOW_MARGIN, QUERIES * right - WINDOW_MARGIN
             high, wide = -(-(groups_high - down) // 2), -(-(groups_wide - right) // 2)
             bottom, end = top + CANDIDATES * high, left + CANDIDATES * wide
             inside = (row >= top) & (row < bottom) & (column >= left) & (column < end)
@@ -39,7 +63,7 @@ def local_windows(map_size: MapSize, device: torch.device = CPU) -> Candidates:
         candidate=candidate,
         group=_cells(pos, QUERIES, (0, 0, 0), (batch_size - 1, height - 1, width - 1)),
         slot=row % QUERIES * QUERIES + column % QUERIES,
-        shift=pos.new_full((len(pos), 2), (CANDIDATES - QUERIES) // 2).to(torch.int8),
+        shift=pos.new_full((len(pos), 2), WINDOW_MARGIN).to(torch.int8),
         stride=(1, 1),
     )
 

@@ -1,0 +1,1 @@
+"""Compiled code for operators whose meaning is plain torch."""
