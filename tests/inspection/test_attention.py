@@ -8,12 +8,12 @@ from glic_pyg.inspection import LayerError, attention_weights, run_stages, stage
 from glic_pyg.nn.graph_attention import GraphAttention
 
 
-@pytest.mark.parametrize("scope", ["local", "global_"])
+@pytest.mark.parametrize("scope", [0, 1], ids=["local", "global"])
 def test_weights_give_the_layers_output(scope):
     torch.manual_seed(0)
     feature_map = torch.randn(1, 8, 16, 24)
     feature_map[..., 0, 0] = 0  # keeps zero nodes as neighbours
-    graph = getattr(GraphBuilder(degree=8)(feature_map), scope)
+    graph = GraphBuilder(degree=8)(feature_map)[scope]
     attention = GraphAttention(channels=8, heads=2, position_hidden=4)
     x = torch.randn(graph.zero_node, 8)
     with torch.no_grad():

@@ -27,6 +27,7 @@ from glic_pyg.inspection.drawings import (
     graph_picture,
     save_figure,
 )
+from glic_pyg.inspection.stages import Graphs
 
 
 def titles(figure):
@@ -67,7 +68,7 @@ def test_given_nodes_neighbors(tiny_model, photo):
 def test_zero_nodes_are_drawn_outside_the_picture():
     feature_map = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     feature_map[..., 0, 0] = 0
-    graphs = GraphBuilder()(feature_map)
+    graphs = Graphs(*GraphBuilder()(feature_map))
     figure = draw_graphs(torch.rand(1, 3, 64, 64), graphs, {"A": 0}, title="zero")
     real, zero = drawn(figure.axes[1])
     window = {(row, column) for row in range(-4, 12) for column in range(-4, 12)}

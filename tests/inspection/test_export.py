@@ -8,6 +8,7 @@ from torch_geometric.data import Data
 from glic_pyg.config import ConfigError
 from glic_pyg.graph import GraphBuilder
 from glic_pyg.inspection import export_graphs
+from glic_pyg.inspection.stages import Graphs
 
 SIZE = (16, 20)
 
@@ -16,7 +17,7 @@ SIZE = (16, 20)
 def graphs():
     feature_map = torch.randn(1, 4, *SIZE, generator=torch.Generator().manual_seed(0))
     feature_map[..., 0, 0] = 0
-    return GraphBuilder(degree=8)(feature_map)
+    return Graphs(*GraphBuilder(degree=8)(feature_map))
 
 
 def edges(graph):

@@ -3,12 +3,13 @@ import torch
 
 from glic_pyg.graph import GraphBuilder
 from glic_pyg.inspection import degrees, neighborhood
+from glic_pyg.inspection.stages import Graphs
 
 
 @pytest.fixture(scope="module", params=["local", "global"])
 def graph(request):
     feature_map = torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(0))
-    graphs = GraphBuilder(degree=32)(feature_map)
+    graphs = Graphs(*GraphBuilder(degree=32)(feature_map))
     return graphs.local if request.param == "local" else graphs.global_
 
 

@@ -14,6 +14,7 @@ from glic_pyg.inspection import (
     page,
     run_stages,
 )
+from glic_pyg.inspection.stages import Graphs
 from glic_pyg.nn.graph_attention import GraphAttention
 
 CHROMIUM = shutil.which("chromium")
@@ -313,7 +314,7 @@ def test_title_is_text(opened):
 def test_zero_nodes(tiny_model, browser, tmp_path, monkeypatch):
     feature_map = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     feature_map[..., 0, 0] = 0  # a node of zeros keeps all its candidates
-    graphs = GraphBuilder()(feature_map)
+    graphs = Graphs(*GraphBuilder()(feature_map))
     attention = GraphAttention(channels=4, heads=2, position_hidden=4)
     x = torch.randn(256, 4, generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(page, "LOGIT_STEP", 0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from glic_pyg.graph import GraphBuilder
+from glic_pyg.graph import Centered, Cosine, GraphBuilder
 from glic_pyg.nn.gfa import GFAStage
 
 LAB = Path(__file__).parents[2] / "lab"
@@ -22,7 +22,7 @@ def dense_stage():
 
 @pytest.mark.parametrize("backend", [None, "reference", "windows"])
 @pytest.mark.parametrize("position", ["grid", "distance"])
-@pytest.mark.parametrize("similarity", ["cosine", "centered"])
+@pytest.mark.parametrize("similarity", [Cosine, Centered])
 def test_edges_and_masks_mean_the_same(dense_stage, backend, position, similarity):
     torch.manual_seed(0)
     stage = GFAStage(
@@ -33,7 +33,7 @@ def test_edges_and_masks_mean_the_same(dense_stage, backend, position, similarit
         position_hidden=16,
         position=position,
         backend=backend,
-        graph_builder=GraphBuilder(degree=16, similarity=similarity),
+        graph_builder=GraphBuilder(degree=16, similarity=similarity()),
     )
     for layer in stage.layers:
         torch.nn.init.normal_(layer.attention.position_bias[2].weight)  # so that places differ
