@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0 torchvision==0.28.0
 # A package index that offers further builds of them (CUDA, ROCm, CPU only). On Linux pip's usual one has the build
 # for NVIDIA's GPUs, which brings 2.7 GB of libraries; PyTorch's own index of CPU builds makes that 0.2 GB.
 TORCH_INDEX ?=
-# Compilers at work at the same time; each takes 1.5 GB of memory.
+# Processes at work at the same time; a compiler takes 1.5 GB of memory, tests take 2 GB.
 JOBS ?= $(or $(shell nproc 2>/dev/null),2)
 
 VENV := .venv
@@ -21,7 +21,7 @@ demo: $(READY)
 	$(VENV)/bin/python tools/demo.py
 
 test: $(COMPLETE)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(COMPLETE)
 	$(VENV)/bin/ruff check .
