@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from glic_pyg.checkpoint import model_identity
 from glic_pyg.codec import GLIC, QualityError, check_quality, latent_checksum
 from glic_pyg.container import QUALITY_STEPS, Bitstream, BitstreamError, pack, unpack, unpack_size
 from glic_pyg.entropy import LatentError
@@ -70,7 +69,7 @@ def encode_latents(
     """
     steps = quality_steps(model, quality)
     strings, y_hat = model.code(y, _quality(model, steps))
-    stream = Bitstream(model_identity(model), steps, *shape, latent_checksum(y_hat), tuple(strings))
+    stream = Bitstream(model.identity, steps, *shape, latent_checksum(y_hat), tuple(strings))
     return pack(stream), y_hat
 
 
@@ -104,7 +103,7 @@ def decode(
         ModelError, TableError: the model cannot decode, see `GLIC.decode`.
     """
     stream = unpack(data)
-    identity = model_identity(model)
+    identity = model.identity
     if stream.identity != identity:
         raise BitstreamError(
             f"Expected a file of this model, {identity.hex()} (got one of model {stream.identity.hex()})"

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as serialize
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from glic_pyg.config import NAMES, ConfigError, ModelConfig, named, shown
 from glic_pyg.entropy import TABLES, TableError, check_tables
 from glic_pyg.errors import UserError
 from glic_pyg.files import write_file
+from glic_pyg.identity import current_names, digest, identity_of
 
-if TYPE_CHECKING:
-    from glic_pyg.codec import GLIC
+Model = TypeVar("Model", bound=nn.Module)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA = "glic_pyg"
 SUFFIX = ".safetensors"
 WEIGHTS = Path(__file__).parent / "weights"
 LAYERS = "torch_geometric.nn."
+IDENTITY_BYTES = 8
 DTYPES = (torch.float32, torch.float16)
 LARGEST = torch.finfo(torch.float16).max
 """Of a weight: any model may be stored in float16."""
@@ -47,25 +47,29 @@ class Checkpoint:
     Args:
         config: The model's numbers.
         state: Tensors by name, as `GLIC.load_state_dict` takes them.
+        identity: The model's, see `identity_of`; None in a file of format 1, which does not say it.
         info: Whatever was noted about the model, its training for instance.
     """
 
     config: ModelConfig
     state: dict[str, Tensor]
+    identity: bytes | None
     info: dict[str, Any]
 
 
 def save(
-    model: GLIC,
+    model: nn.Module,
+    config: ModelConfig,
     path: str | Path,
     *,
     dtype: torch.dtype = torch.float32,
     info: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model with its probability tables.
+    """Write a model with its probability tables and its identity.
 
     Args:
         model: The model; its tables must be up to date (see `GLIC.update`).
+        config: Its numbers.
         path: The file, made or replaced.
         dtype: float32, or float16 for half the size. What the tables are made of stays float32.
         info: Notes to keep with the model, JSON values.
@@ -75,7 +79,7 @@ def save(
     """
     if dtype not in DTYPES:
         raise CheckpointError(f"Expected weights to be stored as float32 or float16 (got {dtype})")
-    stored, same_as, first_of = {}, {}, {}
+    stored, loaded, same_as, first_of = {}, {}, {}, {}
     for name, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()
         if name.endswith("_quantized_cdf") and tensor.numel() == 0:
@@ -86,20 +90,22 @@ def save(
             if "entropy_bottleneck" not in name and "gaussian_conditional" not in name:
                 tensor = tensor.to(dtype)
             check_weight(name, tensor)
+        loaded[name] = tensor.float() if tensor.is_floating_point() else tensor
         # All groups' Gaussians have the same tables, most of a small model's file.
-        key = (tensor.dtype, tensor.shape, _digest(tensor))
+        key = (tensor.dtype, tensor.shape, digest(tensor))
         if key in first_of:
             same_as[name] = first_of[key]
         else:
             first_of[key] = name
             stored[name] = tensor
     try:
-        check_tables(model.latent_codec)
+        check_tables(model)
     except TableError as error:
         raise CheckpointError(str(error)) from error
     about = {
         "format_version": FORMAT_VERSION,
-        "config": model.config.to_dict(),
+        "config": config.to_dict(),
+        "identity": identity_of(config, loaded).hex(),
         "info": dict(info or {}),
         "same_as": same_as,
     }
@@ -127,14 +133,14 @@ def load(path: str | Path, *, allow_code: bool = False) -> Checkpoint:
         raise CheckpointError(f"Expected a {SUFFIX} checkpoint (got {path}: {reason})") from error
     try:
         about = json.loads(metadata[METADATA])
-        version = about["format_version"]
-        if version != FORMAT_VERSION:
-            raise CheckpointError(
-                f"Expected checkpoint format {FORMAT_VERSION} (got {path} of format {shown(version)})"
-            )
+        about = _migrated(about, path)
         config = ModelConfig.from_dict(about["config"])
-        info = about["info"]
+        info, identity = about["info"], about["identity"]
         state |= {name: state[first] for name, first in about["same_as"].items()}
+        if identity is not None:
+            identity = bytes.fromhex(identity)
+            if len(identity) != IDENTITY_BYTES:
+                raise ValueError(f"identity of {len(identity)} bytes")
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -144,7 +150,52 @@ def load(path: str | Path, *, allow_code: bool = False) -> Checkpoint:
         check_names(config, allow_code=allow_code)
     except CheckpointError as error:
         raise CheckpointError(f"Expected a checkpoint of glic_pyg (got {path}: {error})") from error
-    return Checkpoint(config, state, info)
+    return Checkpoint(config, current_names(state), identity, info)
+
+
+def _migrated(about: Mapping[str, Any], path: str | Path) -> Mapping[str, Any]:
+    """Return what a file says of itself as one of this format would say it.
+
+    Raises:
+        CheckpointError: it is of a later format.
+    """
+    version = about["format_version"]
+    if version == 1:
+        return {**about, "format_version": FORMAT_VERSION, "identity": None}
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"Expected checkpoint format 1..{FORMAT_VERSION} (got {path} of format {shown(version)})"
+        )
+    return about
+
+
+def restore(
+    name: str | Path, make: Callable[[ModelConfig], Model], *, allow_code: bool = False
+) -> tuple[Model, bytes | None]:
+    """Make a model of a checkpoint, in float32, and return it with its identity, if the file says it.
+
+    Nothing that a checkpoint says runs code, asks for memory beyond its own size, or reaches the coder
+    unchecked.
+
+    Args:
+        name: A model that comes with the package, or the path of a checkpoint.
+        make: Makes a model without weights.
+        allow_code: See `load`.
+
+    Raises:
+        CheckpointError: no such model, or not a sound checkpoint.
+    """
+    path = resolve(name)
+    stored = load(path, allow_code=allow_code)
+    try:
+        with WeightsOf(stored.state):
+            model = make(stored.config).float()
+        check_state(model.state_dict(), stored.state, where=path)
+        model.load_state_dict(stored.state)
+        check_tables(model)
+    except (ConfigError, TableError) as error:
+        raise CheckpointError(f"Expected a checkpoint of glic_pyg (got {path}: {error})") from error
+    return model, stored.identity
 
 
 def check_names(config: ModelConfig, *, allow_code: bool) -> None:
@@ -253,32 +304,6 @@ def check_weight(name: str, tensor: Tensor) -> None:
         raise CheckpointError(
             f"Expected weights within {-LARGEST:.0f}..{LARGEST:.0f} for {name} (got {low}..{high})"
         )
-
-
-def model_identity(model: GLIC) -> bytes:
-    """Return 8 bytes that tell models apart: a hash of configuration, weights and tables.
-
-    Settings at their defaults are left out, so that a later version with more of them agrees.
-    """
-    settings = _changes(model.config.to_dict(), ModelConfig().to_dict())
-    sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        tensor = tensor.detach().cpu().contiguous()
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(_digest(tensor))
-    return sha.digest()[:8]
-
-
-def _digest(tensor: Tensor) -> bytes:
-    return hashlib.sha256(tensor.numpy()).digest()
-
-
-def _changes(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _changes(value, defaults[key]) if isinstance(defaults[key], dict) else value
-        for key, value in values.items()
-        if value != defaults[key]
-    }
 
 
 def load_failure(error: Exception) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import chain
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any, Self
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from glic_pyg import checkpoint
-from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE, ConfigError, ModelConfig
+from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE, ModelConfig
+from glic_pyg.derived import Derived
 from glic_pyg.entropy import (
     GainUnits,
     LatentError,
     Nets,
-    TableError,
     accept_tables_of_any_size,
     build_entropy_model,
     check_tables,
@@ -29,6 +29,7 @@ from glic_pyg.entropy import (
     update_tables,
 )
 from glic_pyg.errors import UserError
+from glic_pyg.identity import identity_of
 from glic_pyg.image import check_picture, crop, pad, to_8bit, to_float
 from glic_pyg.nn.graph_attention import Backend
 from glic_pyg.threads import begin
@@ -78,8 +79,8 @@ class GLIC(nn.Module):
                 hyper_channels=config.hyper_channels,
             )
         accept_tables_of_any_size(self.latent_codec)
-        self.register_module("coder_nets", None)
-        self._coder_state: list[tuple[Tensor, int, int]] = []
+        self._exact_nets: Derived[Nets] = Derived()
+        self._identity: Derived[bytes] = Derived()
 
     @classmethod
     def from_pretrained(
@@ -99,18 +100,37 @@ class GLIC(nn.Module):
         Raises:
             CheckpointError: no such model, or not a sound checkpoint.
         """
-        path = checkpoint.resolve(name)
-        stored = checkpoint.load(path, allow_code=allow_code)
-        try:
-            with checkpoint.WeightsOf(stored.state):
-                model = cls(stored.config, backend=backend).float()
-            checkpoint.check_state(model.state_dict(), stored.state, where=path)
-            model.load_state_dict(stored.state)
-            check_tables(model.latent_codec)
-        except (ConfigError, TableError) as error:
-            message = f"Expected a checkpoint of glic_pyg (got {path}: {error})"
-            raise checkpoint.CheckpointError(message) from error
+        model, identity = checkpoint.restore(name, partial(cls, backend=backend), allow_code=allow_code)
+        if identity is not None:
+            model._identity.put(model, identity)
         return model.eval()
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write a checkpoint, which `from_pretrained` loads.
+
+        Args:
+            path: The file, made or replaced.
+            dtype: float32, or float16 for half the size.
+            info: Notes to keep with the model, JSON values.
+
+        Raises:
+            CheckpointError: the model has no tables (see `update`), or what `from_pretrained` would refuse.
+        """
+        checkpoint.save(self, self.config, path, dtype=dtype, info=info)
+
+    @property
+    def identity(self) -> bytes:
+        """8 bytes that tell models apart, see `identity_of`: of the weights as they are now.
+
+        What changes weights behind torch's back, by `.data` for instance, is seen after `update`.
+        """
+        return self._identity.get(self, lambda: identity_of(self.config, self.state_dict()))
 
     def forward(
         self, x: Tensor, quality: Tensor | float | None = None, *, rounded: bool = False
@@ -367,8 +387,16 @@ class GLIC(nn.Module):
         Raises:
             TableError: the weights give none.
         """
-        self.coder_nets = None
+        self._exact_nets.forget()
+        self._identity.forget()
         return update_tables(self.latent_codec, force=force)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert all tensors: what `to`, `half`, `cuda` and others call."""
+        super()._apply(fn, recurse)
+        self._exact_nets.forget_if_changed(self.latent_codec)
+        self._identity.forget_if_changed(self)
+        return self
 
     def _gains(self, quality: Tensor | float | None, *, pictures: int = 1) -> dict[str, Tensor | float]:
         """Return the gains of y and z and their inverses, see `GainUnits`."""
@@ -403,20 +431,13 @@ class GLIC(nn.Module):
             raise ModelError(
                 "Expected a model with probability tables (got one without); call update() first"
             )
-        codec, nets, before = self.latent_codec, self.coder_nets, self._coder_state
-        now = [
-            # CompressAI's masked convolutions move their weights whenever they are called.
-            (x, name.endswith("context_prediction.weight") or x.data_ptr(), x.is_inference() or x._version)
-            for name, x in chain(codec.named_parameters(), codec.named_buffers())
-        ]
-        same = len(now) == len(before) and all(
-            a is b and of_a == of_b for (a, *of_a), (b, *of_b) in zip(now, before, strict=True)
-        )
-        if nets is None or not same:
-            check_tables(codec)
-            nets = Nets(codec, exactly=True)
-            self.coder_nets, self._coder_state = nets, now
-        return nets if exact else Nets(codec, exactly=False)
+
+        def make() -> Nets:
+            check_tables(self.latent_codec)
+            return Nets(self.latent_codec, exactly=True)
+
+        nets = self._exact_nets.get(self.latent_codec, make)
+        return nets if exact else Nets(self.latent_codec, exactly=False)
 
 
 def check_quality(qualities: int, quality: float | None) -> None:

@@ -4,7 +4,7 @@
 
     magic     4 bytes   "GLIC"
     version   1 byte    3
-    identity  8 bytes   of the model, see `checkpoint.model_identity`
+    identity  8 bytes   of the model, see `glic_pyg.identity`
     quality   varint    in 256ths; 0 for a model of one quality; not in version 1, which is of such models
     height    varint    of the picture in pixels
     width     varint

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from glic_pyg import checkpoint
 from glic_pyg.bitstream import decode, encode, most_bytes
 from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.container import Bitstream, BitstreamError, pack, unpack
@@ -52,7 +51,7 @@ def test_files_of_every_version_decode(version):
     expected = torch.from_numpy(np.load(GOLDEN / f"version_{version}.npy"))
     stream = unpack(data)
     assert stream.version == version
-    assert stream.identity == checkpoint.model_identity(model)
+    assert stream.identity == model.identity
     quality = stream.quality / 256 or None
     assert quality == (None if version == 1 else 2.5)
     size = (stream.height, stream.width)
@@ -155,7 +154,7 @@ def test_what_decode_would_refuse_is_not_encoded(tiny_model, shape, max_pixels, 
     x = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(1, 3, *shape)
     with pytest.raises(ImageError, match=message):
         encode(tiny_model, x, max_pixels=max_pixels)
-    stream = Bitstream(checkpoint.model_identity(tiny_model), 0, *shape, 0, ())
+    stream = Bitstream(tiny_model.identity, 0, *shape, 0, ())
     with pytest.raises(BitstreamError, match=message):
         decode(tiny_model, pack(stream), max_pixels=max_pixels)
 
@@ -229,7 +228,7 @@ def test_weights_that_a_mask_covers_do_not_tell_models_apart(tiny_model, photo, 
     for name, weight in model.named_parameters():
         if name.endswith("context_prediction.weight"):
             torch.nn.init.ones_(weight)
-    checkpoint.save(model, tmp_path / "model.safetensors")
+    model.save(tmp_path / "model.safetensors")
     data = encode(GLIC.from_pretrained(tmp_path / "model.safetensors"), photo(64, 64))
     decode(GLIC.from_pretrained(tmp_path / "model.safetensors"), data)
 
@@ -247,7 +246,7 @@ def test_other_latents(tiny_model, photo):
 
 
 def test_too_large_a_picture(tiny_model):
-    identity = checkpoint.model_identity(tiny_model)
+    identity = tiny_model.identity
     for size, limit in {(2**14, 2**14): MAX_PIXELS, (0, 5): MAX_PIXELS, (3, 4): 11}.items():
         message = rf"Expected a picture of 1 to {limit} pixels \(got {size[1]} x {size[0]}\)"
         with pytest.raises(BitstreamError, match=message):
@@ -255,7 +254,7 @@ def test_too_large_a_picture(tiny_model):
 
 
 def test_too_long_a_side(tiny_model):
-    stream = Bitstream(checkpoint.model_identity(tiny_model), 0, 1, 2**16, 0, ())
+    stream = Bitstream(tiny_model.identity, 0, 1, 2**16, 0, ())
     with pytest.raises(BitstreamError, match=r"Expected sides of at most 65535 pixels \(got 65536 x 1\)"):
         decode(tiny_model, pack(stream))
 
@@ -269,7 +268,7 @@ def test_too_long_a_string(tiny_model, photo):
 
 def test_strings_without_end(tiny_model):
     """Each byte of 0 is an empty string."""
-    identity = checkpoint.model_identity(tiny_model)
+    identity = tiny_model.identity
     head = pack(Bitstream(identity, 0, 8, 8, 0, ()))[:-4]
     data = with_checksum(head + bytes(10**8))
     start = time.process_time()

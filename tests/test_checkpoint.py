@@ -1,19 +1,22 @@
 import copy
 import json
+import re
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from glic_pyg import GLIC, checkpoint
-from glic_pyg.checkpoint import CheckpointError, check_state, model_identity
+from glic_pyg import GLIC, checkpoint, codec, identity
+from glic_pyg.checkpoint import CheckpointError, check_state
 from glic_pyg.config import Aggregation, GraphConfig, Part
+from glic_pyg.identity import identity_of
 
 
 def test_float32_keeps_every_bit(tiny_model, tmp_path):
-    checkpoint.save(tiny_model, tmp_path / "a.safetensors", info={"lambda": 0.013})
+    tiny_model.save(tmp_path / "a.safetensors", info={"lambda": 0.013})
     stored = checkpoint.load(tmp_path / "a.safetensors")
     assert stored.config == tiny_model.config
     assert stored.info == {"lambda": 0.013}
@@ -25,7 +28,7 @@ def test_float32_keeps_every_bit(tiny_model, tmp_path):
 
 
 def test_float16_rounds_weights_but_not_what_tables_are_made_of(tiny_model, tmp_path):
-    checkpoint.save(tiny_model, tmp_path / "a.safetensors", dtype=torch.float16)
+    tiny_model.save(tmp_path / "a.safetensors", dtype=torch.float16)
     stored = checkpoint.load(tmp_path / "a.safetensors").state
     for name, tensor in tiny_model.state_dict().items():
         if "entropy_bottleneck" in name or "gaussian_conditional" in name:
@@ -34,7 +37,7 @@ def test_float16_rounds_weights_but_not_what_tables_are_made_of(tiny_model, tmp_
             assert stored[name].dtype == torch.float16
             torch.testing.assert_close(stored[name].float(), tensor, rtol=1e-3, atol=1e-7)
     again = GLIC.from_pretrained(tmp_path / "a.safetensors")
-    checkpoint.save(again, tmp_path / "b.safetensors", dtype=torch.float16)
+    again.save(tmp_path / "b.safetensors", dtype=torch.float16)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
@@ -42,7 +45,7 @@ def test_tables_are_stored_once_and_never_recomputed(tiny_model, tmp_path):
     model = copy.deepcopy(tiny_model)
     model.latent_codec.hyper.entropy_bottleneck._quantized_cdf[0, 1] += 1
     path = tmp_path / "a.safetensors"
-    checkpoint.save(model, path)
+    model.save(path)
     loaded = GLIC.from_pretrained(path)
     assert torch.equal(
         loaded.latent_codec.hyper.entropy_bottleneck._quantized_cdf,
@@ -56,14 +59,14 @@ def test_what_cannot_be_saved(tiny_model, tiny_config, tmp_path):
     with pytest.raises(
         CheckpointError, match=r"Expected a model with probability tables \(got one without\)"
     ):
-        checkpoint.save(GLIC(tiny_config), tmp_path / "a.safetensors")
+        GLIC(tiny_config).save(tmp_path / "a.safetensors")
     model = copy.deepcopy(tiny_model)
     model.g_a.down[0].bias.data[0] = 1e6
     with pytest.raises(
         CheckpointError,
         match=r"Expected weights within -65504\.\.65504 for g_a\.down\.0\.bias \(got .*\.\.inf\)",
     ):
-        checkpoint.save(model, tmp_path / "a.safetensors", dtype=torch.float16)
+        model.save(tmp_path / "a.safetensors", dtype=torch.float16)
     assert not list(tmp_path.iterdir())
 
 
@@ -80,9 +83,9 @@ def test_what_cannot_be_loaded(tiny_model, tmp_path):
     assert error(path).startswith(f"Expected a .safetensors checkpoint (got {path}: ")
     save_file({"weight": torch.zeros(1)}, path)
     assert error(path) == f"Expected a checkpoint of glic_pyg (got {path}: KeyError('glic_pyg'))"
-    save_file({}, path, metadata={"glic_pyg": '{"format_version": 2}'})
-    assert error(path) == f"Expected checkpoint format 1 (got {path} of format 2)"
-    checkpoint.save(tiny_model, path)
+    save_file({}, path, metadata={"glic_pyg": '{"format_version": 3}'})
+    assert error(path) == f"Expected checkpoint format 1..2 (got {path} of format 3)"
+    tiny_model.save(path)
     path.write_bytes(path.read_bytes()[:-100])
     assert error(path).startswith(f"Expected a .safetensors checkpoint (got {path}: ")
 
@@ -111,23 +114,61 @@ def test_resolve(tmp_path, monkeypatch):
         checkpoint.resolve("huge")
 
 
-def test_identity_follows_weights_tables_and_config(tiny_model, other_tiny_model):
-    identity = model_identity(tiny_model)
-    assert len(identity) == 8
-    assert identity == model_identity(copy.deepcopy(tiny_model))
-    assert identity != model_identity(other_tiny_model)
+def about_file(path):
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["glic_pyg"])
 
-    changed = copy.deepcopy(tiny_model)
-    changed.g_s.up[3][0].bias.data[0] += 1e-6
-    assert identity != model_identity(changed)
 
-    changed = copy.deepcopy(tiny_model)
-    changed.latent_codec.hyper.entropy_bottleneck._quantized_cdf[0, 1] += 1
-    assert identity != model_identity(changed)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_file_says_the_identity_of_the_model_that_it_loads_as(tiny_model, dtype, tmp_path, monkeypatch):
+    tiny_model.save(tmp_path / "a.safetensors", dtype=dtype)
+    loaded = GLIC.from_pretrained(tmp_path / "a.safetensors")
+    expected = identity_of(loaded.config, loaded.state_dict())
+    assert about_file(tmp_path / "a.safetensors")["identity"] == expected.hex()
+    assert checkpoint.load(tmp_path / "a.safetensors").identity == expected
+    assert (expected == tiny_model.identity) == (dtype == torch.float32)
+    monkeypatch.setattr(codec, "identity_of", None)  # it is not computed again
+    assert loaded.identity == expected
 
-    changed = copy.deepcopy(tiny_model)
-    object.__setattr__(changed.config, "graph", GraphConfig(degree=5))
-    assert identity != model_identity(changed)
+
+def test_files_of_format_1_load_with_the_identity_of_their_weights(stored, tiny_model, tmp_path):
+    state, about = stored
+    assert about["format_version"] == 1
+    path = write(tmp_path / "a.safetensors", state, about)
+    assert checkpoint.load(path).identity is None
+    assert GLIC.from_pretrained(path).identity == tiny_model.identity
+    migrated = checkpoint._migrated(about, path)
+    assert migrated == about | {"format_version": 2, "identity": None}
+    assert about["format_version"] == 1
+    assert checkpoint._migrated(migrated, path) == migrated
+
+
+@pytest.mark.parametrize("identity", ["", "00" * 7, "00" * 9, "no number", 7, [0] * 8])
+def test_identities_that_are_none_are_refused(stored, identity, tmp_path):
+    state, about = stored
+    about |= {"format_version": 2, "identity": identity}
+    refusal(write(tmp_path / "a.safetensors", state, about))
+
+
+def test_weights_of_modules_that_had_another_name_load_and_keep_their_identity(
+    stored, tiny_model, tmp_path, monkeypatch
+):
+    """`g_a.down` was once `g_a.convs`, and layers of stages `blocks`."""
+    state, about = stored
+    earlier = {
+        re.sub(r"(stages\.\d)\.layers", r"\1.blocks", name.replace("g_a.down.", "g_a.convs.")): x
+        for name, x in state.items()
+    }
+    expected = identity_of(tiny_model.config, earlier)
+    assert expected != tiny_model.identity
+    monkeypatch.setattr(
+        identity, "RENAMED", (("g_a.convs", "g_a.down"), ("stages.*.blocks", "stages.*.layers"))
+    )
+    loaded = GLIC.from_pretrained(write(tmp_path / "a.safetensors", earlier, about))
+    assert all(torch.equal(x, state[name]) for name, x in loaded.state_dict().items())
+    assert loaded.identity == expected
+    loaded.save(tmp_path / "b.safetensors")
+    assert GLIC.from_pretrained(tmp_path / "b.safetensors").identity == expected
 
 
 def test_a_model_with_parts_of_another_kind_is_saved_and_told_apart(tiny_config, tmp_path):
@@ -137,21 +178,21 @@ def test_a_model_with_parts_of_another_kind_is_saved_and_told_apart(tiny_config,
     model.update()
     x = torch.rand(1, 3, 64, 64)
     expected = model.eval()(x)["x_hat"]
-    checkpoint.save(model, tmp_path / "a.safetensors")
+    model.save(tmp_path / "a.safetensors")
     loaded = GLIC.from_pretrained(tmp_path / "a.safetensors")
     assert loaded.config == model.config
-    assert model_identity(loaded) == model_identity(model)
+    assert loaded.identity == model.identity
     assert torch.equal(loaded(x)["x_hat"], expected)
 
     changed = copy.deepcopy(model)
     object.__setattr__(changed, "config", replace(model.config, graph=replace(graph, quota=Part("map"))))
-    assert model_identity(changed) != model_identity(model)
+    assert changed.identity != model.identity
 
 
 @pytest.fixture
 def stored(tiny_model, tmp_path):
     """A file's tensors and what it says of itself, to be spoilt; `write` makes a file of them."""
-    checkpoint.save(tiny_model, tmp_path / "sound.safetensors")
+    tiny_model.save(tmp_path / "sound.safetensors")
     state = checkpoint.load(tmp_path / "sound.safetensors").state
     about = {"format_version": 1, "config": tiny_model.config.to_dict(), "info": {}, "same_as": {}}
     return state, about
@@ -176,7 +217,7 @@ def refusal(path, **settings):
 
 def test_the_file_to_be_spoilt_is_sound(stored, tiny_model, tmp_path, photo):
     model = GLIC.from_pretrained(write(tmp_path / "a.safetensors", *stored))
-    assert model_identity(model) == model_identity(tiny_model)
+    assert model.identity == tiny_model.identity
 
 
 def test_hostile_tables_are_refused(stored, hostile_table, tmp_path):
@@ -364,18 +405,18 @@ def test_a_part_of_the_users_loads_where_that_is_allowed(tiny_config, tmp_path, 
     monkeypatch.syspath_prepend(tmp_path)
     model = GLIC(replace(tiny_config, graph=GraphConfig(degree=4, score=Part("my_score_4713.Mine"))))
     model.update()
-    checkpoint.save(model, tmp_path / "a.safetensors")
+    model.save(tmp_path / "a.safetensors")
     assert "my_score_4713.Mine" in refusal(tmp_path / "a.safetensors")
     loaded = GLIC.from_pretrained(tmp_path / "a.safetensors", allow_code=True)
-    assert model_identity(loaded) == model_identity(model)
+    assert loaded.identity == model.identity
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int32])
 def test_weights_are_saved_as_they_can_be_loaded(tiny_model, dtype, tmp_path):
     with pytest.raises(CheckpointError, match=r"Expected weights to be stored as float32 or float16 \(got "):
-        checkpoint.save(tiny_model, tmp_path / "a.safetensors", dtype=dtype)
+        tiny_model.save(tmp_path / "a.safetensors", dtype=dtype)
     model = copy.deepcopy(tiny_model)
     model.latent_codec.hyper.entropy_bottleneck._cdf_length[0] = 2
     with pytest.raises(CheckpointError, match="Expected _cdf_length within 3"):
-        checkpoint.save(model, tmp_path / "a.safetensors")
+        model.save(tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())

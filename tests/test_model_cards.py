@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from glic_pyg import GLIC
-from glic_pyg.checkpoint import model_identity
 
 DOCS = Path(__file__).parents[1] / "docs"
 CARD = (DOCS / "models" / "glic_nano.md").read_text()
@@ -15,7 +14,7 @@ KODAK = json.loads((DOCS / "kodak" / "glic_nano.json").read_text())
 
 
 def test_the_card_names_the_weights_that_ship():
-    identity = model_identity(GLIC.from_pretrained("glic_nano")).hex()
+    identity = GLIC.from_pretrained("glic_nano").identity.hex()
     assert re.findall(r"identity `(\w+)`", CARD) == [identity] == [KODAK["settings"]["identity"]]
 
 

@@ -3,7 +3,7 @@ import argparse
 import pytest
 import torch
 
-from glic_pyg import checkpoint, published
+from glic_pyg import published
 from glic_pyg.checkpoint import CheckpointError
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ModelConfig
@@ -137,7 +137,7 @@ def test_load_published(ours, published_shapes, tmp_path, golden, seeded_state):
         y_hat = model.latent_codec(expected["y"])["y_hat"]
     for value, name in ((y, "y"), (y_hat, "y_hat")):
         assert (value - expected[name]).abs().max() < 1e-3 * expected[name].abs().max(), name
-    checkpoint.save(model, tmp_path / "model.safetensors")  # refuses a model without tables
+    model.save(tmp_path / "model.safetensors")  # refuses a model without tables
 
 
 def test_files_that_cannot_be_read(tmp_path):

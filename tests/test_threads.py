@@ -4,7 +4,6 @@ import threading
 import pytest
 import torch
 
-from glic_pyg import checkpoint
 from glic_pyg.entropy.context import PointwiseBlock, PointwiseNet
 from glic_pyg.threads import _pools, in_one_thread, in_ranges, map_in_threads
 
@@ -163,6 +162,6 @@ print(*{digest for out in outs for digest in out})
 @pytest.mark.parametrize("how", ["fewer bits", "before"])
 def test_threads_and_forked_processes_share_a_model(child, tiny_model, tmp_path, how):
     """All files are the same, and settings of the process what they were."""
-    checkpoint.save(tiny_model, tmp_path / "model.safetensors")
+    tiny_model.save(tmp_path / "model.safetensors")
     (digests,) = child(SERVER, tmp_path / "model.safetensors", how, OMP_NUM_THREADS="2")
     assert len(digests.split()) == 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from glic_pyg import bitstream, checkpoint, tiles
+from glic_pyg import bitstream, tiles
 from glic_pyg.image import to_8bit
 from glic_pyg.metrics import psnr
 from glic_pyg.tiles import MARGIN, WHOLE, MemoryBoundError, Tiling, tiling_within
@@ -146,7 +146,7 @@ def peak(tool, *arguments):
 )
 def test_the_bound_holds(tiny_model, tmp_path, kind, size, bound):
     """Of the whole process, for the pictures with most edges, and with fewest."""
-    checkpoint.save(tiny_model, tmp_path / "tiny.safetensors")
+    tiny_model.save(tmp_path / "tiny.safetensors")
     width, height = size
     pixels = Image.new("RGB", size, "grey") if kind == "flat" else Image.effect_noise(size, 90).convert("RGB")
     pixels.save(tmp_path / "a.png")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from glic_pyg import checkpoint, cli
+from glic_pyg import cli
 from glic_pyg.published import load_published
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -29,7 +29,7 @@ def main() -> int:
     args = parser.parse_args()
     with cli.writing(args.output, inputs=[args.input], force=args.force):
         model = load_published(args.input)
-        checkpoint.save(model, args.output, dtype=DTYPES[args.dtype], info={"imported_from": args.input.name})
+        model.save(args.output, dtype=DTYPES[args.dtype], info={"imported_from": args.input.name})
     parameters = sum(p.numel() for p in model.parameters())
     cli.say(f"{args.output}: {parameters / 1e6:.2f} M parameters, {args.output.stat().st_size} bytes")
     return 0

@@ -47,7 +47,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Compress; return the exit status."""
     from glic_pyg import bitstream
-    from glic_pyg.checkpoint import model_identity
     from glic_pyg.cli.conversion import Conversion
     from glic_pyg.cli.machine import load_model
     from glic_pyg.container import VERSION
@@ -84,7 +83,7 @@ def run(args: Namespace) -> int:
         compress,
         settings={
             "format": VERSION,
-            "model": model_identity(model).hex(),
+            "model": model.identity.hex(),
             "max_memory": args.max_memory,
             **aims,
         },

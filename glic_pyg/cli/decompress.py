@@ -34,7 +34,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Restore; return the exit status."""
     from glic_pyg import bitstream
-    from glic_pyg.checkpoint import model_identity
     from glic_pyg.cli.conversion import Conversion
     from glic_pyg.cli.machine import load_model
     from glic_pyg.container import BitstreamError
@@ -59,7 +58,7 @@ def run(args: Namespace) -> int:
 
     convert = Conversion(
         decompress,
-        settings={"format": "png", "model": model_identity(model).hex(), "max_memory": args.max_memory},
+        settings={"format": "png", "model": model.identity.hex(), "max_memory": args.max_memory},
         suffixes={".glic"},
         new_suffix=".png",
         only_suffix=True,

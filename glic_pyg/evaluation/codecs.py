@@ -16,7 +16,7 @@ from PIL import features
 from torch import Tensor
 
 from glic_pyg import bitstream, container
-from glic_pyg.checkpoint import model_identity, shipped
+from glic_pyg.checkpoint import shipped
 from glic_pyg.codec import GLIC
 from glic_pyg.errors import PackageError, require
 from glic_pyg.evaluation.compressai_models import is_compressai, load_compressai
@@ -66,7 +66,7 @@ class GlicCodec(Codec):
         self.model = GLIC.from_pretrained(name, allow_code=allow_code)
         count = self.model.config.qualities
         qualities = [None] if count == 1 else range(1, count + 1)
-        identity = model_identity(self.model).hex()
+        identity = self.model.identity.hex()
         # Two checkpoints may have one configuration, and so one name.
         shown = name if name in shipped() else f"{self.model.config.name}-{identity[:8]}"
         super().__init__(shown, {"identity": identity}, qualities)

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from glic_pyg import checkpoint
 from glic_pyg.codec import GLIC
 from glic_pyg.files import write_file
 from glic_pyg.image import write_png
@@ -245,4 +244,4 @@ def export(source: Path, target: Path, config: TrainConfig) -> None:
     )
     model.update(force=True)
     info = {"lambda": list(config.lmbda), "steps": content["glic_pyg"]["step"]}
-    checkpoint.save(model, target, dtype=torch.float16, info=info)
+    model.save(target, dtype=torch.float16, info=info)

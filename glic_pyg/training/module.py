@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from glic_pyg.codec import GLIC
 from glic_pyg.errors import UserError
+from glic_pyg.identity import current_names
 from glic_pyg.image import to_8bit
 from glic_pyg.nn.conv import ConvBlock
 from glic_pyg.nn.gfa import GFALayer
@@ -171,6 +172,9 @@ class CodecModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from there; where settings differ, the present ones hold."""
+        for states in ("state_dict", "current_model_state"):  # the averages, and what is averaged
+            if states in checkpoint:
+                checkpoint[states] = current_names(checkpoint[states])
         state = checkpoint["glic_pyg"]
         for name in ("step", "sample", "seconds", "rounded", "skipped"):
             setattr(self, name, state[name])

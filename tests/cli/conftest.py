@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from glic_pyg import checkpoint
 from glic_pyg.cli.main import main
 
 
@@ -27,5 +26,5 @@ def glic(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
 @pytest.fixture
 def model_file(tiny_model, tmp_path) -> Path:
     path = tmp_path / "tiny.safetensors"
-    checkpoint.save(tiny_model, path)
+    tiny_model.save(path)
     return path

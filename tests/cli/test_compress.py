@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from glic_pyg import GLIC, bitstream, checkpoint
+from glic_pyg import GLIC, bitstream
 from glic_pyg.config import Part
 from glic_pyg.image import read_image, to_8bit, write_png
 from glic_pyg.ledger import NAME
@@ -97,7 +97,7 @@ def test_errors_are_one_line_and_status_2(glic, model_file, tmp_path):
 def test_a_second_start_skips_what_is_done(glic, model_file, variable_model, tmp_path):
     photos, coded, restored = tmp_path / "photos", tmp_path / "coded", tmp_path / "restored"
     picture(photos / "a.png"), picture(photos / "b.png")
-    checkpoint.save(variable_model, tmp_path / "variable.safetensors")
+    variable_model.save(tmp_path / "variable.safetensors")
     compress = ["compress", photos, "-o", coded, "--model", tmp_path / "variable.safetensors"]
     assert len(glic(*compress, "--quality", "1.5")[1].splitlines()) == 2
     (coded / "b.glic").write_bytes(b"something else")
@@ -126,7 +126,7 @@ def test_a_second_start_skips_what_is_done(glic, model_file, variable_model, tmp
     ],
 )
 def test_what_cannot_be_had_gives_one_line(glic, variable_model, tmp_path, arguments, message):
-    checkpoint.save(variable_model, tmp_path / "variable.safetensors")
+    variable_model.save(tmp_path / "variable.safetensors")
     target = tmp_path / "a.glic"
     status, _, err = glic(
         "compress", picture(tmp_path / "a.png"), "-o", target, "--model", tmp_path / "variable.safetensors",
@@ -147,7 +147,7 @@ def test_memory_is_a_whole_number_of_bytes(glic, tmp_path, text):
 
 def test_a_search_within_a_bound_on_memory(glic, variable_model, tmp_path):
     """Whose picture fits: the file is the same."""
-    checkpoint.save(variable_model, tmp_path / "variable.safetensors")
+    variable_model.save(tmp_path / "variable.safetensors")
     source, arguments = picture(tmp_path / "a.png"), ["--model", tmp_path / "variable.safetensors"]
     data = [bitstream.encode(variable_model, read_image(source), quality) for quality in (1, 4)]
     for flag, aim in [("--target-bpp", 8 * len(data[1]) / 1200), ("--target-psnr", None)]:
@@ -179,7 +179,7 @@ def test_a_model_file_runs_code_only_if_allowed(glic, model_file, tiny_model, tm
     graph = dataclasses.replace(tiny_model.config.graph, score=Part("my_score_4714.Mine"))
     model = GLIC(dataclasses.replace(tiny_model.config, graph=graph))
     model.load_state_dict(tiny_model.state_dict())
-    checkpoint.save(model, model_file)
+    model.save(model_file)
     monkeypatch.delitem(sys.modules, "my_score_4714")
     write_png(torch.rand(1, 3, 40, 50), tmp_path / "a.png")
     files = {"compress": ("a.png", "a.glic"), "decompress": ("a.glic", "b.png")}
@@ -196,7 +196,7 @@ def test_a_model_file_runs_code_only_if_allowed(glic, model_file, tiny_model, tm
 
 @pytest.mark.parametrize("quality", ["0", "0.001", "0.999", "-1", "nan", "inf", "-inf", "4.01", "1e300"])
 def test_qualities_that_no_file_can_say(glic, tmp_path, variable_model, quality):
-    checkpoint.save(variable_model, tmp_path / "model.safetensors")
+    variable_model.save(tmp_path / "model.safetensors")
     write_png(torch.rand(1, 3, 40, 50), tmp_path / "a.png")
     run = [tmp_path / "a.png", "-o", tmp_path / "a.glic", "--model", tmp_path / "model.safetensors"]
     status, _, err = glic("compress", *run, f"--quality={quality}")

@@ -1,6 +1,6 @@
 import pytest
 
-from glic_pyg import bitstream, checkpoint
+from glic_pyg import bitstream
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_bad_files_give_one_line_and_no_picture(glic, model_file, other_tiny_mod
     arguments = (coded, "-o", target, "--model", model_file)
 
     other = tmp_path / "other.safetensors"
-    checkpoint.save(other_tiny_model, other)
+    other_tiny_model.save(other)
     err = refuse(glic, coded, "-o", target, "--model", other)
     assert err.startswith(f"error: {coded}: Expected a file of this model")
 

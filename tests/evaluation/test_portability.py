@@ -6,7 +6,6 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from glic_pyg import checkpoint
 from glic_pyg.evaluation import portability
 from glic_pyg.evaluation.portability import SETTINGS
 from glic_pyg.image import write_png
@@ -19,7 +18,7 @@ HERE = [name for name, setting in SETTINGS.items() if not setting.environment]
 @pytest.fixture
 def job(tiny_model, photo, tmp_path):
     """One picture, of as many positions as linear maps need to become pictures of oneDNN's, or NNPACK's."""
-    checkpoint.save(tiny_model, tmp_path / "model.safetensors")
+    tiny_model.save(tmp_path / "model.safetensors")
     write_png(photo(250, 256), tmp_path / "a.png")
     return {
         "model": str(tmp_path / "model.safetensors"),

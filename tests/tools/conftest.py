@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from glic_pyg import checkpoint
-
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
@@ -29,5 +27,5 @@ def tool(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
 @pytest.fixture
 def model_file(tiny_model, tmp_path) -> Path:
     path = tmp_path / "tiny.safetensors"
-    checkpoint.save(tiny_model, path)
+    tiny_model.save(path)
     return path

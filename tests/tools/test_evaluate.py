@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from glic_pyg import bitstream, checkpoint
-from glic_pyg.checkpoint import model_identity
+from glic_pyg import bitstream
 from glic_pyg.evaluation.codecs import PillowCodec
 from glic_pyg.evaluation.measure import Table
 from glic_pyg.image import read_image, write_png
@@ -62,7 +61,7 @@ def test_means_are_of_real_files(tool, pictures, tiny_model, model_file, tmp_pat
 
 
 def test_rivals_qualities_and_bd_rates(tool, pictures, variable_model, tmp_path):
-    checkpoint.save(variable_model, tmp_path / "variable.safetensors")
+    variable_model.save(tmp_path / "variable.safetensors")
     arguments = ["-d", tmp_path / "more", "-o", tmp_path / "out", "--rival", "jpeg", "webp"]
     model = ["--model", tmp_path / "variable.safetensors"]
     status, out, _ = tool("evaluate", *arguments, *model, "--quality", "1", "2.5")
@@ -237,7 +236,7 @@ def test_checkpoints_of_one_configuration_are_told_apart(
 ):
     """By name and identity; and what is given twice counts once, by whatever name."""
     other, again = tmp_path / "other.safetensors", tmp_path / "again.safetensors"
-    checkpoint.save(other_tiny_model, other)
+    other_tiny_model.save(other)
     again.symlink_to(model_file)
     folders = [tmp_path / "photos", tmp_path / "more", tmp_path / "photos" / "sub", tmp_path / "more" / "."]
     (tmp_path / "more" / "link.png").symlink_to(pictures[1])
@@ -245,7 +244,7 @@ def test_checkpoints_of_one_configuration_are_told_apart(
     arguments = ["-d", *folders, "--model", *models, "--rival", "jpeg", "jpeg", "-o", tmp_path / "out"]
     status, out, err = tool("evaluate", *arguments)
     assert (status, err) == (0, "")
-    identities = {model_identity(model).hex()[:8]: model for model in (tiny_model, other_tiny_model)}
+    identities = {model.identity.hex()[:8]: model for model in (tiny_model, other_tiny_model)}
     files = {path.name for path in (tmp_path / "out").glob("*.json")}
     assert files == {"jpeg.json", *(f"tiny-{identity}.json" for identity in identities)}
     for identity, model in identities.items():
@@ -323,7 +322,7 @@ def test_names_that_are_no_text(tool, photo, model_file, tmp_path):
 
 @pytest.mark.parametrize("quality", ["0", "4.01", "nan", "inf", "-1"])
 def test_qualities_that_a_model_lacks(tool, pictures, variable_model, tmp_path, quality):
-    checkpoint.save(variable_model, tmp_path / "variable.safetensors")
+    variable_model.save(tmp_path / "variable.safetensors")
     status, _, err = tool(
         "evaluate", "-d", tmp_path / "more", "-o", tmp_path / "out",
         "--model", tmp_path / "variable.safetensors", f"--quality={quality}",

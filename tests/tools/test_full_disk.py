@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from glic_pyg import bitstream, files
-from glic_pyg.checkpoint import model_identity
 from glic_pyg.image import write_png
 from glic_pyg.ledger import NAME
 
@@ -41,7 +40,7 @@ def photos(photo, tmp_path):
 def test_one_file(tool, fill_disk, photos, tiny_model, model_file, photo, tmp_path):
     coded, restored, output = tmp_path / "x.glic", tmp_path / "x.png", tmp_path / "out"
     coded.write_bytes(bitstream.encode(tiny_model, photo(70, 90)))
-    results = output / f"tiny-{model_identity(tiny_model).hex()[:8]}.json"
+    results = output / f"tiny-{tiny_model.identity.hex()[:8]}.json"
     for path, name, arguments in [
         (output / "a.glic", "compress", [photos / "a.png", "-o", output / "a.glic"]),
         (output / "x.png", "decompress", [coded, "-o", output / "x.png"]),

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 
-from glic_pyg import checkpoint
 from glic_pyg.evaluation.measure import cached_codec
 from glic_pyg.image import write_png
 
@@ -15,7 +14,7 @@ def results(tool, photo, variable_model, tmp_path):
     (tmp_path / "photos").mkdir()
     for i, size in enumerate([(176, 192), (200, 180)]):
         write_png(photo(*size), tmp_path / "photos" / f"{i}.png")
-    checkpoint.save(variable_model, tmp_path / "model.safetensors")
+    variable_model.save(tmp_path / "model.safetensors")
     status, _, err = tool(
         "evaluate", "-d", tmp_path / "photos", "-o", tmp_path / "results",
         "--model", tmp_path / "model.safetensors", "--rival", "jpeg",

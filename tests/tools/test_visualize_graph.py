@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from glic_pyg import GLIC, checkpoint
+from glic_pyg import GLIC
 from glic_pyg.config import Part
 from glic_pyg.image import write_png
 from glic_pyg.inspection import drawings, stages
@@ -91,7 +91,7 @@ def test_models_with_other_graphs_are_refused(tool, tiny_config, source, tmp_pat
     config = replace(tiny_config, graph=replace(tiny_config.graph, candidates=(Part("local"),)))
     model = GLIC(config)
     model.update()
-    checkpoint.save(model, tmp_path / "local.safetensors")
+    model.save(tmp_path / "local.safetensors")
     assert tool("visualize_graph", source, "--model", tmp_path / "local.safetensors") == (
         2,
         "",

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
 
+from glic_pyg import identity
 from glic_pyg.codec import GLIC
 from glic_pyg.training import module as module_module
 from glic_pyg.training.module import CodecModule, TrainingError
@@ -126,6 +127,20 @@ def test_step_that_is_not_finite_leaves_everything_alone(config):
     assert [row["skipped"] for row in rows] == [0, 1, 1]
     assert all(torch.equal(p, seen[1][name]) for name, p in seen[2].items())
     assert any(not torch.equal(p, seen[2][name]) for name, p in weights(module).items())
+
+
+def test_unfinished_runs_of_earlier_names_go_on(config, monkeypatch):
+    """`g_a.down` was once `g_a.convs`, in the weights as in their averages."""
+    monkeypatch.setattr(identity, "RENAMED", (("g_a.convs", "g_a.down"),))
+    module = make_module(config)
+    state = module.state_dict()
+    earlier = {name.replace("model.g_a.down.", "model.g_a.convs."): x for name, x in state.items()}
+    assert earlier.keys() != state.keys()
+    content = {"state_dict": earlier, "current_model_state": dict(earlier)}
+    module.on_save_checkpoint(content)
+    module.on_load_checkpoint(content)
+    assert content["state_dict"].keys() == content["current_model_state"].keys() == state.keys()
+    module.load_state_dict(content["state_dict"])
 
 
 def test_too_many_skipped_steps_end_the_training(config, monkeypatch):
