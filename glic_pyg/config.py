@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Self
 import yaml
 
 from glic_pyg.errors import UserError
+from glic_pyg.yaml_text import parse_yaml
 
 NAMES: Mapping[str, Mapping[str, str]] = {
     "aggregation": {"attention": "glic_pyg.nn.graph_attention.GraphAttention"},
@@ -82,6 +83,8 @@ MAX_SETTINGS, MAX_SETTING = 32, 1024
 MAX_NAME = 200
 """Letters of a name."""
 
+KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 100
 
@@ -145,19 +148,28 @@ class Config:
         Raises:
             ConfigError: the file is no YAML mapping, or `from_dict` refuses it.
         """
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"Expected a YAML file (got {path}: {reason})") from error
-        for key, hint in typing.get_type_hints(cls).items():
-            nested = isinstance(hint, type) and issubclass(hint, Config) and not issubclass(hint, Part)
-            if nested and isinstance(values, dict) and isinstance(values.get(key), str):
-                values[key] = hint.from_yaml(Path(path).parent / values[key]).to_dict()
+        values = cls.read_yaml(path)
         try:
             return cls.from_dict(values)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+    @classmethod
+    def read_yaml(cls, path: str | Path) -> Any:
+        """Return what a YAML file says, before it is checked; files that it names are read too.
+
+        Raises:
+            ConfigError: a file is not YAML.
+        """
+        try:
+            values = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"Expected a YAML file (got {path}: {error})") from error
+        for key, hint in typing.get_type_hints(cls).items():
+            nested = isinstance(hint, type) and issubclass(hint, Config) and not issubclass(hint, Part)
+            if nested and isinstance(values, dict) and isinstance(values.get(key), str):
+                values[key] = hint.from_yaml(Path(path).parent / values[key]).to_dict()
+        return values
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, numbers and strings, as `from_dict` takes them."""
@@ -204,7 +216,7 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
             raise ConfigError(f"Expected {path} to be a finite number (got {shown(value)})")
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"Expected {path} to be of type {hint.__name__} (got {shown(value)})")
+        raise ConfigError(f"Expected {path} to be {KINDS.get(hint, hint.__name__)} (got {shown(value)})")
     return value
 
 

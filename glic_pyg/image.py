@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import io
 import logging
@@ -9,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -379,6 +380,19 @@ def png_bytes(x: Tensor) -> bytes:
     file = io.BytesIO()
     to_pil(x).save(file, format="PNG")
     return file.getvalue()
+
+
+def data_uri(x: Tensor, *, format: str, **settings: Any) -> str:
+    """Return `1 x 3 x H x W` in [0, 1] as an address that holds the picture itself, for pages of HTML.
+
+    Args:
+        x: The picture.
+        format: As Pillow names it.
+        settings: As Pillow's `save` takes them.
+    """
+    file = io.BytesIO()
+    to_pil(x).save(file, format=format, **settings)
+    return f"data:{Image.MIME[format]};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def write_png(x: Tensor, path: str | Path) -> None:

@@ -65,7 +65,6 @@ class Parsed(BaseException):
 @pytest.fixture
 def parse(monkeypatch):
     """Let a script read its arguments, and do no more: words -> nothing; SystemExit if they are wrong."""
-    import jsonargparse
 
     def stop(cls):
         original = cls.__dict__["parse_args"]
@@ -76,7 +75,7 @@ def parse(monkeypatch):
 
         monkeypatch.setattr(cls, "parse_args", parse_args)
 
-    for cls in (argparse.ArgumentParser, Parser, jsonargparse.ArgumentParser):
+    for cls in (argparse.ArgumentParser, Parser):
         stop(cls)
 
     def run(words):

@@ -12,7 +12,7 @@ from glic_pyg.errors import FileError, PackageError, UsageError, UserError, requ
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "glic_pyg").rglob("*.py"))
-TOOLS = sorted((ROOT / "tools").glob("*.py"))
+COMMANDS = sorted((ROOT / "glic_pyg" / "cli").glob("*.py"))
 
 
 def is_error(name: str) -> bool:
@@ -31,9 +31,9 @@ def test_every_error_class_is_one_of_the_users():
     assert [error for error in found if not issubclass(error, UserError)] == []
 
 
-def test_tools_raise_what_they_mean():
+def test_commands_raise_what_they_mean():
     """Neither a system's error for a user's mistake, nor a line of their own."""
-    for path in TOOLS:
+    for path in COMMANDS:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
                 assert ast.unparse(node.exc.func) not in {"OSError", "ValueError", "RuntimeError"}, path

@@ -51,7 +51,7 @@ def run(args: Namespace) -> int:
             raise BitstreamError(f"{source}: {error}") from error
         height, width = x.shape[-2:]
         rate = bpp(data, x)
-        png = png_bytes(x.cpu())
+        png = png_bytes(x)
         seconds = time.perf_counter() - start
         figures = {"height": height, "width": width, "bpp": rate, "seconds": seconds}
         return png, figures, f"{width} x {height} from {rate:.4f} bpp, {seconds:.2f} s"

@@ -17,6 +17,8 @@ from glic_pyg.cli.printing import print_line
 from glic_pyg.limits import MAX_PIXELS
 
 MODEL = "glic_nano"
+METHODS = ("cubic", "pchip", "akima")
+"""`glic_pyg.evaluation.bd.METHODS`, which is not imported to read arguments."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,6 +66,11 @@ def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None
         parser.add_argument("--model", nargs="+", default=[MODEL], metavar="NAME|PATH", help=about)
     else:
         parser.add_argument("--model", default=MODEL, metavar="NAME|PATH", help=about)
+    add_allow_code(parser)
+
+
+def add_allow_code(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that lets a checkpoint name code, see `GLIC.from_pretrained`."""
     parser.add_argument(
         "--allow-code",
         action="store_true",
@@ -74,7 +81,55 @@ def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None
 def add_machine(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what computes."""
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
+    add_threads(parser)
+
+
+def add_accelerator(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say what trains."""
+    kinds = ("auto", "cpu", "cuda")
+    about = "%(choices)s; auto takes a GPU where there is one (default: %(default)s)"
+    parser.add_argument("--device", choices=kinds, default="auto", help=about)
+    add_threads(parser)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that bounds the threads of the process."""
     parser.add_argument("--threads", type=count, metavar="N", help="of the CPU (default: one per core)")
+
+
+def add_dataset(parser: argparse.ArgumentParser, **settings: Any) -> None:
+    """Add the flag that says where pictures are."""
+    settings = {"required": True} | settings
+    about = "folders of pictures, searched recursively"
+    parser.add_argument("-d", "--dataset", type=Path, nargs="+", metavar="FOLDER", help=about, **settings)
+
+
+def add_output_folder(parser: argparse.ArgumentParser, **settings: Any) -> None:
+    """Add the flag that says where results go."""
+    about = "folder for what is made" + (" (default: %(default)s)" if "default" in settings else "")
+    settings = settings or {"required": True}
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help=about, **settings)
+
+
+def add_bd(parser: argparse.ArgumentParser, *, bpp: tuple[float, float] | None) -> None:
+    """Add the flags of BD-rates.
+
+    Args:
+        parser: Of the command.
+        bpp: The range of rates unless another is asked for.
+    """
+    parser.add_argument(
+        "--method", choices=METHODS, default="cubic", help="interpolation of BD-rates (default: %(default)s)"
+    )
+    default = "all" if bpp is None else "{:g} {:g}".format(*bpp)
+    parser.add_argument(
+        "--bpp",
+        type=nonnegative,
+        nargs=2,
+        default=bpp,
+        metavar=("LEAST", "MOST"),
+        help=f"bits per pixel between which curves are compared (default: {default})",
+    )
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:

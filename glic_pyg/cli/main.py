@@ -27,6 +27,18 @@ DESCRIPTION = """Graph-based learned image compression.
 COMMANDS = {
     "compress": "compress pictures to .glic files",
     "decompress": "restore the pictures of .glic files",
+    "info": "tell what a .glic file or a checkpoint is",
+    "graph": "look at the graphs that a model builds for a photo",
+    "train": "train a model on folders of photos",
+    "curves": "draw the curves of training runs",
+    "ablate": "train variants of a model alike, and compare them",
+    "evaluate": "measure codecs on folders of pictures",
+    "bd-rate": "compare rate-distortion curves",
+    "report": "make a page of what evaluate measured",
+    "datasets": "check that a folder holds a data set as published",
+    "import": "convert a checkpoint of the authors",
+    "demo": "compress a photo, restore it, draw its graphs",
+    "completion": "print what lets a shell complete words",
 }
 """Names, and what they do."""
 TERMINATED = 128 + signal.SIGTERM
@@ -62,7 +74,8 @@ def make_parser(chosen: Collection[str] = tuple(COMMANDS)) -> Parser:
 
 def command_module(name: str) -> ModuleType:
     """Return the module of a command; `import` is no name that Python allows one."""
-    return importlib.import_module(f"glic_pyg.cli.{name.replace('-', '_').replace('import', 'import_')}")
+    room = "import_" if name == "import" else name.replace("-", "_")
+    return importlib.import_module(f"glic_pyg.cli.{room}")
 
 
 def run(work: Callable[[], int]) -> NoReturn:

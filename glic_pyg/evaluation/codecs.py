@@ -60,10 +60,12 @@ class GlicCodec(Codec):
     Args:
         name: A model that comes with the package, or the path of a checkpoint.
         allow_code: See `GLIC.from_pretrained`.
+        device: Where it computes.
     """
 
-    def __init__(self, name: str, *, allow_code: bool = False) -> None:
-        self.model = GLIC.from_pretrained(name, allow_code=allow_code)
+    def __init__(self, name: str, *, allow_code: bool = False, device: str = "cpu") -> None:
+        self.model = GLIC.from_pretrained(name, allow_code=allow_code).to(device)
+        self.device = device
         count = self.model.config.qualities
         qualities = [None] if count == 1 else range(1, count + 1)
         identity = self.model.identity.hex()
@@ -72,17 +74,18 @@ class GlicCodec(Codec):
         super().__init__(shown, {"identity": identity}, qualities)
 
     def encode(self, x: Tensor, quality: float | None) -> bytes:
-        return bitstream.encode(self.model, x, quality)
+        return bitstream.encode(self.model, x.to(self.device), quality)
 
     def decode(self, data: bytes) -> Tensor:
-        return bitstream.decode(self.model, data)
+        return bitstream.decode(self.model, data).cpu()
 
     def payload(self, data: bytes) -> float:
         return float(sum(map(len, container.unpack(data).strings)))
 
     @torch.no_grad()
     def estimate(self, x: Tensor, quality: float | None) -> float:
-        likelihoods = self.model.likelihoods(self.model.analyse(x), quality)["likelihoods"]
+        y = self.model.analyse(x.to(self.device))
+        likelihoods = self.model.likelihoods(y, quality)["likelihoods"]
         return -sum(p.log2().sum().item() for p in likelihoods.values())
 
 
@@ -94,19 +97,21 @@ class CompressaiCodec(Codec):
 
     Args:
         name: As in CompressAI's model zoo.
+        device: Where it computes.
     """
 
     HEAD = struct.Struct(">5HB")
     LENGTH = struct.Struct(">I")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, device: str = "cpu") -> None:
         version = {"compressai": metadata.version("compressai"), "metric": "mse", "file": "with its head"}
         super().__init__(name, version, range(1, 9 if "cheng2020" not in name else 7))
-        self.load = partial(load_compressai, name)
+        self.device = device
+        self.load = partial(load_compressai, name, device=device)
 
     @torch.no_grad()
     def encode(self, x: Tensor, quality: float | None) -> bytes:
-        coded = self.load(quality=int(quality)).compress(pad(x, 64))
+        coded = self.load(quality=int(quality)).compress(pad(x.to(self.device), 64))
         strings = [string for (string,) in coded["strings"]]
         head = self.HEAD.pack(int(quality), *x.shape[-2:], *coded["shape"], len(strings))
         return b"".join([head, *(self.LENGTH.pack(len(string)) for string in strings), *strings])
@@ -120,7 +125,7 @@ class CompressaiCodec(Codec):
             strings.append([data[at : at + length]])
             at += length
         x_hat = self.load(quality=quality).decompress(strings, shape)["x_hat"]
-        return crop(x_hat, height, width).clamp(0, 1)
+        return crop(x_hat, height, width).clamp(0, 1).cpu()
 
     def payload(self, data: bytes) -> float:
         *_, count = self.HEAD.unpack_from(data)
@@ -128,7 +133,7 @@ class CompressaiCodec(Codec):
 
     @torch.no_grad()
     def estimate(self, x: Tensor, quality: float | None) -> float:
-        likelihoods = self.load(quality=int(quality))(pad(x, 64))["likelihoods"]
+        likelihoods = self.load(quality=int(quality))(pad(x.to(self.device), 64))["likelihoods"]
         return -sum(p.log2().sum().item() for p in likelihoods.values())
 
 
@@ -179,12 +184,13 @@ RIVALS: dict[str, tuple[str, str, dict[str, Any], str, Sequence[int]]] = {
 """Format, library, options, name of the quality and its values, of what Pillow writes."""
 
 
-def load_codec(name: str, *, allow_code: bool = False) -> Codec:
+def load_codec(name: str, *, allow_code: bool = False, device: str = "cpu") -> Codec:
     """Return a rival by its name, a model of CompressAI's by its name, or else a GLIC model by name or path.
 
     Args:
         name: The codec's.
         allow_code: See `GLIC.from_pretrained`.
+        device: Where a model computes.
 
     Raises:
         CheckpointError: none of them.
@@ -192,7 +198,9 @@ def load_codec(name: str, *, allow_code: bool = False) -> Codec:
     """
     if name in RIVALS:
         return PillowCodec(name)
-    return CompressaiCodec(name) if is_compressai(name) else GlicCodec(name, allow_code=allow_code)
+    if is_compressai(name):
+        return CompressaiCodec(name, device=device)
+    return GlicCodec(name, allow_code=allow_code, device=device)
 
 
 def _jpegxl_version() -> str:

@@ -26,7 +26,7 @@ def build_compressai(name: str) -> nn.Module:
 
 
 @lru_cache(maxsize=1)
-def load_compressai(name: str, *, quality: int) -> nn.Module:
+def load_compressai(name: str, *, quality: int, device: str = "cpu") -> nn.Module:
     """Load a model with CompressAI's published weights for MSE, which are downloaded where they are not yet.
 
     Raises:
@@ -41,4 +41,4 @@ def load_compressai(name: str, *, quality: int) -> nn.Module:
             f"Expected published weights of {name}, quality {quality} (got none: {load_failure(error)})"
         ) from error
     model.update()
-    return model.requires_grad_(False).eval()
+    return model.requires_grad_(False).eval().to(device)

@@ -23,7 +23,7 @@ def draw_curves(curves: Sequence[Curve], *, score: str, most_bpp: float) -> Figu
         score: Label of the vertical axis.
         most_bpp: Right end of the horizontal axis.
     """
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = Figure(figsize=(7, 5), dpi=160, layout="constrained")
     axes = figure.add_subplot(xlabel="bits per pixel", ylabel=score, xlim=(0, most_bpp))
     shown, lines = [], []
     for i, curve in enumerate(curves):

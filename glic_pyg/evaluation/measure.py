@@ -88,12 +88,14 @@ class Job:
         quality: One of the codec's, or one between; None for a codec of one quality.
         picture: To compress.
         allow_code: See `GLIC.from_pretrained`.
+        device: Where a model computes.
     """
 
     codec: str
     quality: float | None
     picture: Path
     allow_code: bool = False
+    device: str = "cpu"
 
     def key(self, codec: Codec) -> Key:
         """Return the key that its row will have."""
@@ -107,22 +109,23 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
 
 
 @cache
-def cached_codec(name: str, *, allow_code: bool = False) -> Codec:
+def cached_codec(name: str, *, allow_code: bool = False, device: str = "cpu") -> Codec:
     """Load a codec, once per process, as `load_codec` does."""
-    return load_codec(name, allow_code=allow_code)
+    return load_codec(name, allow_code=allow_code, device=device)
 
 
 @cache
-def warm_codec(name: str, *, allow_code: bool = False) -> Codec:
+def warm_codec(name: str, *, allow_code: bool = False, device: str = "cpu") -> Codec:
     """Load a codec, and let it compile what it compiles, once per process."""
-    codec = cached_codec(name, allow_code=allow_code)
+    codec = cached_codec(name, allow_code=allow_code, device=device)
     codec.decode(codec.encode(torch.zeros(1, 3, 64, 64), codec.qualities[0]))
     return codec
 
 
 def measure(job: Job) -> Row:
     """Compress a picture, restore it, and compare."""
-    codec, data = warm_codec(job.codec, allow_code=job.allow_code), read_file(job.picture, most_bytes())
+    codec = warm_codec(job.codec, allow_code=job.allow_code, device=job.device)
+    data = read_file(job.picture, most_bytes())
     digest, x = hash_bytes(data.getvalue()), read_image(data)
     with peak_memory() as encoding:
         start = time.perf_counter()

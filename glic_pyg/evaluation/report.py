@@ -1,167 +1,204 @@
-"""An evaluation as one HTML file that needs no network."""
+"""What an evaluation measured as one page and pictures of its curves."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
 from torch import Tensor
+from tqdm import tqdm
 
-from glic_pyg.evaluation.measure import notes
-from glic_pyg.image import to_pil
+from glic_pyg.errors import FileError
+from glic_pyg.evaluation.bd import Curve, CurveError, Method, delta
+from glic_pyg.evaluation.curves import draw_curves
+from glic_pyg.evaluation.measure import Row, Table, cached_codec
+from glic_pyg.evaluation.paper import curve
+from glic_pyg.evaluation.report_page import Comparison, Restored, build_page, complexity_rows
+from glic_pyg.evaluation.results import read_results
+from glic_pyg.figures import save_figure
+from glic_pyg.files import read_json, write_file
+from glic_pyg.image import ImageError, read_image
+from glic_pyg.ledger import writing
+from glic_pyg.metrics import bpp as bits_per_pixel
+from glic_pyg.metrics import psnr
 
-COLUMNS = {
-    "quality": ("quality", "{:g}", 1),
-    "bpp": ("bpp", "{:.4f}", 1),
-    "payload-bpp": ("payload bpp", "{:.4f}", 1),
-    "estimated-bpp": ("estimated bpp", "{:.4f}", 1),
-    "psnr-rgb": ("PSNR dB", "{:.2f}", 1),
-    "psnr-rgb-unrounded": ("unrounded", "{:.2f}", 1),
-    "ms-ssim-rgb": ("MS-SSIM", "{:.4f}", 1),
-    "ms-ssim-db-rgb": ("in dB", "{:.2f}", 1),
-    "encoding_time": ("encode s", "{:.3f}", 1),
-    "decoding_time": ("decode s", "{:.3f}", 1),
-    "encoding_memory": ("encode MiB", "{:.1f}", 2**20),
-    "decoding_memory": ("decode MiB", "{:.1f}", 2**20),
-}
-"""Of a codec's results: heading, format and unit."""
+SCORES = {"psnr-rgb": "PSNR (RGB) in dB", "ms-ssim-db-rgb": "MS-SSIM in dB"}
 
 
-@dataclass(frozen=True)
-class Restored:
-    """What a codec made of a picture.
-
-    Args:
-        codec: Its name.
-        bpp: Of the file.
-        psnr: Of the 8-bit picture, in dB.
-        x_hat: The picture, `1 x 3 x H x W` in [0, 1].
-    """
-
-    codec: str
-    bpp: float
-    psnr: float
-    x_hat: Tensor
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A table of BD-rates.
-
-    Args:
-        caption: What is compared.
-        rows: Its cells; the first row is the head.
-        notes: Why some cells are empty.
-    """
-
-    caption: str
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str]
-
-
-def build_report(
+def write_report(
+    results: Path,
+    output: Path,
     *,
-    title: str,
-    command: str,
-    results: Sequence[Mapping[str, Any]],
-    comparisons: Sequence[Comparison],
-    figures: Mapping[str, Figure],
-    complexity: Sequence[Sequence[str]],
-    pictures: Mapping[str, tuple[Tensor, Sequence[Restored]]],
-) -> str:
-    """Return the page; whatever text it is given stays text.
+    compare: Sequence[str] = (),
+    benchmark: Path | None = None,
+    method: Method = "cubic",
+    bpp: tuple[float, float] = (0.1, 0.9),
+    pictures: int = 3,
+    picture_bpp: float = 0.25,
+    device: str = "cpu",
+    allow_code: bool = False,
+    force: bool = False,
+    command: str = "",
+) -> Path:
+    """Write `report.html`, one file that needs no network, and its curves as PNG and SVG; return its path.
 
     Args:
-        title: Its heading.
-        command: The command that makes it.
-        results: Of the codecs, as `measure.results` returns them.
-        comparisons: Tables of BD-rates.
-        figures: Curves by caption.
-        complexity: A table, see `complexity_rows`; may be empty.
-        pictures: Original and what the codecs made of it, by name.
+        results: Output folder of `evaluate`.
+        output: Folder to write into.
+        compare: Names of published points.
+        benchmark: JSON of `lab/benchmark.py`.
+        method: Of BD-rates.
+        bpp: The rates between which curves are compared.
+        pictures: How many are shown.
+        picture_bpp: Rate to show them at.
+        device: Where models compute.
+        allow_code: See `GLIC.from_pretrained`.
+        force: Whether files may be overwritten that no earlier call wrote.
+        command: That asks for it.
+
+    Raises:
+        FileError: a folder without results, a file that is none of a benchmark, or an output that may not
+            be written.
+        CurveError: results without PSNR.
+        UsageError: no published points of some name.
     """
-    data = {
-        name: {
-            "original": _uri(x),
-            "restored": [
-                {"label": f"{r.codec}: {r.bpp:.3f} bpp, {r.psnr:.2f} dB", "uri": _uri(r.x_hat)}
-                for r in restored
-            ],
-            "width": x.size(-1),
-        }
-        for name, (x, restored) in pictures.items()
-    }
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    page = output / "report.html"
+    curve_files = [output / f"{metric}.{kind}" for metric in SCORES for kind in ("png", "svg")]
+    with writing(page, *curve_files, inputs=[benchmark], force=force):
+        found = _read_results(results)
+        complexity = _read_benchmark(benchmark) if benchmark else []
+        table = Table(results / "pictures.csv")
+        rows = [(result, table.rows_of(result)) for result in found]
+        names = sorted({row.picture for _, some in rows for row in some})
+
+        figures, comparisons = {}, []
+        for metric, label in SCORES.items():
+            curves = _curves(found, compare, metric)
+            if not curves:
+                continue
+            figure = draw_curves(curves, score=label, most_bpp=bpp[1])
+            about = f"{label} against bits per pixel, means over the pictures"
+            if missing := _without_score(curves):
+                about += f"; without a point of {missing}, which have no finite mean"
+            figures[about] = figure
+            for kind in ("png", "svg"):
+                save_figure(figure, output / f"{metric}.{kind}")
+            caption = f"BD-rate in % of the row against the column, {label}, {method}, "
+            caption += "{:g} to {:g} bpp (overlap of the scores)".format(*bpp)
+            comparisons.append(Comparison(caption, *_delta_table(curves, method=method, bpp=bpp)))
+
+        restore = partial(_restore, allow_code=allow_code, device=device)
+        text = build_page(
+            title=f"Codecs compared on {len(names)} pictures",
+            command=command,
+            results=found,
+            comparisons=comparisons,
+            figures=figures,
+            complexity=complexity,
+            pictures=_pictures(names, rows, count=pictures, bpp=picture_bpp, restore=restore),
+        )
+        write_file(page, text.encode("utf-8", "backslashreplace"))  # names may be no text
+    return page
+
+
+def _read_results(folder: Path) -> list[dict[str, Any]]:
+    """Return the codecs' results, those of GLIC first."""
+    results = [read_results(path) for path in sorted(folder.glob("*.json"))]
+    if not results:
+        raise FileError(f"Expected results of glic evaluate in {folder} (got none)")
+    return sorted(results, key=lambda result: "identity" not in result["settings"])
+
+
+def _read_benchmark(path: Path) -> list[list[str]]:
+    content = read_json(path)
+    try:
+        return complexity_rows(content)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
+        raise FileError(f"Expected rows of lab/benchmark.py (got {path}: {error!r})") from error
+
+
+def _curves(results: Sequence[dict[str, Any]], names: Sequence[str], metric: str) -> list[Curve]:
+    """Return the curves with at least one score; not all results have MS-SSIM."""
+    curves = []
+    made = [partial(Curve.of, result["name"], result["results"]) for result in results]
+    for make in [*made, *(partial(curve, name) for name in names)]:
+        try:
+            curves.append(make(metric=metric))
+        except CurveError:
+            if metric == "psnr-rgb":
+                raise
+    return [curve for curve in curves if any(map(math.isfinite, curve.scores))]
+
+
+def _without_score(curves: Sequence[Curve]) -> str:
+    points = (
+        f"{curve.name} at {rate:.3g} bpp"
+        for curve in curves
+        for rate, score in zip(curve.rates, curve.scores, strict=True)
+        if not math.isfinite(score)
     )
-    pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    return pages.get_template("report.html").render(
-        title=title,
-        command=command,
-        figures={caption: Markup(_svg(figure)) for caption, figure in figures.items()},
-        comparisons=comparisons,
-        codecs=[_codec_section(result) for result in results],
-        complexity=complexity,
-        pictures=data,
-    )
+    return ", ".join(points)
 
 
-def _codec_section(result: Mapping[str, Any]) -> dict[str, Any]:
-    columns = []
-    for name, (heading, form, unit) in COLUMNS.items():
-        values = result["results"].get(name, [])
-        if any(value is not None for value in values):
-            cells = ("" if value is None else form.format(value / unit) for value in values)
-            columns.append([heading, *cells])
-    return {
-        "name": result["name"],
-        "rows": list(zip(*columns, strict=True)),
-        "notes": notes(result["results"]),
-        "settings": ", ".join(f"{key} {value}" for key, value in result.get("settings", {}).items()),
-        "command": result.get("command", ""),
-    }
+def _delta_table(
+    curves: Sequence[Curve], *, method: Method, bpp: tuple[float, float]
+) -> tuple[list[list[str]], list[str]]:
+    """Return the cells, and why some have no figure."""
+    rows = [["", *(anchor.name for anchor in curves)]]
+    limited = [curve.within(*bpp) for curve in curves]
+    reasons: dict[str, None] = {}
+    for test in limited:
+        cells = []
+        for anchor in limited:
+            if anchor is test:
+                cells.append("")
+                continue
+            try:
+                result = delta(anchor, test, method=method)
+                cells.append(f"{result.rate:+.2f} ({result.overlap:.0%})")
+            except CurveError as error:
+                cells.append("-")
+                reasons[str(error)] = None
+        rows.append([test.name, *cells])
+    return rows, list(reasons)
 
 
-def complexity_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return a table of what `tools/benchmark.py` measured; its first row is the head."""
-    head = ["model", "backend", "size", "M parameters", "TFLOPs", "encode s", "decode s", "peak GiB"]
-    cells = [
-        [
-            Path(row["model"]).stem,
-            row["backend"] or "",
-            "{} x {}".format(*row["size"]),
-            f"{row['parameters'] / 1e6:.2f}",
-            f"{row['flops'] / 1e12:.3f}",
-            f"{sum(row['encoding_seconds'].values()):.2f}",
-            f"{sum(row['decoding_seconds'].values()):.2f}",
-            f"{row['peak_memory'] / 2**30:.2f}",
-        ]
-        for row in rows
-        if "encoding_seconds" in row
-    ]
-    return [head, *cells] if cells else []
+def _pictures(
+    names: Sequence[str],
+    rows: Sequence[tuple[dict[str, Any], list[Row]]],
+    *,
+    count: int,
+    bpp: float,
+    restore: Callable[[Row, dict[str, Any], Tensor], Restored],
+) -> dict[str, Any]:
+    """Restore some pictures, spread over all of them, with every codec at the quality nearest in rate."""
+    chosen = names[:: max(1, len(names) // max(1, count))][:count]
+    shown: dict[str, Any] = {}
+    for name in tqdm(chosen, desc="pictures", disable=None):
+        try:
+            x, restored = read_image(name), []
+        except ImageError as error:
+            warnings.warn(f"{name} is not shown: {error}", stacklevel=1)
+            continue
+        for result, all_rows in rows:
+            some = [row for row in all_rows if row.picture == name]
+            if not some:
+                continue
+            nearest = min(some, key=lambda row: abs(row.bpp - bpp))
+            try:
+                restored.append(restore(nearest, result, x))
+            except Exception as error:  # of codecs of libraries, or a model that is no longer there
+                warnings.warn(f"{name} by {result['name']} is not shown: {error}", stacklevel=1)
+        shown[Path(name).name if Path(name).name not in shown else name] = (x, restored)
+    return shown
 
 
-def _svg(figure: Figure) -> str:
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
-    text = file.getvalue()
-    return text[text.index("<svg") :]
-
-
-def _uri(x: Tensor) -> str:
-    """Return a picture as a data URI, without loss."""
-    file = io.BytesIO()
-    to_pil(x).save(file, format="WEBP", lossless=True)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+def _restore(row: Row, result: dict[str, Any], x: Tensor, *, allow_code: bool, device: str) -> Restored:
+    codec = cached_codec(result["codec"], allow_code=allow_code, device=device)
+    data = codec.encode(x, None if row.quality != row.quality else row.quality)
+    x_hat = codec.decode(data)
+    return Restored(row.codec, bits_per_pixel(data, x), psnr(x, x_hat), x_hat)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from string import ascii_uppercase as LETTERS
 from typing import Literal
 
@@ -28,9 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glic_pyg.codec import GLIC
-from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE, ConfigError
+from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE
 from glic_pyg.errors import UserError, require
-from glic_pyg.files import write_file
 from glic_pyg.graph import Graph
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES, WINDOW_MARGIN
 from glic_pyg.graph.grid import MapSize
@@ -120,19 +118,6 @@ def graph_picture(
         weights=attention,
         weight_name=f"attention, {heads}" if attention else SIMILARITY,
     )
-
-
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure, PNG or SVG by the name's suffix.
-
-    Raises:
-        ConfigError: another suffix.
-        OSError: a file that cannot be written.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".png", ".svg"):
-        raise ConfigError(f"Expected a name that ends in .png or .svg for the figure (got {path})")
-    write_file(path, lambda file: figure.savefig(file, format=suffix[1:]))
 
 
 def erf_picture(

@@ -15,11 +15,8 @@ from __future__ import annotations
 
 import base64
 import html
-import io
-import json
 import zlib
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +29,14 @@ from glic_pyg.codec import GLIC
 from glic_pyg.files import write_file
 from glic_pyg.graph import Graph
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES, places
-from glic_pyg.image import to_pil
+from glic_pyg.image import data_uri
 from glic_pyg.inspection.attention import logit_scale, queries_and_keys
 from glic_pyg.inspection.neighborhood import degrees
 from glic_pyg.inspection.stages import node_size, run_stages
 from glic_pyg.nn.distance_bias import DistanceBias
 from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.position_bias import table_row
+from glic_pyg.pages import fill_page
 
 JPEG_QUALITY = 90
 SIMILARITY_STEPS = 50  # from the least one to 1; more deflate less
@@ -101,12 +99,14 @@ def graph_page(model: GLIC, image: Tensor, *, title: str = "picture") -> Page:
         "similaritySteps": SIMILARITY_STEPS,
         "basisSteps": BASIS_STEPS,
         "biasStep": BIAS_STEP,
-        "photo": {"height": image.size(-2), "width": image.size(-1), "source": _data_uri(image)},
+        "photo": {
+            "height": image.size(-2),
+            "width": image.size(-1),
+            "source": data_uri(image, format="JPEG", quality=JPEG_QUALITY),
+        },
         "stages": stages,
     }
-    template = files("glic_pyg.inspection").joinpath("page.html").read_text(encoding="utf-8")
-    inert = json.dumps(content).replace("<", "\\u003c")  # no title can end the script that holds it
-    return Page(template.replace("{{ content }}", inert))
+    return Page(fill_page(Path(__file__).with_name("page.html"), content=content))
 
 
 def _packed_graph(graph: Graph) -> dict[str, Any]:
@@ -191,9 +191,3 @@ def _packed(values: Tensor, dtype: str) -> str:
 def _deflated(data: bytes, strategy: int) -> bytes:
     deflate = zlib.compressobj(level=9, strategy=strategy)
     return deflate.compress(data) + deflate.flush()
-
-
-def _data_uri(image: Tensor) -> str:
-    file = io.BytesIO()
-    to_pil(image).save(file, format="JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

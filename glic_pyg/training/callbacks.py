@@ -11,9 +11,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -22,6 +19,7 @@ from glic_pyg.codec import GLIC
 from glic_pyg.files import write_file
 from glic_pyg.image import write_png
 from glic_pyg.training.config import TrainConfig
+from glic_pyg.training.lightning import Callback, TorchCheckpointIO, Trainer, WeightAveraging
 from glic_pyg.training.module import CodecModule
 from glic_pyg.training.run_folder import RunFolder
 

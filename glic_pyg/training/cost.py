@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -14,6 +13,7 @@ from glic_pyg.codec import GLIC
 from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.training.callbacks import MovingAverage
 from glic_pyg.training.config import TrainConfig
+from glic_pyg.training.lightning import Callback, Trainer
 from glic_pyg.training.memory import keep_freed_memory
 from glic_pyg.training.module import CodecModule
 from glic_pyg.training.quiet import bare_trainer, quiet_lightning

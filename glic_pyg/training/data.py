@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -25,6 +24,7 @@ from glic_pyg.config import ConfigError
 from glic_pyg.files import files_below
 from glic_pyg.image import ImageError, picture_suffixes, read_pixels, to_8bit, to_float
 from glic_pyg.training.config import TrainConfig
+from glic_pyg.training.lightning import LightningDataModule
 from glic_pyg.training.schedule import Schedule, StepSampler
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, optim
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 from torch.nn.utils import clip_grad_norm_
@@ -18,6 +17,7 @@ from glic_pyg.image import to_8bit
 from glic_pyg.nn.conv import ConvBlock
 from glic_pyg.nn.gfa import GFALayer
 from glic_pyg.training.config import TrainConfig
+from glic_pyg.training.lightning import LightningModule
 from glic_pyg.training.loss import RateDistortion, RateDistortionLoss
 from glic_pyg.training.optimizer import build_optimizers
 from glic_pyg.training.schedule import Schedule

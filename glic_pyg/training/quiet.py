@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lightning.pytorch import Callback, Trainer
+from glic_pyg.training.lightning import Callback, Trainer
 
 
 def bare_trainer(callbacks: list[Callback]) -> Trainer:

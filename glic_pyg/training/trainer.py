@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from glic_pyg import checkpoint
 from glic_pyg.checkpoint import load_failure
@@ -28,6 +25,7 @@ from glic_pyg.training import manifest as manifests
 from glic_pyg.training.callbacks import MovingAverage, Progress, Recorder, RunStopped, WholeCheckpoints
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.data import PictureData, center_crops, find_and_split, folders_by_prefix
+from glic_pyg.training.lightning import TensorBoardLogger, Trainer, rank_zero_only
 from glic_pyg.training.memory import keep_freed_memory
 from glic_pyg.training.module import CodecModule
 from glic_pyg.training.quiet import quiet_lightning

@@ -46,7 +46,7 @@ def test_a_rival_that_is_not_there_is_named(monkeypatch):
 
 
 def test_a_model_of_compressai(photo, monkeypatch):
-    monkeypatch.setattr(codecs, "load_compressai", lambda name, quality: model)
+    monkeypatch.setattr(codecs, "load_compressai", lambda name, quality, device: model)
     torch.manual_seed(0)
     model = build_compressai("bmshj2018-factorized")
     model.g_a[-1].weight.mul_(50)  # else y rounds to zeros
@@ -64,7 +64,7 @@ def test_a_model_of_compressai(photo, monkeypatch):
 
 def test_a_model_of_compressai_with_two_strings(photo, monkeypatch):
     """Another codec of the same weights decodes the file."""
-    monkeypatch.setattr(codecs, "load_compressai", lambda name, quality: models[quality])
+    monkeypatch.setattr(codecs, "load_compressai", lambda name, quality, device: models[quality])
     models = {}
     for quality in (1, 2):
         torch.manual_seed(quality)

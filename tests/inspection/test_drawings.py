@@ -3,9 +3,7 @@ import pytest
 import torch
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 
-from glic_pyg.config import ConfigError
 from glic_pyg.graph import GraphBuilder
 from glic_pyg.image import pad
 from glic_pyg.inspection import (
@@ -25,7 +23,6 @@ from glic_pyg.inspection.drawings import (
     draw_graphs,
     erf_picture,
     graph_picture,
-    save_figure,
 )
 from glic_pyg.inspection.stages import Graphs
 
@@ -147,19 +144,6 @@ def test_receptive_fields(tiny_model, photo):
     marks = [line.get_xydata().tolist() for line in figure.axes[0].lines]
     assert marks == [[[55.5, 39.5]]]
     figure.draw_without_rendering()
-
-
-@pytest.mark.parametrize("name", ["a.png", "b.SVG"])
-def test_save(tmp_path, name):
-    save_figure(Figure(figsize=(1, 1)), tmp_path / name)
-    start = (tmp_path / name).read_bytes()[:5]
-    assert start == (b"\x89PNG\r" if name == "a.png" else b"<?xml")
-
-
-def test_save_by_another_name(tmp_path):
-    with pytest.raises(ConfigError, match=r"Expected a name that ends in .png or .svg .*\(got .*a.jpg\)"):
-        save_figure(Figure(figsize=(1, 1)), tmp_path / "a.jpg")
-    assert not list(tmp_path.iterdir())
 
 
 def test_errors(tiny_model, photo):

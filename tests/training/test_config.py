@@ -90,5 +90,5 @@ def test_patch_sizes_are_one_or_several(tmp_path):
     config = TrainConfig.from_yaml(tmp_path / "run.yaml")
     assert config.patch_sizes == [64, 128, 256, 64]
     assert TrainConfig.from_dict(config.to_dict()) == config
-    with pytest.raises(ConfigError, match=r"Expected patch_size to be of type int \(got 'x'\)"):
+    with pytest.raises(ConfigError, match=r"Expected patch_size to be a whole number \(got 'x'\)"):
         TrainConfig.from_dict({"steps": 9, "patch_size": "x"})

@@ -1,0 +1,98 @@
+"""Train variants of a model alike and compare them: the paper's ablations, and your own.
+
+    glic ablate configs/ablation/*.yaml -d PHOTOS -o runs/ablation
+    glic ablate my_variant.yaml configs/ablation/full.yaml -d PHOTOS -o runs/ablation --seeds 0
+
+A variant file is a training configuration, or `base: FILE` and what differs from it. Every variant is trained
+with every seed, each in a folder of its own: a row. What is complete is not trained again; Ctrl-C or SIGTERM
+saves and ends, and the same command goes on. The table, of all rows in the output folder, is also written
+there as ablation.csv, and with all figures of every row as ablation.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glic_pyg.cli import flags
+from glic_pyg.cli.printing import aligned, print_json, print_line, show_log
+from glic_pyg.errors import UsageError
+
+if TYPE_CHECKING:
+    from glic_pyg.experiments.ablation import Summary
+
+COLUMNS = {
+    "variant": ("variant", "{}"),
+    "seeds": ("seeds", "{}"),
+    "loss": ("R-D loss", "{:.4f}"),
+    "loss_spread": ("+-", "{:.4f}"),
+    "loss_change": ("change %", "{:+.2f}"),
+    "loss_change_spread": ("+-", "{:.2f}"),
+    "bd_rate": ("BD-rate %", "{:+.2f}"),
+    "bd_rate_spread": ("+-", "{:.2f}"),
+    "parameters": ("parameters", "{}"),
+    "step_seconds": ("s/step", "{:.3f}"),
+    "degree": ("degree", "{:.1f}"),
+    "degree_deviation": ("deviation", "{:.1f}"),
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("variants", nargs="+", metavar="VARIANT.yaml", help="variants to train")
+    flags.add_dataset(parser)
+    flags.add_output_folder(parser, default=Path("runs/ablation"))
+    add("--seeds", type=flags.whole, nargs="+", default=[0, 1], metavar="N", help="(default: 0 1)")
+    flags.add_accelerator(parser)
+    flags.add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Train what is missing, then print the table; 1 if a training went wrong, 130 if it was stopped."""
+    from glic_pyg.cli.machine import prepare_training
+    from glic_pyg.experiments.ablation import load_variant, read_rows, run_row, summarize, write_tables
+    from glic_pyg.training.module import TrainingError
+
+    variants = [load_variant(path) for path in args.variants]
+    names = [variant.name for variant in variants]
+    if len(set(names)) < len(names):
+        raise UsageError(f"Expected variants of different names (got {', '.join(names)})")
+    prepare_training(args)
+    show_log()
+
+    jobs = [(variant, seed) for seed in args.seeds for variant in variants]
+    failed = 0
+    for number, (variant, seed) in enumerate(jobs, 1):
+        print(f"row {number} of {len(jobs)}: {variant.name}, seed {seed}", file=sys.stderr)
+        try:
+            if not run_row(variant, seed, dataset=args.dataset, output=args.output, accelerator=args.device):
+                print("Stopped; the same command goes on", file=sys.stderr)
+                return 130
+        except TrainingError as error:
+            failed += 1
+            print_line("error", f"{variant.name}, seed {seed}: {error}")
+        rows = read_rows(args.output)
+        write_tables(rows, args.output)
+    summaries = summarize(rows)
+    if args.json:
+        for summary in summaries:
+            print_json(dataclasses.asdict(summary))
+    else:
+        print(table(summaries))
+    return int(failed > 0)
+
+
+def table(summaries: Sequence[Summary]) -> str:
+    """Return aligned lines; what cannot be told is a dash."""
+    lines = [[heading for heading, _ in COLUMNS.values()]]
+    for summary in summaries:
+        values = dataclasses.asdict(summary)
+        lines.append(
+            ["-" if values[key] is None else how.format(values[key]) for key, (_, how) in COLUMNS.items()]
+        )
+    return aligned(lines)

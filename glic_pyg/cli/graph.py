@@ -1,0 +1,146 @@
+"""Look at the graphs that a model builds for a photo: chosen nodes' neighbours, score, quota and degrees.
+
+glic graph photo.png
+glic graph photo.png --stage g_a.2 --node 10 20 --node 30 5 -o graph.svg
+glic graph photo.png --html graph.html
+glic graph photo.png --summary --export graphs.pt
+glic graph photo.png --erf erf.png
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from glic_pyg.cli import flags
+from glic_pyg.cli.printing import aligned, print_json, say
+
+STAGES = ("g_a.1", "g_a.2", "g_s.1", "g_s.2")
+"""`glic_pyg.inspection.STAGES`, which is not imported to read arguments."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("input", type=Path, help="photo, in any format that Pillow reads")
+    add(
+        "-o",
+        "--output",
+        type=flags.file_name,
+        metavar="FILE",
+        help="figure, PNG or SVG (default, if nothing else is asked for: INPUT_graph.png beside the photo)",
+    )
+    page = "page of all stages' graphs, to look at in a browser"
+    add("--html", type=flags.file_name, metavar="FILE", help=page)
+    graphs = "both graphs of the stage: .pt (PyG), .json or .graphml"
+    add("--export", type=flags.file_name, metavar="FILE", help=graphs)
+    add("--summary", action="store_true", help="print a table about the graphs of all stages")
+    fields = "figure of the effective receptive fields at nodes, of at most 2^20 pixels"
+    add("--erf", type=flags.file_name, metavar="FILE", help=fields)
+    flags.add_model(parser)
+    add("--stage", choices=STAGES, default=STAGES[0], help="graph stage (default: %(default)s)")
+    add(
+        "--node",
+        dest="nodes",
+        action="append",
+        type=int,
+        nargs=2,
+        metavar=("ROW", "COL"),
+        help="node to show, of the stage's map; may be repeated (default: a flat part, an edge, a texture)",
+    )
+    add(
+        "--scope",
+        choices=("local", "global", "both"),
+        default="both",
+        help="graphs in the figure (default: %(default)s)",
+    )
+    add(
+        "--by",
+        choices=("similarity", "attention"),
+        default="similarity",
+        help="what colours the figure's neighbours (default: %(default)s)",
+    )
+    add("--head", type=int, metavar="N", help="attention head, from 0 (default: the mean of all)")
+    flags.add_machine(parser)
+    flags.add_force(parser)
+    flags.add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Make what is asked for, print the files' names."""
+    from glic_pyg.ledger import writing
+
+    others = (args.html, args.export, args.erf, args.summary or None)
+    output = args.output
+    if output is None and all(other is None for other in others):
+        output = args.input.with_name(args.input.stem + "_graph.png")
+    with writing(output, *others[:3], inputs=[args.input, args.model], force=args.force):
+        _draw(args, output)
+    return 0
+
+
+def _draw(args: Namespace, output: Path | None) -> None:
+    from glic_pyg.cli.machine import load_model
+    from glic_pyg.config import ConfigError
+    from glic_pyg.image import read_image
+    from glic_pyg.inspection import (
+        export_graphs,
+        graph_page,
+        limit_size,
+        node_size,
+        run_stages,
+        stage_graphs,
+        summarize,
+        summary_table,
+    )
+    from glic_pyg.inspection.stages import SCOPES
+
+    model = load_model(args)
+    image = limit_size(read_image(args.input)).to(next(model.parameters()).device)
+    kinds = [part.name for part in model.config.graph.candidates]
+    if kinds != ["local", "global"] or model.config.aggregation.name != "attention":
+        raise ConfigError(
+            "Expected a model with attention on a local and a global graph "
+            f"(got {model.config.aggregation.name} on {', '.join(kinds) or 'none'})"
+        )
+    if output is not None or args.erf is not None:
+        from glic_pyg.figures import save_figure
+        from glic_pyg.inspection.drawings import erf_picture, graph_picture
+
+        figures = {}
+        if output is not None:
+            figures[output] = graph_picture(
+                model,
+                image,
+                stage=args.stage,
+                nodes=args.nodes,
+                scope=args.scope,
+                by=args.by,
+                head=args.head,
+            )
+        if args.erf is not None:
+            figures[args.erf] = erf_picture(model, image, stage=args.stage, nodes=args.nodes)
+        for path, figure in figures.items():
+            save_figure(figure, path)
+    if args.html is not None:
+        graph_page(model, image, title=args.input.name).save(args.html)
+    if args.export is not None:
+        graphs = stage_graphs(model, image, args.stage)
+        export_graphs(graphs, args.export, node_size=node_size(image, graphs.local.map_size))
+    written = [path for path in (output, args.erf, args.html, args.export) if path is not None]
+    stages = {}
+    if args.summary:
+        stages = {stage: run.graphs for stage, run in run_stages(model, image).items()}
+    sizes = {stage: node_size(image, graphs.local.map_size) for stage, graphs in stages.items()}
+    if args.json:
+        rows = [
+            {"stage": stage, "graph": scope, **vars(summarize(graph, node_size=sizes[stage]))}
+            for stage, graphs in stages.items()
+            for scope, graph in zip(SCOPES, graphs, strict=True)
+        ]
+        print_json({"written": list(map(str, written)), "summary": rows})
+        return
+    for path in written:
+        say(path)
+    if stages:
+        print(aligned(summary_table(stages, node_sizes=sizes), labels=2))

@@ -1,0 +1,153 @@
+"""Tell what a .glic file or a checkpoint is, from its first bytes.
+
+glic info photo.glic
+glic info glic_nano my.safetensors --json
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from glic_pyg.checkpoint_header import SHIPPED, read_header
+from glic_pyg.cli import flags
+from glic_pyg.cli.printing import USER_ERRORS, aligned, print_json, print_line, say
+from glic_pyg.container import MAGIC, QUALITY_STEPS, BitstreamError, unpack
+from glic_pyg.errors import FileError
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+MOST_BYTES = 1 << 30
+"""Of a .glic file."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    about = ".glic file or checkpoint, name of a model that comes with the package, or -"
+    parser.add_argument("files", nargs="+", metavar="FILE", help=about)
+    flags.add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Tell of each file; 1 if some are neither."""
+    failed = 0
+    for name in args.files:
+        try:
+            about = describe(name)
+        except USER_ERRORS as error:
+            if len(args.files) == 1:
+                raise
+            failed += 1
+            print_line("error", error)
+            continue
+        if args.json:
+            print_json({"file": name, **about})
+        else:
+            _print(name, about)
+    return int(failed > 0)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Return what a file is; `kind` is `glic` or `checkpoint`.
+
+    Raises:
+        FileError, BitstreamError: neither, or damaged.
+        OSError: it cannot be read.
+    """
+    if name == "-":
+        if sys.stdin is None:
+            raise FileError("Expected standard input to be open (got a closed one)")
+        return _describe(sys.stdin.buffer, "standard input")
+    shipped = WEIGHTS / f"{name}.safetensors"
+    path = shipped if shipped.is_file() else Path(name)
+    with path.open("rb") as file:
+        return _describe(file, name)
+
+
+def _describe(file: BinaryIO, name: str) -> dict[str, Any]:
+    start = file.peek(len(MAGIC))[: len(MAGIC)]
+    if start == MAGIC:
+        data = file.read(MOST_BYTES)
+        try:
+            return _glic(data)
+        except BitstreamError as error:
+            raise BitstreamError(f"{name}: {error}") from error
+    header = read_header(file, name)
+    config = header.config
+    # Files of format 1 do not say it.
+    identity = header.identity or {known: identity for identity, known in SHIPPED.items()}.get(name)
+    return {
+        "kind": "checkpoint",
+        "name": config.name,
+        "identity": identity,
+        "model": SHIPPED.get(identity),
+        "parameters": header.parameters,
+        "stored_as": list(header.dtypes),
+        "qualities": config.qualities,
+        "info": dict(header.info),
+        "config": config.to_dict(),
+    }
+
+
+def _glic(data: bytes) -> dict[str, Any]:
+    stream = unpack(data)
+    of_y = len(stream.strings) - 1
+    names = [f"y, group {i // 2 + 1}, half {i % 2 + 1}" for i in range(of_y)] + ["z"]
+    identity = stream.identity.hex()
+    return {
+        "kind": "glic",
+        "format": stream.version,
+        "height": stream.height,
+        "width": stream.width,
+        "quality": stream.quality / QUALITY_STEPS if stream.quality else None,
+        "identity": identity,
+        "model": SHIPPED.get(identity),
+        "bytes": len(data),
+        "bpp": 8 * len(data) / max(1, stream.height * stream.width),
+        "strings": [
+            {"of": of, "bytes": len(string), "share": len(string) / len(data)}
+            for of, string in zip(names, stream.strings, strict=False)
+        ],
+    }
+
+
+def _print(name: str, about: dict[str, Any]) -> None:
+    identity = about["identity"] or "not stored in files of format 1"
+    known = f"{about['model']} " if about["model"] else ""
+    if about["kind"] == "glic":
+        quality = "the model's only one" if about["quality"] is None else f"{about['quality']:g}"
+        strings = about["strings"]
+        total = sum(string["bytes"] for string in strings)
+        lines = [
+            ["picture", f"{about['width']} x {about['height']}"],
+            ["quality", quality],
+            ["model", f"{known}({identity})"],
+            ["size", f"{about['bytes']} bytes, {about['bpp']:.4f} bpp"],
+            ["strings", f"{len(strings)} of {total} bytes together"],
+        ]
+        say(f"{name}: .glic file, format {about['format']}")
+        rows = [[f"  {s['of']}", str(s["bytes"]), f"{s['share']:.1%}"] for s in strings]
+    else:
+        config, graph = about["config"], about["config"]["graph"]
+        trained = about["info"].get("lambda")
+        lines = [
+            ["identity", f"{known}({identity})"],
+            ["weights", f"{about['parameters'] / 1e6:.2f} M parameters, {', '.join(about['stored_as'])}"],
+            ["qualities", str(about["qualities"])],
+            ["channels", f"{_numbers(config['channels'])}; of y {config['latent_channels']}"],
+            ["depths", f"{_numbers(config['depths'])}, {config['heads']} heads"],
+            ["graphs", f"degree {graph['degree']} on {', '.join(map(str, graph['candidates'])) or 'none'}"],
+        ]
+        if trained:
+            lines.insert(3, ["lambda", _numbers(trained)])
+        say(f"{name}: checkpoint of {about['name']}")
+        rows = []
+    for label, text in lines:
+        say(f"  {label:{max(len(label) for label, _ in lines)}}  {text}")
+    if rows:
+        print(aligned(rows))
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)

@@ -1,0 +1,1 @@
+"""Trainings, evaluations and graphs together: what compares models."""

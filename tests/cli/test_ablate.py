@@ -1,0 +1,98 @@
+"""glic ablate from the command line, end to end with a few steps."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+
+@pytest.fixture
+def setting(tmp_path, tiny_config, monkeypatch):
+    """The current folder, with four pictures, a base and two variants."""
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((80, 72)).save(tmp_path / "photos" / f"{i}.png")
+    base = {
+        "model": tiny_config.to_dict(),
+        "steps": 3,
+        "batch_size": 2,
+        "patch_size": 64,
+        "eval_size": 64,
+        "num_workers": 0,
+    }
+    (tmp_path / "whole.yaml").write_text(yaml.safe_dump(base))
+    for name, change in [
+        ("near", {"graph": {"candidates": ["local"]}}),
+        ("sage", {"aggregation": "torch_geometric.nn.SAGEConv"}),
+    ]:
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"base": "whole.yaml", "model": change}))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_rows_and_table(setting, glic, monkeypatch):
+    status, out, err = glic(
+        "ablate", "whole.yaml", "near.yaml", "-d", "photos", "-o", "out", "--seeds", "0", "4"
+    )
+    assert status == 0, err
+    announced = [line for line in err.splitlines() if line.startswith("row ")]
+    assert announced == [
+        "row 1 of 4: whole, seed 0",
+        "row 2 of 4: near, seed 0",
+        "row 3 of 4: whole, seed 4",
+        "row 4 of 4: near, seed 4",
+    ]
+    heading, *lines = out.splitlines()
+    assert heading.split()[:4] == ["variant", "seeds", "R-D", "loss"]
+    assert [line.split()[:2] for line in lines] == [["whole", "2"], ["near", "2"]]
+    with (setting / "out" / "ablation.csv").open() as file:
+        summaries = list(csv.DictReader(file))
+    content = json.loads((setting / "out" / "ablation.json").read_text())
+    assert [row["variant"] for row in summaries] == ["whole", "near"]
+    losses = [row["loss"] for row in content["rows"] if row["variant"] == "near"]
+    assert float(summaries[1]["loss"]) == pytest.approx(sum(losses) / 2)
+    assert len(set(losses)) == 2
+
+    # A further variant is trained alone, and stands in the table beside what is there.
+    trained = {path: path.stat().st_mtime_ns for path in (setting / "out").glob("*/log.csv")}
+    status, out, _ = glic("ablate", "whole.yaml", "sage.yaml", "-d", "photos", "-o", "out", "--seeds", "0")
+    assert status == 0
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [
+        ["whole", "2"],
+        ["near", "2"],
+        ["sage", "1"],
+    ]
+    assert all(path.stat().st_mtime_ns == time for path, time in trained.items())
+
+
+def test_variants_see_the_same_pictures_in_the_same_order(setting, glic):
+    """Without a graph of any kind a model whose graphs are not read learns the same, step by step."""
+    for name, degree in (("a", 3), ("b", 9)):
+        change = {"graph": {"candidates": [], "degree": degree}}
+        (setting / f"{name}.yaml").write_text(yaml.safe_dump({"base": "whole.yaml", "model": change}))
+    glic("ablate", "a.yaml", "b.yaml", "-d", "photos", "-o", "out", "--seeds", "1")
+    rows = json.loads((setting / "out" / "ablation.json").read_text())["rows"]
+    assert rows[0]["curve"] == rows[1]["curve"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.yaml"], "error: Expected a YAML file (got none.yaml: "),
+        (["whole.yaml", "sub/whole.yaml"], "error: Expected variants of different names (got whole, whole)"),
+        (["whole.yaml", "-d", "elsewhere"], "error: Expected a folder of pictures (got elsewhere)"),
+    ],
+)
+def test_bad_input_gives_one_line(setting, glic, arguments, message):
+    (setting / "sub").mkdir()
+    (setting / "sub" / "whole.yaml").write_text((setting / "whole.yaml").read_text())
+    status, _, err = glic("ablate", *arguments, *(() if "-d" in arguments else ("-d", "photos")))
+    assert status == 2
+    assert err.splitlines()[-1].startswith(message)
+    assert "Traceback" not in err
+    assert not (setting / "runs" / "ablation" / "ablation.csv").exists()

@@ -1,0 +1,234 @@
+"""Ablations: variant files, complete rows, and their summary against hand-made figures."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from statistics import stdev
+
+import pytest
+import torch
+import yaml
+
+from glic_pyg import GLIC
+from glic_pyg.config import ConfigError, ModelConfig
+from glic_pyg.errors import FileError
+from glic_pyg.evaluation.bd import Curve, delta
+from glic_pyg.experiments.ablation import degree_statistics, load_variant, read_rows, run_row, summarize
+from glic_pyg.training.config import TrainConfig
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs" / "ablation"
+ROWS = ROOT / "docs" / "ablation"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_variant_file_differs_from_the_base_in_its_model_or_how_it_begins(path):
+    variant, base = load_variant(path), load_variant(CONFIGS / "full.yaml")
+    assert (variant.name, variant.base) == (path.stem, "full")
+    changes = {key for key, value in variant.config.to_dict().items() if value != base.config.to_dict()[key]}
+    assert changes <= {"model", "silent_attention"}
+    assert bool(changes) == (path.stem != "full")
+
+
+@pytest.fixture
+def base(tmp_path, config) -> Path:
+    path = tmp_path / "base.yaml"
+    path.write_text(config.to_yaml())
+    return path
+
+
+def test_a_variant_changes_single_settings(tmp_path, base, config):
+    changes = {
+        "base": "base.yaml",
+        "steps": 7,
+        "model": {"heads": 4, "graph": {"score": {"name": "sobel", "pooling": "mean"}}},
+    }
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(changes))
+    variant = load_variant(tmp_path / "other.yaml")
+    assert (variant.name, variant.base) == ("other", "base")
+    assert variant.config.steps == 7
+    assert variant.config.batch_size == config.batch_size
+    assert variant.config.model.heads == 4
+    assert variant.config.model.channels == config.model.channels
+    assert variant.config.model.graph.degree == config.model.graph.degree
+    assert variant.config.model.graph.score.settings == {"pooling": "mean"}
+
+
+def test_settings_of_a_part_are_replaced_as_a_whole(tmp_path, base):
+    for name, parent, score in [
+        ("mean", "base.yaml", {"name": "sobel", "pooling": "mean"}),
+        ("bins", "flat.yaml", {"name": "local_entropy", "bins": 3}),
+    ]:
+        if parent == "flat.yaml":
+            (tmp_path / parent).write_text(load_variant(tmp_path / "mean.yaml").config.to_yaml())
+        (tmp_path / f"{name}.yaml").write_text(
+            yaml.safe_dump({"base": parent, "model": {"graph": {"score": score}}})
+        )
+    assert load_variant(tmp_path / "bins.yaml").config.model.graph.score.settings == {"bins": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: nowhere.yaml\n", r"^Expected a YAML file \(got .*nowhere\.yaml"),
+        ("base: base.yaml\nsteps: 0\n", r"other\.yaml: Expected steps to be at least 1 \(got 0\)$"),
+        ("base: base.yaml\nmodell: {}\n", r"other\.yaml: Unknown key 'modell'; did you mean 'model'\?$"),
+        ("base: base.yaml\nmodel: {aggregation: torch.nn.Linear}\n", r"other\.yaml: .*from MessagePassing"),
+        ("a: [", r"^Expected a YAML file \(got .*other\.yaml: "),
+    ],
+)
+def test_unusable_files_are_named_in_one_line(tmp_path, base, text, message):
+    (tmp_path / "other.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_variant(tmp_path / "other.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_row_is_trained_once(tmp_path, base, photos):
+    variant, output = load_variant(base), tmp_path / "out"
+    assert run_row(variant, 3, dataset=photos, output=output)
+    (row,) = read_rows(output)
+    assert (row["variant"], row["base"], row["seed"], row["config"]["seed"]) == ("base", "base", 3, 3)
+    evaluated = [line.split(",") for line in (output / "base-3" / "eval.csv").read_text().splitlines()]
+    step, _, loss, bpp, psnr = evaluated[-1]
+    assert step == "6"
+    assert row["curve"] == {"quality": [1], "bpp": [float(bpp)], "psnr": [float(psnr)], "loss": [float(loss)]}
+    assert row["loss"] == float(loss)
+    assert row["parameters"] == sum(p.numel() for p in GLIC(variant.config.model).parameters())
+    assert 0 < row["step_seconds"] < 60
+    assert row["degree"]["mean"] > 1
+
+    written = (output / "base-3" / "row.json").stat().st_mtime_ns
+    assert run_row(variant, 3, dataset="nowhere", output=output)
+    assert (output / "base-3" / "row.json").stat().st_mtime_ns == written
+
+
+def test_a_row_is_not_continued_with_other_settings(tmp_path, base, config, photos):
+    assert run_row(load_variant(base), 0, dataset=photos, output=tmp_path / "out")
+    base.write_text(config.to_yaml().replace("steps: 6", "steps: 9"))
+    with pytest.raises(
+        ConfigError, match=r"^Expected the settings that .*base-0 was begun with \(got others\)$"
+    ):
+        run_row(load_variant(base), 0, dataset=photos, output=tmp_path / "out")
+
+
+def test_an_interrupted_row_goes_on_to_the_same_figures(tmp_path, base, config, photos, monkeypatch):
+    variant = load_variant(base)
+    assert run_row(variant, 0, dataset=photos, output=tmp_path / "whole")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("glic_pyg.experiments.ablation._figures", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_row(variant, 0, dataset=photos, output=tmp_path / "parts")
+    assert read_rows(tmp_path / "parts") == []
+    monkeypatch.undo()
+    assert run_row(variant, 0, dataset=photos, output=tmp_path / "parts")
+    (whole,), (parts,) = read_rows(tmp_path / "whole"), read_rows(tmp_path / "parts")
+    assert {**whole, "step_seconds": 0} == {**parts, "step_seconds": 0}
+
+
+def test_degrees_are_those_of_the_graphs(tiny_config):
+    values = tiny_config.to_dict()
+    values["graph"] |= {"candidates": ["local"], "selection": {"name": "knn", "k": 9}}
+    found = degree_statistics(GLIC(ModelConfig.from_dict(values)).eval(), torch.rand(2, 3, 64, 64))
+    assert (found["mean"], found["deviation"]) == (9, 0)
+    assert found["by_graph"] == {"g_a.1": [9], "g_a.2": [9], "g_s.1": [9], "g_s.2": [9]}
+    values["graph"]["candidates"] = []
+    found = degree_statistics(GLIC(ModelConfig.from_dict(values)).eval(), torch.rand(1, 3, 64, 64))
+    assert (found["mean"], found["deviation"]) == (None, None)
+
+
+def row(variant, seed, *, rate=1.0, loss=1.0, base="full", degree=8.0):
+    bpp = [0.1, 0.2, 0.4, 0.8]
+    return {
+        "variant": variant,
+        "base": base,
+        "seed": seed,
+        "loss": loss,
+        "curve": {
+            "bpp": [rate * b for b in bpp],
+            "psnr": [30 + 6 * math.log2(b) for b in bpp],
+            "loss": [loss] * 4,
+            "quality": [1, 2, 3, 4],
+        },
+        "parameters": 7,
+        "step_seconds": 0.1 + seed / 10,
+        "degree": {"mean": degree, "deviation": 2.0},
+    }
+
+
+def test_means_and_spreads_over_seeds():
+    rows = [
+        row("worse", 1, rate=1.3, loss=1.4),
+        row("worse", 0, rate=1.1, loss=1.2),
+        row("full", 0),
+        row("full", 1),
+        row("full", 2, rate=0.96, loss=0.94),
+        row("alone", 5, rate=2.0, degree=None),
+    ]
+    full, alone, worse = summarize(rows)
+    assert [s.variant for s in (full, alone, worse)] == ["full", "alone", "worse"]
+    assert (worse.seeds, worse.loss, worse.parameters) == (2, pytest.approx(1.3), 7)
+    assert worse.loss_spread == pytest.approx(stdev([1.2, 1.4]))
+    assert worse.loss_change == pytest.approx(30)
+    assert worse.loss_change_spread == pytest.approx(stdev([20, 40]))
+    # Curves with a constant ratio of their rates.
+    assert worse.bd_rate == pytest.approx(20)
+    assert worse.bd_rate_spread == pytest.approx(stdev([10, 30]))
+    assert worse.step_seconds == pytest.approx(0.15)
+    # What chance makes: seeds 1 and 2 against seed 0.
+    assert full.bd_rate == pytest.approx((0 + 4) / 2)
+    assert full.loss_change == pytest.approx((0 + 6) / 2)
+    assert (full.bd_rate_spread, full.loss_change_spread, alone.bd_rate) == (None, None, None)
+    assert (alone.loss_change, alone.loss_spread) == (None, None)
+    assert alone.degree is None
+
+
+def test_bd_rate_is_the_package_s_own():
+    anchor, other = row("full", 0), row("other", 0)
+    other["curve"]["bpp"] = [0.12, 0.21, 0.39, 0.9]
+    curves = [Curve.of("x", r["curve"], metric="psnr") for r in (anchor, other)]
+    assert summarize([anchor, other])[1].bd_rate == delta(*curves, method="cubic").rate
+    other["curve"]["psnr"] = [50.0, 51.0, 52.0, 53.0]  # nothing in common
+    assert summarize([anchor, other])[1].bd_rate is None
+
+
+@pytest.mark.parametrize("content", ["{", "", "[]", "3", "{}", json.dumps({"variant": "a"}), "[" * 100_000])
+def test_what_is_no_row_is_named(tmp_path, content):
+    (tmp_path / "a-0").mkdir()
+    (tmp_path / "a-0" / "row.json").write_text(content)
+    with pytest.raises(FileError, match=r"^Expected a .*\(got .*row\.json"):
+        read_rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in ROWS.glob("*/row.json")), ids=lambda p: p.name
+)
+def test_a_published_row_is_of_the_variant_as_it_is(folder):
+    """So that it is not trained again."""
+    name, seed = folder.name.rsplit("-", 1)
+    config = load_variant(CONFIGS / f"{name}.yaml").config
+    assert TrainConfig.from_yaml(folder / "config.yaml") == dataclasses.replace(config, seed=int(seed))
+
+
+def test_the_page_tells_what_the_published_rows_say():
+    def told(value: float, spread: float | None, form: str) -> str:
+        return f"{value:{form}}" if spread is None else f"{value:{form}} ± {spread:{form.lstrip('+')}}"
+
+    table = (ROOT / "docs" / "ablations.md").read_text()
+    for s in summarize(read_rows(ROWS)):
+        if s.variant == "full":
+            change = f"chance: {s.loss_change:.2f} | chance: {s.bd_rate:.2f}"
+        else:
+            change = (
+                f"{told(s.loss_change, s.loss_change_spread, '+.2f')} | "
+                f"{told(s.bd_rate, s.bd_rate_spread, '+.2f')}"
+            )
+        degree = "none" if s.degree is None else told(s.degree, s.degree_deviation, ".0f")
+        assert (
+            f"| `{s.variant}` | {s.seeds} | {told(s.loss, s.loss_spread, '.4f')} | {change} | {degree} |"
+            in table
+        )

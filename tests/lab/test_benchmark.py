@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+
+@pytest.fixture
+def config(tiny_config, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny_config.to_yaml())
+    return path
+
+
+def run(rig, *arguments):
+    return rig("benchmark", "--repeats", 1, "--threads", 1, *arguments)
+
+
+def test_table_and_json(rig, config, tmp_path):
+    written = tmp_path / "costs.json"
+    status, out, err = run(
+        rig, "--config", config, "--sizes", "64x128", "--backends", "csr", "dense",
+        "--save-json", written,
+    )  # fmt: skip
+    assert status == 0, err
+    csr, dense = json.loads(written.read_text())
+    assert (csr["backend"], dense["backend"]) == ("csr", "dense")
+    assert csr["size"] == [64, 128]
+    assert csr["parameters"] == dense["parameters"]
+    assert 0 < csr["flops"] < dense["flops"]
+    for side in ("encoding_seconds", "decoding_seconds"):
+        assert {"attention", "graph", "entropy coder"} <= set(csr[side]) == set(dense[side])
+    assert "(1.00)" in out
+
+
+def test_training(rig, config, tmp_path):
+    written = tmp_path / "costs.json"
+    status, _, err = run(
+        rig, "--config", config, "--sizes", "64x64", "--backends", "csr",
+        "--training", "--batch-size", "2", "--save-json", written,
+    )  # fmt: skip
+    assert status == 0, err
+    (row,) = json.loads(written.read_text())
+    assert row["batch_size"] == 2
+    assert row["step_seconds"] > 0
+
+
+def test_a_model_of_compressai(rig):
+    status, out, err = run(rig, "--model", "bmshj2018-factorized", "--sizes", "64x64")
+    assert status == 0, err
+    assert "bmshj2018-factorized, 64 x 64" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: Expected --config or --model (got neither)"),
+        (["--model", "mbt2018", "--training"], "error: Expected GLIC models for --training (got mbt2018)"),
+        (["--sizes", "64"], "error: argument --sizes: expected HEIGHTxWIDTH (got 64)"),
+    ],
+)
+def test_bad_input_gives_one_line(arguments, message, rig):
+    status, _, err = run(rig, *arguments)
+    assert status == 2
+    assert message in err
+
+
+def test_a_users_file_is_not_overwritten(rig, tmp_path):
+    target = tmp_path / "mine.json"
+    target.write_bytes(b"precious")
+    status, out, err = run(rig, "--config=x.yaml", "--save-json", target)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: Expected an output that is new or that an earlier call wrote ")
+    assert target.read_bytes() == b"precious"
+    status, _, err = run(rig, "--config=x.yaml", "--save-json", f"{tmp_path}/new/")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "Expected a file name for the output" in err
