@@ -17,7 +17,8 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from glic_pyg.config import NAMES, ConfigError, ModelConfig, named, shown
+from glic_pyg.build import NAMES
+from glic_pyg.config import ConfigError, ModelConfig, named, shown
 from glic_pyg.entropy import TABLES, TableError, check_tables
 from glic_pyg.errors import UserError
 from glic_pyg.files import write_file

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from glic_pyg import checkpoint
+from glic_pyg.build import build_analysis, build_entropy_model, build_gains, build_synthesis
 from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE, ModelConfig
 from glic_pyg.derived import Derived
 from glic_pyg.entropy import (
-    GainUnits,
     LatentError,
     Nets,
     accept_tables_of_any_size,
-    build_entropy_model,
     check_tables,
     decode_latents,
     encode_latents,
@@ -34,7 +33,6 @@ from glic_pyg.image import check_picture, crop, pad, to_8bit, to_float
 from glic_pyg.nn.graph_attention import Backend
 from glic_pyg.threads import begin
 from glic_pyg.tiles import WHOLE, Tiling
-from glic_pyg.transform import build_analysis, build_synthesis
 
 
 class QualityError(UserError, ValueError):
@@ -72,12 +70,7 @@ class GLIC(nn.Module):
         self.g_a = build_analysis(config, backend)
         self.latent_codec = build_entropy_model(config)
         self.g_s = build_synthesis(config, backend)
-        if config.qualities > 1:
-            self.gain = GainUnits(
-                qualities=config.qualities,
-                latent_channels=config.latent_channels,
-                hyper_channels=config.hyper_channels,
-            )
+        self.gain = build_gains(config)
         accept_tables_of_any_size(self.latent_codec)
         self._exact_nets: Derived[Nets] = Derived()
         self._identity: Derived[bytes] = Derived()

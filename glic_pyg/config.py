@@ -17,40 +17,6 @@ import yaml
 from glic_pyg.errors import UserError
 from glic_pyg.yaml_text import parse_yaml
 
-NAMES: Mapping[str, Mapping[str, str]] = {
-    "aggregation": {"attention": "glic_pyg.nn.graph_attention.GraphAttention"},
-    "candidates": {
-        "local": "glic_pyg.graph.candidates.LocalWindows",
-        "global": "glic_pyg.graph.candidates.GlobalMesh",
-        "anchors": "glic_pyg.graph.candidates.AnchorMesh",
-        "torch_cluster": "glic_pyg.graph.torch_cluster.TorchClusterWindows",
-    },
-    "score": {
-        "sobel": "glic_pyg.graph.complexity.Sobel",
-        "local_entropy": "glic_pyg.graph.complexity.LocalEntropy",
-        "rescaling_residual": "glic_pyg.graph.complexity.RescalingResidual",
-        "none": "glic_pyg.graph.complexity.Uniform",
-        "learned": "glic_pyg.nn.learned_score.LearnedScore",
-    },
-    "quota": {
-        "group": "glic_pyg.graph.quota.GroupQuota",
-        "map": "glic_pyg.graph.quota.MapQuota",
-    },
-    "selection": {
-        "threshold": "glic_pyg.graph.selection.Threshold",
-        "top_d": "glic_pyg.graph.selection.TopD",
-        "knn": "glic_pyg.graph.selection.KNN",
-    },
-    "similarity": {
-        "cosine": "glic_pyg.graph.similarity.Cosine",
-        "centered": "glic_pyg.graph.similarity.Centered",
-        "torch_cluster": "glic_pyg.graph.torch_cluster.TorchClusterCosine",
-        "torch_cluster_centered": "glic_pyg.graph.torch_cluster.TorchClusterCentered",
-    },
-}
-"""Per kind of part the names of those that come with the package; any other name is an import path."""
-
-
 LATENT_STRIDE = 16
 """Pixels along a side of the picture for a position of y."""
 HYPER_STRIDE = 64
@@ -238,7 +204,7 @@ class Part(Config):
     """A part of a model by name; in YAML the name, or a mapping of `name` and the settings.
 
     Args:
-        name: One that comes with the package (see `NAMES`), or the import path of a class.
+        name: One that comes with the package (see `glic_pyg.build`), or the import path of a class.
         settings: Keyword arguments of its class, plain values.
     """
 
@@ -286,14 +252,6 @@ class Part(Config):
         """Return the name, or a mapping where there are settings."""
         return {self.KEY: self.name, **self.settings} if self.settings else self.name
 
-    def require_known(self, kind: str) -> None:
-        """Refuse a name that is neither of the package nor an import path."""
-        known = self.name in NAMES[kind] or "." in self.name
-        names = ", ".join(NAMES[kind])
-        _require(
-            known, f"Expected {kind} to be one of {names} or the import path of a class (got {self.name})"
-        )
-
 
 def _is_setting(value: Any) -> bool:
     if isinstance(value, str):
@@ -310,7 +268,7 @@ class Aggregation(Part):
 
 @dataclass(frozen=True)
 class GraphConfig(Config):
-    """How a feature map becomes graphs. Parts are described where their classes are, see `NAMES`.
+    """How a feature map becomes graphs. Parts are described where their classes are.
 
     Args:
         degree: Average number of neighbours per node, the quota's budget.
@@ -340,10 +298,6 @@ class GraphConfig(Config):
             len(self.candidates) <= MAX_PARTS,
             f"Expected at most {MAX_PARTS} candidates (got {len(self.candidates)})",
         )
-        for kind in ("selection", "score", "quota", "similarity"):
-            getattr(self, kind).require_known(kind)
-        for part in self.candidates:
-            part.require_known("candidates")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "") -> Self:
@@ -414,7 +368,6 @@ class ModelConfig(Config):
     position: Literal["grid", "distance"] = "grid"
 
     def __post_init__(self) -> None:
-        self.aggregation.require_known("aggregation")
         unused = self.aggregation.name == "attention" and self.aggregation.settings
         _require(not unused, f"Expected attention without settings; its heads are the model's (got {unused})")
         _require(

@@ -82,7 +82,7 @@ def test_its_command_trains_all_three(folder):
 
 
 def test_every_name_of_the_package_is_in_its_table():
-    from glic_pyg.config import NAMES
+    from glic_pyg.build import NAMES
 
     table = (ROOT / "docs" / "extending.md").read_text()
     for kind, names in NAMES.items():

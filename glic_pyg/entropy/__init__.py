@@ -1,10 +1,10 @@
 """The entropy model: CompressAI's latent codecs, assembled as a hyperprior with space-channel context."""
 
 import glic_pyg.torchvision_shim  # noqa: F401 - before compressai
-from glic_pyg.entropy.build import build_entropy_model
 from glic_pyg.entropy.coder import LatentError, Nets, decode_latents, encode_latents
 from glic_pyg.entropy.forward import forward_latents
 from glic_pyg.entropy.gain import GainUnits
+from glic_pyg.entropy.latent_codec import latent_codec
 from glic_pyg.entropy.tables import (
     TABLES,
     TableError,
@@ -20,10 +20,10 @@ __all__ = [
     "Nets",
     "TableError",
     "accept_tables_of_any_size",
-    "build_entropy_model",
     "check_tables",
     "decode_latents",
     "encode_latents",
     "forward_latents",
+    "latent_codec",
     "update_tables",
 ]

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from glic_pyg.entropy import Nets, build_entropy_model, coder, decode_latents, encode_latents, update_tables
+from glic_pyg.build import build_entropy_model
+from glic_pyg.entropy import Nets, coder, decode_latents, encode_latents, update_tables
 
 GAINS = {"z_gain": 0.5, "z_gain_inverse": 2.25}
 

@@ -10,8 +10,8 @@ from compressai.layers import CheckerboardMaskedConv2d
 from torch import nn
 
 from glic_pyg import GLIC
+from glic_pyg.build import build_entropy_model
 from glic_pyg.config import ModelConfig
-from glic_pyg.entropy import build_entropy_model
 from glic_pyg.entropy.exact import EXACT, PEAK, _quantized, exact, exact_arithmetic, gelu
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from compressai.entropy_models import EntropyModel
 
-from glic_pyg.entropy import build_entropy_model, forward_latents
+from glic_pyg.build import build_entropy_model
+from glic_pyg.entropy import forward_latents
 from glic_pyg.entropy.forward import Checkerboard
 
 

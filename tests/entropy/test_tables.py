@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from glic_pyg.build import build_entropy_model
 from glic_pyg.config import ModelConfig
 from glic_pyg.entropy import (
     TABLES,
     TableError,
     accept_tables_of_any_size,
-    build_entropy_model,
     check_tables,
     update_tables,
 )

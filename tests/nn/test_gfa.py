@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch_geometric.nn import GATv2Conv, SAGEConv
 
-from glic_pyg.config import NAMES, Part
+from glic_pyg.build import NAMES, make_part
+from glic_pyg.config import Part
 from glic_pyg.graph import FeatureMapError, GraphBuilder, to_map, to_nodes
 from glic_pyg.graph.candidates import AnchorMesh, CandidateSet, GlobalMesh, LocalWindows
 from glic_pyg.graph.complexity import Score
@@ -17,7 +18,6 @@ from glic_pyg.graph.selection import Selection
 from glic_pyg.nn.gfa import GFALayer, GFAStage, silence_attention
 from glic_pyg.nn.graph_attention import BACKENDS
 from glic_pyg.nn.learned_score import LearnedScore
-from glic_pyg.parts import make_part
 from glic_pyg.published import published_name
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from glic_pyg.build import build_analysis, build_synthesis
 from glic_pyg.config import ModelConfig
 from glic_pyg.published import published_name
-from glic_pyg.transform import AnalysisTransform, SynthesisTransform, build_analysis, build_synthesis
+from glic_pyg.transform import AnalysisTransform, SynthesisTransform
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from glic_pyg.transform import build_analysis
+from glic_pyg.build import build_analysis
 
 
 @torch.no_grad()

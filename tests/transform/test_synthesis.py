@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from glic_pyg.transform import build_synthesis
+from glic_pyg.build import build_synthesis
 
 
 @torch.no_grad()

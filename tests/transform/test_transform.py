@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from glic_pyg.build import build_analysis, build_synthesis
 from glic_pyg.config import Aggregation, ConfigError, GraphConfig, ModelConfig, Part
 from glic_pyg.graph.candidates import AnchorMesh
 from glic_pyg.graph.quota import MapQuota
@@ -12,7 +13,6 @@ from glic_pyg.graph.selection import TopD
 from glic_pyg.graph.similarity import Centered
 from glic_pyg.nn.conv import ConvBlock
 from glic_pyg.nn.gfa import GFALayer, GFAStage
-from glic_pyg.transform import build_analysis, build_synthesis
 
 
 def count(module):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from glic_pyg.build import build_entropy_model
 from glic_pyg.config import ModelConfig
-from glic_pyg.entropy import build_entropy_model
 from glic_pyg.published import published_name
 
 

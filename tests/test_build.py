@@ -1,15 +1,18 @@
-"""Parts by name and by import path."""
+"""Parts by name and by import path, and models of them."""
+
+from dataclasses import replace
 
 import pytest
 
-from glic_pyg.config import NAMES, ConfigError, Part
+from glic_pyg import GLIC
+from glic_pyg.build import NAMES, find_class, make_part
+from glic_pyg.config import Aggregation, ConfigError, GraphConfig, Part
 from glic_pyg.graph.candidates import CandidateSet
 from glic_pyg.graph.complexity import Score
 from glic_pyg.graph.quota import Quota
 from glic_pyg.graph.selection import KNN, Selection
 from glic_pyg.graph.similarity import Similarity
 from glic_pyg.nn.graph_attention import GraphAttention
-from glic_pyg.parts import find_class, make_part
 
 BASES = {
     "aggregation": GraphAttention,
@@ -55,6 +58,11 @@ def test_a_class_in_a_file_of_the_user(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
+        (
+            Part("sober"),
+            r"^Expected score to be one of sobel, local_entropy, rescaling_residual, none, learned or the "
+            r"import path of a class \(got sober\)$",
+        ),
         (Part("torch.nn.Linear"), r"^Expected score to be derived from Score \(got torch\.nn\.Linear\)$"),
         (Part("os.system"), r"^Expected score to be derived from Score \(got os\.system\)$"),
         (
@@ -72,3 +80,18 @@ def test_what_is_no_part(part, message):
     with pytest.raises(ConfigError, match=message) as caught:
         make_part("score", part, Score)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"aggregation": Aggregation("attentive")},
+        {"graph": GraphConfig(selection=Part("best"))},
+        {"graph": GraphConfig(candidates=(Part("local"), Part("near")))},
+        {"graph": GraphConfig(quota=Part("line"))},
+        {"graph": GraphConfig(similarity=Part("sine"))},
+    ],
+)
+def test_names_that_nobody_has_are_refused_when_a_model_is_made(tiny_config, change):
+    with pytest.raises(ConfigError, match=r"^Expected \w+ to be one of .* \(got [a-z]+\)$"):
+        GLIC(replace(tiny_config, **change))

@@ -1,0 +1,96 @@
+"""Who imports whom: everything flows down, nothing runs in a circle."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+FLOORS = """
+    torchvision_shim errors limits yaml_text
+    config derived compiled threads
+    files mending srgb
+    image ledger checkpoint_header figures pages
+    container identity metrics
+    graph
+    nn
+    transform entropy
+    build
+    checkpoint tiles
+    codec
+    published bitstream
+    rate_control
+    inspection evaluation training
+    experiments
+    cli
+    __main__
+"""
+"""Rooms of the package, from the ground up; those of one floor may know each other."""
+
+FLOOR = {room: height for height, rooms in enumerate(FLOORS.split("\n")) for room in rooms.split()}
+LAZY = {"GLIC": "glic_pyg.codec", "ModelConfig": "glic_pyg.config"}
+"""What the package itself hands out, and from where."""
+
+
+def modules() -> dict[str, Path]:
+    """Return the package's files by the names of their modules."""
+    paths = sorted((ROOT / "glic_pyg").rglob("*.py"))
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in paths
+    }
+
+
+def imported(text: str, known: dict[str, Path]) -> set[str]:
+    """Return the package's modules that a file imports, wherever in it, for types too."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for name in (alias.name for alias in node.names):
+                whole = f"{node.module}.{name}"
+                lazy = LAZY.get(name, node.module) if node.module == "glic_pyg" else node.module
+                found.add(whole if whole in known else lazy)
+    return {name for name in found if name in known and name != "glic_pyg"}
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    known = modules()
+    return {name: imported(path.read_text(), known) for name, path in known.items() if name != "glic_pyg"}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_every_room_has_a_floor(imports):
+    assert {room(module) for module in imports} <= FLOOR.keys()
+    assert imports["glic_pyg.bitstream"] >= {"glic_pyg.codec", "glic_pyg.container"}
+
+
+def test_no_arrow_runs_up(imports):
+    up = {
+        f"{module} -> {other}"
+        for module, others in imports.items()
+        for other in others
+        if FLOOR[room(module)] < FLOOR[room(other)]
+    }
+    assert not up
+
+
+def test_no_imports_in_a_circle(imports):
+    TopologicalSorter(imports).prepare()  # which names a circle
+
+
+def test_what_is_found_in_a_file():
+    text = (
+        "def f():\n"
+        "    from glic_pyg import GLIC, bitstream\n"
+        "    from glic_pyg.codec import check_quality\n"
+        "import glic_pyg.cli, os\n"
+    )
+    assert imported(text, modules()) == {"glic_pyg.codec", "glic_pyg.bitstream", "glic_pyg.cli"}
