@@ -179,7 +179,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> st
 
 def _replace(target: Path, write: Callable[[BinaryIO], object]) -> None:
     folder = target.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     remove_leftovers(folder.resolve())
     old = target.stat() if target.exists() else None
     if old is not None and not os.access(target, os.W_OK):
@@ -201,6 +201,19 @@ def _replace(target: Path, write: Callable[[BinaryIO], object]) -> None:
         _sync(folder)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        NotADirectoryError: one of them is a file.
+        OSError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # which tells of the file that is to be written
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
 
 
 def _sync(folder: Path) -> None:

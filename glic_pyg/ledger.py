@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from glic_pyg.errors import FileError
-from glic_pyg.files import follow_links, is_stream, naming, remove_leftovers
+from glic_pyg.files import follow_links, is_stream, make_folder, naming, remove_leftovers
 
 NAME = ".glic_pyg.jsonl"
 KEYS = ("name", "sha256", "source", "made")
@@ -77,7 +77,7 @@ class Ledger:
             return
         # A line begins with its line break: what a killed process left unfinished spoils itself only.
         line = "\n" + json.dumps(dict(zip(KEYS, (name, digest, source, made), strict=True)))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         with open(self.path, "ab", opener=_without_links) as file:
             file.write(line.encode())
             file.flush()

@@ -134,6 +134,13 @@ def test_a_folder_is_refused(tmp_path):
         write_file(tmp_path, "x")
 
 
+def test_a_file_in_place_of_a_folder_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "a", tmp_path / "file" / "b" / "a"):
+        with pytest.raises(NotADirectoryError, match=rf"Not a directory: '{path}'"):
+            write_file(path, b"data")
+
+
 @pytest.mark.parametrize("length", [237, 250, 255])
 def test_every_legal_name(tmp_path, length):
     path = tmp_path / ("n" * (length - 4) + ".txt")

@@ -19,6 +19,7 @@ from glic_pyg.limits import MAX_PIXELS
 MODEL = "glic_nano"
 METHODS = ("cubic", "pchip", "akima")
 """`glic_pyg.evaluation.bd.METHODS`, which is not imported to read arguments."""
+MOST_THREADS = 1024
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,7 +95,7 @@ def add_accelerator(parser: argparse.ArgumentParser) -> None:
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add the flag that bounds the threads of the process."""
-    parser.add_argument("--threads", type=count, metavar="N", help="of the CPU (default: one per core)")
+    parser.add_argument("--threads", type=threads, metavar="N", help="of the CPU (default: one per core)")
 
 
 def add_dataset(parser: argparse.ArgumentParser, **settings: Any) -> None:
@@ -176,6 +177,13 @@ def count(text: str) -> int:
     """Return a flag's whole number of at least 1."""
     if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < 1:
         raise ArgumentTypeError(f"Expected a whole number of at least 1 (got {text})")
+    return int(text)
+
+
+def threads(text: str) -> int:
+    """Return a flag's number of threads; OpenMP ends a process that asks for more than there can be."""
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_THREADS:
+        raise ArgumentTypeError(f"Expected a number of threads in 1..{MOST_THREADS} (got {text})")
     return int(text)
 
 

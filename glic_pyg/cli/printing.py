@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, TextIO
 
 from glic_pyg.errors import UserError
@@ -43,10 +43,11 @@ def say(text: object, *, file: TextIO | None = None) -> None:
 
 
 def print_line(kind: str, message: object) -> None:
-    """Print an error or warning, `kind`, to standard error as one line."""
+    """Print an error or warning, `kind`, to standard error as one line, if that can be written."""
     if isinstance(message, OSError) and message.filename is not None:
         message = f"{message.strerror}: {message.filename}"
-    say(f"{kind}: {' '.join(str(message).split())}", file=sys.stderr)
+    with suppress(OSError):
+        say(f"{kind}: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def print_json(value: Any, *, file: TextIO | None = None) -> None:

@@ -11,6 +11,7 @@ from glic_pyg.cli import flags
         (flags.positive, {"0.25": 0.25, "1e-3": 0.001}, ["0", "-1", "nan", "inf", "x", ""]),
         (flags.nonnegative, {"0": 0, "0.9": 0.9}, ["-0.1", "nan", "inf", "x", ""]),
         (flags.count, {"1": 1, "12": 12}, ["0", "-1", "1.5", "x", "", "9" * 5000, "\u0663"]),
+        (flags.threads, {"1": 1, "1024": 1024}, ["0", "-1", "1025", "x", "", "9" * 9, "\u0663"]),
         (flags.whole, {"0": 0, "12": 12}, ["-1", "1.5", "x", "", "9" * 5000]),
         (flags.file_name, {"a.png": Path("a.png"), "d/a": Path("d/a")}, ["", "new/", "/"]),
     ],

@@ -3,6 +3,9 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from glic_pyg.cli.printing import aligned, print_json
 
@@ -23,6 +26,19 @@ def test_names_that_are_no_text_can_be_printed(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == b"\\xe9\\xff\\x1b[2J\n\\xe9\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_errors_that_cannot_be_printed_keep_their_status():
+    code = """
+from glic_pyg.cli.main import run
+from glic_pyg.errors import UserError
+def work():
+    raise UserError("Expected this (got that)")
+run(work)
+"""
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([sys.executable, "-c", code], stderr=full).returncode == 2
 
 
 def test_json_is_a_line_that_every_reader_takes(capsys):
