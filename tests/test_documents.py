@@ -18,8 +18,10 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from glic_pyg import GLIC, ModelConfig
 from glic_pyg.cli.flags import Parser
 from glic_pyg.cli.main import COMMANDS, make_parser, run_command
 from glic_pyg.evaluation.bd import Curve, delta
@@ -28,6 +30,8 @@ from glic_pyg.evaluation.paper import curve
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(?P<language>\w*)(?: \S+)?\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+
+SMALL = yaml.safe_load((ROOT / "configs" / "model" / "glic_pico.yaml").read_text())
 
 
 def name_of(page: Path) -> str:
@@ -155,6 +159,11 @@ def test_its_code_runs(page, photos):
             exec(compile(match["text"], name_of(page), "exec"), namespace)
 
 
+def test_the_readme_has_a_true_configuration():
+    (text,) = (m["text"] for m in FENCE.finditer((ROOT / "README.md").read_text()) if m["language"] == "yaml")
+    GLIC(ModelConfig.from_dict({**SMALL, **yaml.safe_load(text)}))
+
+
 def test_the_commands_of_the_start_run(photos):
     """Compress and restore, as README and docs/compress.md say it, but for searches, which are long."""
     pages = (ROOT / "README.md", ROOT / "docs" / "compress.md")
@@ -279,6 +288,7 @@ def test_the_site_is_built_and_needs_no_network(tmp_path):
     pages = sorted(tmp_path.rglob("*.html"))
     assert len(pages) > len(list((ROOT / "docs").rglob("*.md")))  # and the one for what is not found
     for page in pages:
+        assert "```" not in page.read_text(), f"{page} has a block that was not understood"
         for url in Loads(page.read_text()).urls:
             assert not re.match(r"(https?:)?//", url), f"{page} loads {url}"
     for style in tmp_path.rglob("*.css"):

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-FENCE = re.compile(r"^```(?P<language>\w+)(?: (?P<file>\S+))?\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(
+    r'^```(?P<language>\w+)(?: title="(?P<file>\S+)")?\n(?P<text>.*?)^```$', re.DOTALL | re.MULTILINE
+)
 BLOCKS = [match.groupdict() for match in FENCE.finditer((ROOT / "docs" / "extending.md").read_text())]
 
 
