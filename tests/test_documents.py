@@ -43,15 +43,23 @@ def code_spans(page: Path) -> list[str]:
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", FENCE.sub("", page.read_text()))]
 
 
-def commands(page: Path) -> list[str]:
-    """Return the command lines of a page: of indented and of `sh` blocks, and in the text."""
+def blocks(page: Path) -> list[str]:
+    """Return a page's blocks of commands, the indented and those called `sh`."""
     text = page.read_text()
-    blocks = [match["text"] for match in FENCE.finditer(text) if match["language"] == "sh"]
-    blocks += re.findall(r"(?<=\n\n)((?:    [^\n]*\n)+)", FENCE.sub("", text))
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
-    lines += [span for span in code_spans(page) if " " in span and "..." not in span]
-    parts = [part.split(" #")[0].strip() for line in lines for part in line.split("&&")]
-    return [re.sub(r"^(\w+=\S* )+", "", part) for part in parts]
+    called = [match["text"] for match in FENCE.finditer(text) if match["language"] == "sh"]
+    return called + re.findall(r"(?<=\n\n)((?:    [^\n]*\n)+)", FENCE.sub("", text))
+
+
+def parts_of(text: str) -> list[str]:
+    """Return the commands of some lines, without comments and what is set for them."""
+    parts = [part.split(" #")[0].strip() for line in text.splitlines() for part in line.split("&&")]
+    return [re.sub(r"^(\w+=\S* )+(/usr/bin/time -f \"[^\"]*\" )?", "", part) for part in parts]
+
+
+def commands(page: Path) -> list[str]:
+    """Return the commands of a page, in blocks and in the text."""
+    spans = [span for span in code_spans(page) if " " in span and "..." not in span]
+    return [part for text in [*blocks(page), *spans] for part in parts_of(text)]
 
 
 def words_of(command: str) -> list[str]:
@@ -71,7 +79,7 @@ def parse(monkeypatch):
     """Let a script read its arguments, and do no more: words -> nothing; SystemExit if they are wrong."""
 
     def stop(cls):
-        original = cls.__dict__["parse_args"]
+        original = cls.parse_args
 
         def parse_args(self, *args, **kwargs):
             original(self, *args, **kwargs)
@@ -79,8 +87,8 @@ def parse(monkeypatch):
 
         monkeypatch.setattr(cls, "parse_args", parse_args)
 
-    for cls in (argparse.ArgumentParser, Parser):
-        stop(cls)
+    stop(argparse.ArgumentParser)
+    stop(Parser)
 
     def run(words):
         monkeypatch.chdir(ROOT)
@@ -105,17 +113,31 @@ def test_the_readme_is_short():
 def test_a_command_is_understood(command):
     words = words_of(command)[1:]
     assert words[0] in COMMANDS
-    make_parser(words[:1]).parse_args(words)
+    if words[1:]:  # else it is only named
+        make_parser(words[:1]).parse_args(words)
 
 
-@pytest.mark.parametrize(
-    "command", of_kind("python tools/") + of_kind("python lab/") + of_kind("python examples/")
-)
+@pytest.mark.parametrize("command", of_kind("python lab/") + of_kind("python examples/"))
 def test_a_script_is_understood(command, parse):
-    words = words_of(command)[1:]
-    if "--help" not in words and "lab/" not in words[0]:
-        parse(words)
-    assert (ROOT / words[0]).exists()
+    parse(words_of(command)[1:])
+
+
+def test_no_page_has_other_commands():
+    """But those that are tried here, and a few of other programs."""
+    known = (
+        "glic ",
+        "python lab/",
+        "python examples/",
+        "make ",
+        "pip install ",
+        "conda ",
+        ". .venv/",
+        "ruff ",
+    )
+    others = ("python -m pytest tests/", "python -c ", "bash lab/gpu_minutes.sh ")
+    for page in PAGES:
+        lines = [line for block in blocks(page) for line in parts_of(block)]
+        assert all(line.startswith(known + others) for line in lines), (name_of(page), lines)
 
 
 def test_make_and_pip_know_what_is_asked_for():

@@ -51,7 +51,6 @@ def test_its_code_runs(folder):
 
 def test_its_command_trains_all_three(folder):
     shutil.copytree(ROOT / "configs", folder / "configs")
-    shutil.copytree(ROOT / "tools", folder / "tools")
     base = folder / "configs" / "ablation" / "full.yaml"
     text = base.read_text()
     for setting in (
@@ -72,11 +71,15 @@ def test_its_command_trains_all_three(folder):
         Image.fromarray(pixels).resize((80, 70)).save(folder / "PHOTOS" / f"{i}.png")
 
     (command,) = (block["text"] for block in BLOCKS if block["language"] == "sh")
-    variable, python, *arguments = shlex.split(command)
-    assert (variable, python) == ("PYTHONPATH=.", "python")
+    variable, glic, *arguments = shlex.split(command)
+    assert (variable, glic) == ("PYTHONPATH=.", "glic")
     environment = os.environ | {"PYTHONPATH": f".{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "glic_pyg", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     lines = [line.split()[:2] for line in result.stdout.splitlines()[1:]]
