@@ -53,27 +53,28 @@ def _show(args: Namespace, coded: Path, restored: Path, both: Path, graph: Path)
     require("skimage", extra="demo", purpose="its photo")
     model = load_model(args)
     with as_file(files("skimage") / "data" / PHOTO) as path:
-        x = read_image(path).to(next(model.parameters()).device)
+        x = read_image(path)
     height, width = x.shape[-2:]
-    bitstream.encode(model, x[..., :64, :64])  # the first call compiles the kernels
+    on_device = x.to(next(model.parameters()).device)
+    bitstream.encode(model, on_device[..., :64, :64])  # the first call compiles the kernels
     print(f"photo     {PHOTO} of scikit-image, {width} x {height}; model {model.config.name}")
 
     start = time.perf_counter()
-    data = bitstream.encode(model, x)
+    data = bitstream.encode(model, on_device)
     encode_seconds = time.perf_counter() - start
     write_file(coded, data)
     print(f"file      {len(data)} bytes, {bpp(data, x):.3f} bpp")
 
     start = time.perf_counter()
-    x_hat = bitstream.decode(model, coded.read_bytes())
+    x_hat = bitstream.decode(model, coded.read_bytes()).cpu()
     decode_seconds = time.perf_counter() - start
     write_png(x_hat, restored)
     print(f"PSNR      {psnr(x, x_hat):.2f} dB, of the 8-bit pictures")
     print(f"time      encode {encode_seconds:.2f} s, decode {decode_seconds:.2f} s")
 
-    jpeg = nearest_jpeg(x.cpu(), len(data))
+    jpeg = nearest_jpeg(x, len(data))
     print(
-        f"JPEG      {len(jpeg.data)} bytes, {bpp(jpeg.data, x):.3f} bpp, {psnr(x.cpu(), jpeg.x_hat):.2f} dB "
+        f"JPEG      {len(jpeg.data)} bytes, {bpp(jpeg.data, x):.3f} bpp, {psnr(x, jpeg.x_hat):.2f} dB "
         f"(Pillow's quality {jpeg.quality}, the nearest in size)"
     )
 

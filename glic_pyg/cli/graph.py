@@ -96,7 +96,7 @@ def _draw(args: Namespace, output: Path | None) -> None:
     from glic_pyg.inspection.stages import SCOPES
 
     model = load_model(args)
-    image = limit_size(read_image(args.input)).to(next(model.parameters()).device)
+    image = limit_size(read_image(args.input))
     kinds = [part.name for part in model.config.graph.candidates]
     if kinds != ["local", "global"] or model.config.aggregation.name != "attention":
         raise ConfigError(

@@ -145,7 +145,8 @@ def erf_picture(
     graphs = stage_graphs(model, image, stage)
     map_size = graphs.local.map_size
     named = _named_nodes(image, graphs, nodes)
-    x = pad(image, HYPER_STRIDE)
+    device = next(model.parameters()).device
+    x = pad(image.to(device), HYPER_STRIDE)
     side = node_size(image, map_size)
     rows, columns = (size // LATENT_STRIDE for size in x.shape[-2:])
     places = [
@@ -157,7 +158,7 @@ def erf_picture(
         for j in range(GRID)
     ]
     with torch.no_grad():
-        y_hat = model(image)["y_hat"]
+        y_hat = model(image.to(device))["y_hat"]
     aspect = min(max(columns / rows, 0.6), 2.5)
     size = (2.8 * aspect * (len(named) + 1) + 1, 4 * 3.2 + 0.8)
     figure = Figure(figsize=size, dpi=120, layout="constrained")
@@ -170,7 +171,7 @@ def erf_picture(
         total = x_in.size(-2) * x_in.size(-1)
         for row, convolutions in ((first, False), (first + 1, True)):
             with convolutions_only(transform) if convolutions else nullcontext():
-                fields = receptive_fields(transform, x_in, [*places, *grid], block=block)
+                fields = receptive_fields(transform, x_in, [*places, *grid], block=block).cpu()
             centers = [(r * stride + stride // 2, c * stride + stride // 2) for r, c in grid]
             mean = centered_mean(fields[len(places) :], centers)
             marks = [(r * stride + (stride - 1) / 2, c * stride + (stride - 1) / 2) for r, c in places]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import warnings
@@ -71,16 +72,17 @@ class StageRun:
 
 @torch.no_grad()
 def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> dict[str, StageRun]:
-    """Run a model once and keep what some of its stages did.
+    """Run a model once, wherever it is, and keep what some of its stages did, on the CPU.
 
     Args:
         model: The model, in eval mode.
-        image: One picture in [0, 1], `1 x 3 x H x W`, any size; the model sees it padded.
+        image: One picture in [0, 1], `1 x 3 x H x W`, any size and anywhere; the model sees it padded.
         stages: Of `STAGES`.
 
     Raises:
         ValueError: no such stage.
     """
+    image = image.to(next(model.parameters()).device)
     modules = {stage: stage_module(model, stage) for stage in stages}
     attentions = {
         stage: [layer.attention for layer in m.layers if hasattr(layer, "attention")]
@@ -102,12 +104,19 @@ def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> di
             hook.remove()
     return {
         stage: StageRun(
-            graphs=Graphs(*module.graph_builder(inputs[module])),
-            attentions=attentions[stage],
-            inputs=[inputs[attention] for attention in attentions[stage]],
+            graphs=Graphs(*map(_on_cpu, module.graph_builder(inputs[module]))),
+            attentions=[a if image.is_cpu else copy.deepcopy(a).cpu() for a in attentions[stage]],
+            inputs=[inputs[attention].cpu() for attention in attentions[stage]],
         )
         for stage, module in modules.items()
     }
+
+
+def _on_cpu(graph: Graph) -> Graph:
+    if not graph.x.is_cpu:
+        graph = graph.cpu()
+        graph.map_size = tuple(graph.map_size)  # PyG has made a list of it
+    return graph
 
 
 def stage_graphs(model: GLIC, image: Tensor, stage: str) -> Graphs:

@@ -215,3 +215,14 @@ def test_bad_input_gives_one_line(glic, arguments, message):
     (line,) = err.splitlines()
     assert status == 2
     assert line.startswith(message)
+
+
+def test_results_for_programs(glic, tmp_path):
+    anchor, test = results(tmp_path / "a.json"), results(tmp_path / "b.json", scale=0.7)
+    status, out, _ = glic("bd-rate", "--anchor", anchor, "--compare", test, "--json")
+    assert status == 0
+    told = json.loads(out)
+    assert (told["anchor"], told["name"], told["pictures"]) == (str(anchor), str(test), 0)
+    assert told["delta"]["rate"] == pytest.approx(-30)
+    cells = [json.loads(line) for line in glic("bd-rate", "--paper", "--json")[1].splitlines()]
+    assert sum(cell["verdict"] == "reproduced" for cell in cells) == 20

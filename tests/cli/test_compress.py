@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import json
 import os
 import subprocess
 import sys
@@ -336,3 +337,24 @@ def test_terminated_at_work(name, model_file, tmp_path):
     assert (process.returncode, err) == (143, b"")
     assert 2 <= len(list(target.iterdir())) <= len(list(source.iterdir()))
     assert not list(target.glob("*.partial"))
+
+
+def test_results_for_programs(glic, tiny_model, model_file, tmp_path):
+    """A line of JSON per file, and nothing else on standard output."""
+    photos, coded = tmp_path / "photos", tmp_path / "coded"
+    picture(photos / "a.png"), picture(photos / "b.png")
+    status, out, err = glic("compress", photos, "-o", coded, "--model", model_file, "--json")
+    assert (status, err) == (0, "")
+    for line, name in zip(out.splitlines(), "ab", strict=True):
+        told, size = json.loads(line), (coded / f"{name}.glic").stat().st_size
+        assert told.pop("seconds") > 0
+        assert told == {
+            "input": str(photos / f"{name}.png"), "output": str(coded / f"{name}.glic"), "bytes": size,
+            "height": 30, "width": 40, "bpp": 8 * size / 1200,
+        }  # fmt: skip
+    status, out, err = glic("compress", photos, "-o", coded, "--model", model_file, "--json")
+    assert (status, out, err) == (0, "", "2 of 2 files were done already\n")
+    status, out, _ = glic(
+        "decompress", coded / "a.glic", "-o", tmp_path / "a.png", "--model", model_file, "--json"
+    )
+    assert json.loads(out)["output"] == str(tmp_path / "a.png")

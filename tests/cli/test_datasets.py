@@ -49,7 +49,7 @@ def test_pictures_that_cannot_be_read_are_lines_among_others(glic, folder):
     status, out, err = glic("datasets", "verify", "kodak", folder)
     assert (status, err) == (1, "")
     for line, picture in zip(out.splitlines(), ("p0.png", "p2.png"), strict=True):
-        assert line.startswith(f"{picture}: cannot be read: Expected a picture (got {folder / picture}: ")
+        assert line.startswith(f"{picture}: cannot be read: ")
 
 
 def test_all_of_kodak_is_known():

@@ -109,7 +109,6 @@ def test_memory_that_does_not_suffice_gives_one_line(capsys):
         (["--version"], 0, f"glic_pyg {__version__}"),
         (["--help"], 0, "usage: glic "),
         (["compress", "--help"], 0, "usage: glic compress "),
-        *[([name, "--help"], 0, f"usage: glic {name} ") for name in ("train", "evaluate", "graph", "report")],
         (["bd-rate", "--list"], 0, "clic/"),
         (["info", "glic_nano"], 0, "glic_nano: checkpoint of glic_nano"),
         (["train", "--print-config", "--steps", "3"], 0, "model:"),
@@ -126,6 +125,13 @@ def test_what_needs_no_model_imports_nothing_large(arguments, status, out):
     assert (done.returncode, modules) == (status, "[] True")
     assert done.stdout.startswith(out)
     assert len(errors) == (status == 2)
+
+
+def test_no_commands_arguments_need_anything_large():
+    code = LIGHT.replace("sys.argv[1:] = {arguments}", "from glic_pyg.cli.main import make_parser")
+    code = code.replace("    main()\n", "    make_parser()\n").replace("{{", "{").replace("}}", "}")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == "[] True\n"
 
 
 def test_the_package_itself_is_light():
@@ -175,3 +181,10 @@ def test_a_device_that_is_not_there(glic, device, tmp_path):
     status, _, err = glic("compress", tmp_path / "a.png", "-o", tmp_path / "b.glic", "--device", device)
     assert (status, err.count("\n")) == (2, 1)
     assert err.startswith(f"error: Expected a device of this machine (got {device}: ")
+
+
+def test_threads_are_those_asked_for(glic, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    glic("compress", tmp_path / "a.png", "-o", tmp_path / "b.glic", "--threads", "3", "--device", "no")
+    assert asked == [3]
