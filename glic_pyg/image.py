@@ -21,7 +21,7 @@ from torch import Tensor
 from glic_pyg.errors import FileError, UserError
 from glic_pyg.files import read_file, write_file
 from glic_pyg.limits import MAX_PIXELS, MAX_SIDE
-from glic_pyg.mending import mended
+from glic_pyg.mending import lacks_rows, mended
 from glic_pyg.srgb import to_srgb
 
 T = TypeVar("T")
@@ -102,6 +102,8 @@ def read_pixels(path: Source, *, max_pixels: int = MAX_PIXELS) -> Tensor:
             alpha = _set_transparent_color(image, source)
             image.load()
             check_size(image)  # some formats tell the true size only now
+            if image.format == "PNG" and _may_lack_rows(image) and lacks_rows(source):
+                raise ValueError("rows are missing")
             if alpha is not None:
                 image.putalpha(alpha)
             if image.mode == "F" or image.mode.startswith("I"):
@@ -200,6 +202,12 @@ def _note_more_pictures(image: Image.Image, notes: list[str]) -> None:
         is_animated = True
     if is_animated:
         notes.append("has more than one picture: the first is taken")
+
+
+def _may_lack_rows(image: Image.Image) -> bool:
+    """Return whether a picture's last row is as Pillow leaves one that it did not find."""
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    return "interlace" in image.info or not np.asarray(last).any()
 
 
 def _set_transparent_color(image: Image.Image, source: Source) -> Image.Image | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,12 @@ KINDS = dict.fromkeys((b"IHDR", b"PLTE", b"IDAT", b"IEND"), PIXELS) | {
 }
 """Of a PNG file's chunks; all others are metadata."""
 
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Of a PNG file's colour types."""
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""First column and row of an interlaced PNG file's passes, and their steps."""
+BYTES_AT_ONCE = 1 << 20
+
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 JPEG_END = b"\xff\xd9"
 JPEG_SCAN = 0xDA
@@ -41,12 +48,7 @@ def mended(path: str | Path | io.BytesIO) -> Iterator[tuple[str, bytes]]:
     A JPEG file that lacks its end marker gets one, if its scans are whole. Metadata is left out, at first all
     but profile and EXIF; then a PNG file's transparent colours.
     """
-    if isinstance(path, io.BytesIO):
-        data = path.getvalue()
-    elif Path(path).is_file() and Path(path).stat().st_size <= MOST_BYTES:
-        data = Path(path).read_bytes()
-    else:
-        return
+    data = _whole(path)
     if data.startswith(PNG):
         parts = list(_png_parts(data))
     elif data.startswith(JPEG):
@@ -60,6 +62,36 @@ def mended(path: str | Path | io.BytesIO) -> Iterator[tuple[str, bytes]]:
         if kinds[-1] in there:
             kept = b"".join(part for kind, part in parts if kind not in kinds)
             yield f"has broken {name}: left out", kept
+
+
+def lacks_rows(path: str | Path | io.BytesIO) -> bool:
+    """Return whether a PNG file that can be read has less data than pixels; Pillow takes zeros for those."""
+    data = _whole(path)
+    if not data.startswith(PNG):
+        return False
+    width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, len(PNG) + 8)
+    left = 0
+    for x, y, x_step, y_step in ADAM7 if interlaced else [(0, 0, 1, 1)]:
+        columns, rows = -((x - width) // x_step), -((y - height) // y_step)
+        if columns > 0 and rows > 0:
+            left += rows * (1 + (columns * depth * CHANNELS[color] + 7) // 8)
+    unpacked = zlib.decompressobj()
+    for _, part in _png_parts(data):
+        if part[4:8] == b"IDAT":
+            packed = part[8:-4]
+            while packed and left > 0:
+                left -= len(unpacked.decompress(packed, BYTES_AT_ONCE))
+                packed = unpacked.unconsumed_tail
+    return left - len(unpacked.flush()) > 0
+
+
+def _whole(path: str | Path | io.BytesIO) -> bytes:
+    """Return the bytes of a file that may be held as a whole; none of others."""
+    if isinstance(path, io.BytesIO):
+        return path.getvalue()
+    if Path(path).is_file() and Path(path).stat().st_size <= MOST_BYTES:
+        return Path(path).read_bytes()
+    return b""
 
 
 def _png_parts(data: bytes) -> Iterator[tuple[int, bytes]]:

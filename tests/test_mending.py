@@ -1,5 +1,6 @@
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -219,3 +220,29 @@ def test_a_picture_in_memory_is_read(tmp_path):
     info = PngImagePlugin.PngInfo()
     info.add_text("a", "b")
     assert torch.equal(read_pixels(io.BytesIO(png(pnginfo=info))), pixels(PHOTO))
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16"])
+def test_a_png_with_too_few_rows_is_refused(tmp_path, mode, interlaced):
+    """And none that is whole and black."""
+    layouts = {"1": (1, 0), "L": (8, 0), "P": (8, 3), "RGB": (8, 2), "RGBA": (8, 6), "I;16": (16, 0)}
+    (depth, color), channels = layouts[mode], {"RGB": 3, "RGBA": 4}.get(mode, 1)
+    width, height = 13, 9
+    passes = [(2, 2), (2, 2), (4, 1), (3, 3), (7, 2), (6, 5), (13, 4)] if interlaced else [(13, 9)]
+    lengths = [1 + (columns * depth * channels + 7) // 8 for columns, rows in passes for _ in range(rows)]
+    head = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, int(interlaced))
+    palette = chunk(b"PLTE", bytes(6)) if mode == "P" else b""
+
+    def file(size: int) -> bytes:
+        packed = zlib.compress(bytes(size))
+        return (
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + palette
+            + chunk(b"IDAT", packed[:5]) + chunk(b"IDAT", packed[5:]) + chunk(b"IEND", b"")
+        )  # fmt: skip
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert read(tmp_path, file(sum(lengths))).shape == (1, 3, 9, 13)
+    with pytest.raises(ImageError, match=r"a\.bin: rows are missing\)$"):
+        read(tmp_path, file(sum(lengths[:-1])))
