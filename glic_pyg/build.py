@@ -6,6 +6,9 @@ apart; modules never see it.
 
 from __future__ import annotations
 
+import glic_pyg.upstream  # noqa: F401 - before torch_geometric
+
+# isort: split
 import importlib
 import inspect
 from collections.abc import Mapping

@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = """
-    torchvision_shim errors limits yaml_text
+    torchvision_shim errors limits yaml_text eager_call
+    upstream eager
     config derived compiled threads
     files mending srgb
     image ledger checkpoint_header figures pages

@@ -3,6 +3,7 @@
 `glic_pyg.graph.torch_cluster` has parts that need the package torch-cluster.
 """
 
+import glic_pyg.upstream  # noqa: F401 - before torch_geometric
 from glic_pyg.graph.build import Graph, GraphBuilder
 from glic_pyg.graph.candidates import AnchorMesh, Candidates, CandidateSet, GlobalMesh, LocalWindows
 from glic_pyg.graph.complexity import (

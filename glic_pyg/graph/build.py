@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch_geometric.data import Data
 
+from glic_pyg.eager import eager
 from glic_pyg.graph.candidates import CANDIDATES, Candidates, CandidateSet, GlobalMesh, LocalWindows
 from glic_pyg.graph.complexity import Score, Sobel, damp
 from glic_pyg.graph.grid import FeatureMapError, to_nodes
@@ -105,7 +106,7 @@ class GraphBuilder:
         self.selection = Threshold() if selection is None else selection
         self.similarity = Cosine() if similarity is None else similarity
 
-    @torch.compiler.disable  # the number of edges depends on the data
+    @eager  # the number of edges depends on the data
     def __call__(self, feature_map: Tensor) -> tuple[Graph, ...]:
         """Build the graphs, in float32 whatever autocast says; no gradient flows into the feature map.
 

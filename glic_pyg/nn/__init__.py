@@ -1,5 +1,6 @@
 """Message passing on given edges, and the blocks around it."""
 
+import glic_pyg.upstream  # noqa: F401 - before torch_geometric
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
 from glic_pyg.nn.distance_bias import DistanceBias
 from glic_pyg.nn.gfa import GFALayer, GFAStage

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
+from glic_pyg.eager import eager
 from glic_pyg.graph import FeatureMapError, Graph, GraphBuilder, to_map
 from glic_pyg.nn.conv import GatedFeedForward
 from glic_pyg.nn.graph_attention import Backend, GraphAttention
@@ -161,7 +162,7 @@ class GFAStage(nn.Module):
             x = layer(x, graphs[i % len(graphs)])
         return to_map(x, graphs[0].map_size)
 
-    @torch.compiler.disable
+    @eager
     def _graphs(self, feature_map: Tensor) -> Sequence[Graph]:
         try:
             return self.graph_builder(feature_map)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from glic_pyg.compiled import compiled
+from glic_pyg.eager import cpu_operator, eager
 from glic_pyg.nn.kernels.simd import (
     below,
     floor,
@@ -35,7 +36,7 @@ WIDEST = 16  # float32 in the widest vector register, of AVX-512
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # sums in any order; infinities keep their meaning
 
 
-@torch.compiler.disable
+@eager
 def pointers(edge_index: Tensor, num_nodes: int) -> Tensor | None:
     """Return where the edges of each target begin, `num_nodes + 1`, if edges are sorted by target.
 
@@ -98,7 +99,7 @@ def csr_attention(
     return _csr_attention(query, key_value, scale, bias, row, indptr, source, order)[0]
 
 
-@torch.library.custom_op("glic_pyg::csr_attention", mutates_args=(), device_types="cpu")
+@cpu_operator("glic_pyg::csr_attention")
 def _csr_attention(
     query: Tensor,
     key_value: Tensor,
@@ -116,13 +117,13 @@ def _csr_attention(
     return out, statistics
 
 
-@_csr_attention.register_fake
+@torch.library.impl("glic_pyg::csr_attention", "meta")
 def _(query: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     return out, query.new_empty(len(query), 2, query.size(2))
 
 
-@torch.library.custom_op("glic_pyg::csr_attention_backward", mutates_args=(), device_types="cpu")
+@cpu_operator("glic_pyg::csr_attention_backward")
 def _csr_attention_backward(
     grad_out: Tensor,
     query: Tensor,
@@ -146,7 +147,7 @@ def _csr_attention_backward(
     return grad_query, grad_key_value[0].clone(), grad_scale.sum(0), grad_bias.sum(0)
 
 
-@_csr_attention_backward.register_fake
+@torch.library.impl("glic_pyg::csr_attention_backward", "meta")
 def _(
     grad_out: Tensor, query: Tensor, key_value: Tensor, scale: Tensor, bias: Tensor, *_: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -162,7 +163,7 @@ def _differentiate(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None
     return *_csr_attention_backward(grad_out, *ctx.saved_tensors), None, None, None, None
 
 
-_csr_attention.register_autograd(_differentiate, setup_context=_save)
+torch.library.register_autograd("glic_pyg::csr_attention", _differentiate, setup_context=_save)
 
 
 def _vectors(query: Tensor) -> tuple[tuple[np.float32, ...], tuple[np.float32, ...]]:
