@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from glic_pyg.codec import GLIC, QualityError, check_quality, latent_checksum
+from glic_pyg.config import HYPER_STRIDE
 from glic_pyg.container import QUALITY_STEPS, Bitstream, BitstreamError, pack, unpack, unpack_size
 from glic_pyg.entropy import LatentError
 from glic_pyg.image import MAX_PIXELS, ImageError, check_picture, check_size
-from glic_pyg.tiles import tiling_within
+from glic_pyg.tiles import WHOLE, MemoryBoundError, Tiling, tiling_within
 
 EXACT_SINCE = 3
 """The first version whose probabilities have the same bits everywhere."""
 BYTES_PER_PIXEL = 16
 """More than in any file: one of `glic.yaml` whose symbols are all escaped, at their longest, has 10."""
-PADDING = 64
 
 
 def encode(
@@ -48,7 +48,7 @@ def encode(
     quality_steps(model, quality)  # refused before the work
     check_picture(x)
     check_size(*x.shape[-2:], max_pixels=max_pixels)
-    tiling = tiling_within(max_memory, model.config, model.nbytes, x.shape[-2:], picture_bytes=x.nbytes)
+    tiling = tiling_for(model, x.shape[-2:], max_memory, picture_bytes=x.nbytes)
     return encode_latents(model, model.analyse(x, tiling), x.shape[-2:], quality)[0]
 
 
@@ -113,14 +113,8 @@ def decode(
         check_size(*shape, max_pixels=max_pixels)
         quality = _quality(model, stream.quality)
         check_quality(model.config.qualities, quality)
-        tiling = tiling_within(
-            max_memory,
-            model.config,
-            model.nbytes,
-            shape,
-            picture_bytes=2 * 3 * math.prod(shape),
-            restoring=True,
-        )
+        pictures = 2 * 3 * math.prod(shape)
+        tiling = tiling_for(model, shape, max_memory, picture_bytes=pictures, restoring=True)
         y_hat = model.decode(stream.strings, shape, quality, exact=stream.version >= EXACT_SINCE)
     except (ImageError, QualityError, LatentError) as error:
         raise BitstreamError(str(error)) from error
@@ -131,6 +125,35 @@ def decode(
             "this machine computes other probabilities than the encoder's"
         )
     return model.synthesise(y_hat, shape, tiling, dtype=torch.uint8 if bounded else torch.float32)
+
+
+def tiling_for(
+    model: GLIC,
+    shape: Sequence[int],
+    max_memory: int | None,
+    *,
+    picture_bytes: int,
+    restoring: bool = False,
+) -> Tiling:
+    """Return the largest tiles with which coding a picture keeps a bound on memory, if there is one.
+
+    Args:
+        model: The model.
+        shape: (H, W) of the picture.
+        max_memory: Bytes that the process may hold.
+        picture_bytes: Of the pictures that are held.
+        restoring: Whether they are made only once the latents are decoded.
+
+    Raises:
+        MemoryBoundError: the bound is too low, or is none of the memory that the model is in.
+    """
+    if max_memory is None:
+        return WHOLE
+    if model.device.type != "cpu":
+        raise MemoryBoundError(f"Expected a model on the CPU for --max-memory (got one on {model.device})")
+    return tiling_within(
+        max_memory, model.config, model.nbytes, shape, picture_bytes=picture_bytes, restoring=restoring
+    )
 
 
 def _quality(model: GLIC, steps: int) -> float | None:
@@ -156,4 +179,4 @@ def most_bytes(head: bytes, max_pixels: int = MAX_PIXELS) -> int:
         check_size(height, width, max_pixels=max_pixels)
     except ImageError as error:
         raise BitstreamError(str(error)) from error
-    return BYTES_PER_PIXEL * (height + PADDING) * (width + PADDING)
+    return BYTES_PER_PIXEL * (height + HYPER_STRIDE) * (width + HYPER_STRIDE)

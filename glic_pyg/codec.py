@@ -19,7 +19,7 @@ from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE, ModelConfig
 from glic_pyg.derived import Derived
 from glic_pyg.entropy import (
     LatentError,
-    Nets,
+    ProbabilityNets,
     accept_tables_of_any_size,
     check_tables,
     decode_latents,
@@ -72,7 +72,7 @@ class GLIC(nn.Module):
         self.g_s = build_synthesis(config, backend)
         self.gain = build_gains(config)
         accept_tables_of_any_size(self.latent_codec)
-        self._exact_nets: Derived[Nets] = Derived()
+        self._exact_nets: Derived[ProbabilityNets] = Derived()
         self._identity: Derived[bytes] = Derived()
 
     @classmethod
@@ -279,7 +279,7 @@ class GLIC(nn.Module):
             raise LatentError(f"Expected {self.num_strings} strings of one picture (got {len(strings)})")
         nets, gains = self._nets(exact=exact), self._gains(quality)
         height, width = (side * LATENT_STRIDE // HYPER_STRIDE for side in latent_shape(shape))
-        with _undisturbed(self._device):
+        with _undisturbed(self.device):
             y_hat = decode_latents(
                 self.latent_codec, nets, strings, (height, width), z_gain_inverse=gains["z_inverse"]
             )
@@ -357,7 +357,8 @@ class GLIC(nn.Module):
         return sum(tensor.nbytes for tensor in self.state_dict().values())
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where the model is."""
         return next(self.parameters()).device
 
     def orthogonality_loss(self) -> Tensor:
@@ -414,7 +415,7 @@ class GLIC(nn.Module):
             if weight.dtype != torch.float32:
                 raise ModelError(f"Expected a model in float32 (got {weight.dtype} in {name})")
 
-    def _nets(self, *, exact: bool) -> Nets:
+    def _nets(self, *, exact: bool) -> ProbabilityNets:
         """Return the networks of the weights as they are now, in integers, once the tables are checked.
 
         What changes weights behind torch's back, by `.data` for instance, is seen after `update`.
@@ -425,12 +426,12 @@ class GLIC(nn.Module):
                 "Expected a model with probability tables (got one without); call update() first"
             )
 
-        def make() -> Nets:
+        def make() -> ProbabilityNets:
             check_tables(self.latent_codec)
-            return Nets(self.latent_codec, exactly=True)
+            return ProbabilityNets(self.latent_codec, exactly=True)
 
         nets = self._exact_nets.get(self.latent_codec, make)
-        return nets if exact else Nets(self.latent_codec, exactly=False)
+        return nets if exact else ProbabilityNets(self.latent_codec, exactly=False)
 
 
 def check_quality(qualities: int, quality: float | None) -> None:

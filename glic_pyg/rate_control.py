@@ -7,12 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from glic_pyg.bitstream import encode_latents
+from glic_pyg.bitstream import encode_latents, tiling_for
 from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.container import QUALITY_STEPS
 from glic_pyg.image import MAX_PIXELS, check_picture, check_size
 from glic_pyg.metrics import bpp, psnr
-from glic_pyg.tiles import tiling_within
 
 TOLERANCE = 0.005
 
@@ -64,9 +63,7 @@ def encode_to_psnr(
     def measure(_: bytes, y_hat: Tensor) -> float:
         shape = x.shape[-2:]
         both = 2 * x[0].numel()  # bytes, of 8 bits
-        tiling = tiling_within(
-            max_memory, model.config, model.nbytes, shape, picture_bytes=both, restoring=True
-        )
+        tiling = tiling_for(model, shape, max_memory, picture_bytes=both, restoring=True)
         return psnr(x, model.synthesise(y_hat, shape, tiling, dtype=torch.uint8))
 
     return _search(model, x, target, measure, "dB", max_pixels, max_memory)
@@ -91,7 +88,7 @@ def _search(
     check_picture(x)
     shape = x.shape[-2:]
     check_size(*shape, max_pixels=max_pixels)
-    y = model.analyse(x, tiling_within(max_memory, config, model.nbytes, shape, picture_bytes=x.nbytes))
+    y = model.analyse(x, tiling_for(model, shape, max_memory, picture_bytes=x.nbytes))
 
     def attempt(steps: int) -> tuple[float, bytes]:
         data, y_hat = encode_latents(model, y, shape, steps / QUALITY_STEPS)

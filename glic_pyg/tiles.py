@@ -119,7 +119,7 @@ def _spans(length: int, side: int, margin: int) -> list[Span]:
 
 
 def tiling_within(
-    max_memory: int | None,
+    max_memory: int,
     config: ModelConfig,
     weight_bytes: int,
     shape: Sequence[int],
@@ -133,7 +133,7 @@ def tiling_within(
     the arguments, so that the same call gives the same file anywhere.
 
     Args:
-        max_memory: Bytes that the whole process may hold; None for no bound.
+        max_memory: Bytes that the whole process may hold.
         config: Of a model on the CPU with its default backend.
         weight_bytes: Of the model's weights and tables.
         shape: (H, W) of the picture.
@@ -143,8 +143,6 @@ def tiling_within(
     Raises:
         MemoryBoundError: the bound is too low for that model and size.
     """
-    if max_memory is None:
-        return WHOLE
     height, width = shape
     pixels = math.prod(-(-side // HYPER_STRIDE) * HYPER_STRIDE for side in shape)
     positions = pixels // LATENT_STRIDE**2  # of y

@@ -1,3 +1,4 @@
+import copy
 import os
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def test_no_more_tiles_than_needed():
 
 
 def in_tiles(monkeypatch, side):
-    monkeypatch.setattr(bitstream, "tiling_within", lambda *_, **__: Tiling(side))
+    monkeypatch.setattr(bitstream, "tiling_for", lambda *_, **__: Tiling(side))
 
 
 @pytest.mark.parametrize("size", [(200, 330), (256, 257)])
@@ -104,7 +105,7 @@ def test_less_memory_means_smaller_tiles(tiny_model):
     assert all(side % 64 == 0 for side in sides[:3])
     assert sides[3] == WHOLE.side
     assert len(list(WHOLE.tiles(4000, 4000))) == 1
-    assert tiling_within(None, tiny_model.config, 0, (4000, 4000), picture_bytes=0) == WHOLE
+    assert bitstream.tiling_for(tiny_model, (4000, 4000), None, picture_bytes=0) == WHOLE
 
 
 def test_a_bound_too_low_is_refused(tiny_model, photo):
@@ -114,6 +115,11 @@ def test_a_bound_too_low_is_refused(tiny_model, photo):
         bitstream.decode(tiny_model, data, max_memory=100 << 20)
     with pytest.raises(MemoryBoundError, match=message):
         bitstream.encode(tiny_model, photo(64, 64), max_memory=100 << 20)
+    elsewhere = copy.deepcopy(tiny_model).to("meta")
+    with pytest.raises(
+        MemoryBoundError, match=r"Expected a model on the CPU for --max-memory \(got one on meta\)"
+    ):
+        bitstream.encode(elsewhere, photo(64, 64), max_memory=2**40)
     with pytest.raises(MemoryBoundError) as caught:
         within(tiny_model, 2**20, (9000, 9000))
     least = int(str(caught.value).split()[5].removesuffix("M"))

@@ -1,7 +1,7 @@
 """The entropy model: CompressAI's latent codecs, assembled as a hyperprior with space-channel context."""
 
 import glic_pyg.upstream  # noqa: F401 - before compressai
-from glic_pyg.entropy.coder import LatentError, Nets, decode_latents, encode_latents
+from glic_pyg.entropy.coder import LatentError, ProbabilityNets, decode_latents, encode_latents
 from glic_pyg.entropy.forward import forward_latents
 from glic_pyg.entropy.gain import GainUnits
 from glic_pyg.entropy.latent_codec import latent_codec
@@ -17,7 +17,7 @@ __all__ = [
     "TABLES",
     "GainUnits",
     "LatentError",
-    "Nets",
+    "ProbabilityNets",
     "TableError",
     "accept_tables_of_any_size",
     "check_tables",

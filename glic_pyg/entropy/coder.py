@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 LARGEST = 2**23
 """Of the values that are coded: with 2^27, or no number, CompressAI's coder never ends."""
 
-Half = Callable[[GaussianConditional, Tensor, Tensor], Tensor]
+CodeHalf = Callable[[GaussianConditional, Tensor, Tensor], Tensor]
 """Entropy model, rows of its table and means of half a group -> its y_hat; all tensors of one shape."""
 
 
@@ -30,7 +30,7 @@ class LatentError(UserError, ValueError):
     """Latents that cannot be coded, or strings that hold none; the message is one line for the user."""
 
 
-class Nets(nn.Module):
+class ProbabilityNets(nn.Module):
     """The networks that tell encoder and decoder the probabilities of what comes next.
 
     Args:
@@ -59,7 +59,7 @@ class Nets(nn.Module):
 
 def encode_latents(
     codec: HyperpriorLatentCodec,
-    nets: Nets,
+    nets: ProbabilityNets,
     y: Tensor,
     *,
     z_gain: Tensor | float,
@@ -104,7 +104,7 @@ def encode_latents(
 
 def decode_latents(
     codec: HyperpriorLatentCodec,
-    nets: Nets,
+    nets: ProbabilityNets,
     strings: Sequence[bytes],
     z_shape: tuple[int, int],
     *,
@@ -151,7 +151,7 @@ def decode_latents(
     return nets.run(work)
 
 
-def _latents(codec: HyperpriorLatentCodec, nets: Nets, z_hat: Tensor, code: Half) -> Tensor:
+def _latents(codec: HyperpriorLatentCodec, nets: ProbabilityNets, z_hat: Tensor, code: CodeHalf) -> Tensor:
     """Go through the groups of channels, each in two halves, and return y_hat."""
     params = nets.h_s(z_hat)
     y_hat = params.new_zeros(1, sum(codec.y.groups), *params.shape[-2:])

@@ -34,9 +34,9 @@ from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
 from glic_pyg.nn.pointwise import linear
 from glic_pyg.threads import map_in_threads
 
-PEAK = 255
+QMAX = 255
 """Largest integer of an activation that a convolution reads."""
-NORM_PEAK = 4096
+NORM_QMAX = 4096
 """The same before a normalisation: squares are exact up to here."""
 EXACT = 2**24
 """Integers up to here are exact in float32."""
@@ -187,7 +187,7 @@ class ExactConv2d(nn.Module):
         weight = conv.weight.detach()
         if isinstance(conv, CheckerboardMaskedConv2d):
             weight = weight * conv.mask
-        weight, step = _integers(weight.flatten(1))
+        weight, step = _quantise_weight(weight.flatten(1))
         self.register_buffer("weight", weight.view_as(conv.weight), persistent=False)
         self.register_buffer("step", step, persistent=False)
         bias = None if conv.bias is None else conv.bias.detach().clone()
@@ -196,7 +196,7 @@ class ExactConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to `B x C' x H' x W'`."""
         over = 1 if self.pointwise else (2, 3) if self.groups > 1 else (1, 2, 3)
-        x, step = _quantized(x, over, PEAK)
+        x, step = _quantise(x, over, QMAX)
         if self.pointwise:
             y = linear(x.movedim(1, -1), self.weight.flatten(1)).movedim(-1, 1)
         else:
@@ -221,7 +221,7 @@ class ExactLayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to the same shape."""
-        x, step = _quantized(x, 1, NORM_PEAK)
+        x, step = _quantise(x, 1, NORM_QMAX)
         share = 1 / x.size(1)
         mean = x.sum(1, keepdim=True, dtype=torch.float64) * share
         square = (x * x).sum(1, keepdim=True, dtype=torch.float64) * share
@@ -288,13 +288,13 @@ def gelu(x: Tensor) -> Tensor:
     return x.clamp(min=0).sub_(magnitude.mul_(0.5).div_(p))
 
 
-def _quantized(x: Tensor, over: int | tuple[int, ...], peak: int) -> tuple[Tensor, Tensor]:
-    """Return integers of at most `peak`, and their step, one for all channels, or positions, in `over`."""
+def _quantise(x: Tensor, over: int | tuple[int, ...], qmax: int) -> tuple[Tensor, Tensor]:
+    """Return integers of at most `qmax`, and their step, one for all channels, or positions, in `over`."""
     largest = x.abs().amax(over, keepdim=True).clamp_(min=TINY)  # 20 times faster than torch's infinity norm
-    return (x * (largest.reciprocal() * peak)).round_(), largest * (1 / peak)
+    return (x * (largest.reciprocal() * qmax)).round_(), largest * (1 / qmax)
 
 
-def _integers(weight: Tensor) -> tuple[Tensor, Tensor]:
+def _quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return integers, `O x K`, no sum of which with activations of 8 bits is inexact, and their steps, `O`.
 
     The steps are the same everywhere, too: their sums are of integers in float64.
@@ -302,6 +302,6 @@ def _integers(weight: Tensor) -> tuple[Tensor, Tensor]:
     weight = weight.double()
     largest = weight.abs().amax(1, keepdim=True).clamp(min=TINY)
     sums = (weight.abs() / largest * 2**36).round().sum(1, keepdim=True) / 2**36 * largest
-    limit = (EXACT - 1) // PEAK - (weight.size(1) + 1) // 2  # rounding adds at most a half to each
+    limit = (EXACT - 1) // QMAX - (weight.size(1) + 1) // 2  # rounding adds at most a half to each
     step = (sums * (1 / limit)).float().clamp(min=TINY)
     return (weight / step).round().float(), step[:, 0]

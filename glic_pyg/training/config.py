@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
-from glic_pyg.config import Config, ConfigError, ModelConfig
+from glic_pyg.config import HYPER_STRIDE, Config, ConfigError, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class TrainConfig(Config):
             *(("patch_size", size) for size in self.patch_sizes),
             ("eval_size", self.eval_size),
         ]:
-            if size < 64 or size % 64:
-                raise ConfigError(f"Expected {name} to be a positive multiple of 64 (got {size})")
+            if size < HYPER_STRIDE or size % HYPER_STRIDE:
+                raise ConfigError(f"Expected {name} to be a positive multiple of {HYPER_STRIDE} (got {size})")
             if self.distortion == "ms-ssim" and size < 192:
                 raise ConfigError(f"Expected {name} to be at least 192 for ms-ssim (got {size})")
         self._require("least_scale", 0 < self.least_scale <= 1, "in (0, 1]")

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from glic_pyg.config import LATENT_STRIDE
 from glic_pyg.nn.conv import ConvBlock
 from glic_pyg.nn.wavelet import WaveletDown
 
@@ -66,8 +67,10 @@ class AnalysisTransform(nn.Module):
         Raises:
             ValueError: a side is no multiple of 16.
         """
-        if x.size(-2) % 16 or x.size(-1) % 16:
-            raise ValueError(f"Expected sides that are multiples of 16 (got {tuple(x.shape[-2:])})")
+        if x.size(-2) % LATENT_STRIDE or x.size(-1) % LATENT_STRIDE:
+            raise ValueError(
+                f"Expected sides that are multiples of {LATENT_STRIDE} (got {tuple(x.shape[-2:])})"
+            )
         # Positions are nodes in the graph stages and rows of matrices elsewhere.
         x = shortcut = x.contiguous(memory_format=torch.channels_last)
         for down, stage, wavelet in zip(self.down, self.stages, self.shortcuts, strict=True):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from glic_pyg.build import build_entropy_model
-from glic_pyg.entropy import Nets, coder, decode_latents, encode_latents, update_tables
+from glic_pyg.entropy import ProbabilityNets, coder, decode_latents, encode_latents, update_tables
 
 GAINS = {"z_gain": 0.5, "z_gain_inverse": 2.25}
 
@@ -19,7 +19,7 @@ def codec(tiny_config):
 
 @pytest.fixture(params=[True, False], ids=["exact", "float"])
 def nets(request, codec):
-    return Nets(codec, exactly=request.param)
+    return ProbabilityNets(codec, exactly=request.param)
 
 
 @torch.no_grad()
@@ -75,7 +75,9 @@ def test_no_sound_string_is_too_short(codec, row, kind, number):
 def test_floats_give_the_strings_of_compressai(codec):
     """Files of the format's first versions hold them."""
     y = 5 * torch.randn(1, 16, 8, 12)
-    strings, y_hat = encode_latents(codec, Nets(codec, exactly=False), y, z_gain=1.0, z_gain_inverse=1.0)
+    strings, y_hat = encode_latents(
+        codec, ProbabilityNets(codec, exactly=False), y, z_gain=1.0, z_gain_inverse=1.0
+    )
     expected = codec.compress(y)
     assert [[string] for string in strings] == expected["strings"]
     assert torch.equal(y_hat, expected["y_hat"])
@@ -92,7 +94,9 @@ def test_coded_size_is_near_the_estimate(tiny_config):
         last.conv.bias[:] = torch.tensor([3.0, 0.25]).repeat_interleave(len(last.conv.bias) // 2)
     y = 0.25 + 3 * torch.randn(1, 16, 32, 32)
     bits = sum(-p.double().log2().sum().item() for p in codec(y)["likelihoods"].values())
-    strings, _ = encode_latents(codec, Nets(codec, exactly=True), y, z_gain=1.0, z_gain_inverse=1.0)
+    strings, _ = encode_latents(
+        codec, ProbabilityNets(codec, exactly=True), y, z_gain=1.0, z_gain_inverse=1.0
+    )
     assert math.isclose(8 * sum(map(len, strings)), bits, rel_tol=0.02)
 
 
@@ -114,7 +118,7 @@ def test_rows_of_the_table_are_compressais(codec):
     odd = torch.tensor([-1.0, 0.0, 1e9, torch.nan])
     values = torch.cat([table, (table[1:] + table[:-1])[:60] / 2, odd])
     scales = values.view(1, 4, 8, 4)
-    nets = Nets(codec, exactly=False)
+    nets = ProbabilityNets(codec, exactly=False)
     nets.parameter_nets[0] = Parameters()
     coder._latents(codec, nets, torch.zeros(1, 8, 2, 2), look)
     assert torch.equal(rows[0], gaussian.build_indexes(scales))

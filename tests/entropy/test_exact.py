@@ -12,7 +12,7 @@ from torch import nn
 from glic_pyg import GLIC
 from glic_pyg.build import build_entropy_model
 from glic_pyg.config import ModelConfig
-from glic_pyg.entropy.exact import EXACT, PEAK, _quantized, exact, exact_arithmetic, gelu
+from glic_pyg.entropy.exact import EXACT, QMAX, _quantise, exact, exact_arithmetic, gelu
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
 
 CONVOLUTIONS = {
@@ -28,7 +28,7 @@ def by_integers(conv, x):
     """The convolution of the definition: 64-bit integers, one multiplication per step, then the bias."""
     kind = (1,) if conv.kernel_size == (1, 1) else (2, 3) if conv.groups > 1 else (1, 2, 3)
     largest = x.abs().amax(kind, keepdim=True)
-    integers = (x * (1 / largest * PEAK)).round().long()
+    integers = (x * (1 / largest * QMAX)).round().long()
     made = exact(conv)
     weight = made.weight.long()
     patches = F.unfold(integers.double(), conv.kernel_size, padding=conv.padding, stride=conv.stride).long()
@@ -36,7 +36,7 @@ def by_integers(conv, x):
     patches = patches.view(len(x), groups, -1, patches.size(-1))
     sums = torch.einsum("gok,bgkl->bgol", weight.view(groups, -1, patches.size(2)), patches)
     y = sums.view(len(x), len(weight), *made(x).shape[2:]).float()
-    y = y * (largest * (1 / PEAK)) * made.step[:, None, None]
+    y = y * (largest * (1 / QMAX)) * made.step[:, None, None]
     return y if conv.bias is None else y + conv.bias[:, None, None]
 
 
@@ -57,7 +57,7 @@ def test_no_sum_leaves_the_integers_that_float32_has(kind):
     conv = CONVOLUTIONS[kind]
     weight = exact(conv).weight
     assert torch.equal(weight, weight.round())
-    sums = weight.double().abs().flatten(1).sum(1) * PEAK
+    sums = weight.double().abs().flatten(1).sum(1) * QMAX
     assert (sums < EXACT).all()
     assert (sums > 0.8 * EXACT).all()  # and the bits that there are, are used
 
@@ -69,7 +69,7 @@ def test_wide_and_uneven_weights_stay_within(spread):
     conv.weight.copy_((spread * torch.randn(3, 4000)).exp().clamp(1e-30, 1e30)[..., None, None])
     conv.weight[2] = 0
     made = exact(conv)
-    assert (made.weight.double().abs().flatten(1).sum(1) * PEAK < EXACT).all()
+    assert (made.weight.double().abs().flatten(1).sum(1) * QMAX < EXACT).all()
     assert made(torch.ones(1, 4000, 1, 1)).isfinite().all()
 
 
@@ -108,13 +108,13 @@ def test_steps_and_integers(change, size, over):
     x = change(torch.randn(size, generator=torch.Generator().manual_seed(3)))
     for layout in (x, x.contiguous(memory_format=torch.channels_last)):
         before = layout.clone()
-        integers, step = _quantized(layout, over, PEAK)
+        integers, step = _quantise(layout, over, QMAX)
         assert torch.equal(layout, before)
         largest = torch.linalg.vector_norm(x, torch.inf, over, keepdim=True).clamp(min=1e-20).numpy()
-        factor = np.float32(1) / largest * np.float32(PEAK)
+        factor = np.float32(1) / largest * np.float32(QMAX)
         assert np.array_equal(integers.numpy(), np.rint(x.numpy() * factor))
-        assert np.array_equal(step.numpy(), largest * np.float32(1 / PEAK))
-        assert integers.abs().max() <= PEAK
+        assert np.array_equal(step.numpy(), largest * np.float32(1 / QMAX))
+        assert integers.abs().max() <= QMAX
 
 
 @torch.no_grad()
