@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from glic_pyg import container
 from glic_pyg.codec import GLIC, QualityError, check_quality, latent_checksum
-from glic_pyg.config import HYPER_STRIDE
 from glic_pyg.container import QUALITY_STEPS, Bitstream, BitstreamError, pack, unpack, unpack_size
 from glic_pyg.entropy import LatentError
 from glic_pyg.image import MAX_PIXELS, ImageError, check_picture, check_size
@@ -17,8 +17,6 @@ from glic_pyg.tiles import WHOLE, MemoryBoundError, Tiling, tiling_within
 
 EXACT_SINCE = 3
 """The first version whose probabilities have the same bits everywhere."""
-BYTES_PER_PIXEL = 16
-"""More than in any file: one of `glic.yaml` whose symbols are all escaped, at their longest, has 10."""
 
 
 def encode(
@@ -171,12 +169,9 @@ def most_bytes(head: bytes, max_pixels: int = MAX_PIXELS) -> int:
     Raises:
         BitstreamError: not a .glic file, of another version, or too large a picture.
     """
-    size = unpack_size(head)
-    if size is None:
-        return len(head)
-    height, width = size
-    try:
-        check_size(height, width, max_pixels=max_pixels)
-    except ImageError as error:
-        raise BitstreamError(str(error)) from error
-    return BYTES_PER_PIXEL * (height + HYPER_STRIDE) * (width + HYPER_STRIDE)
+    if (size := unpack_size(head)) is not None:
+        try:
+            check_size(*size, max_pixels=max_pixels)
+        except ImageError as error:
+            raise BitstreamError(str(error)) from error
+    return container.most_bytes(head)

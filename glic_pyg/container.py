@@ -22,7 +22,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from glic_pyg.config import MAX_GROUPS
+from glic_pyg.config import HYPER_STRIDE, MAX_GROUPS
 from glic_pyg.errors import UserError
 
 MAGIC = b"GLIC"
@@ -31,6 +31,8 @@ QUALITY_STEPS = 256
 """Qualities told apart between two whole ones."""
 MAX_STRINGS = 2 * MAX_GROUPS + 1
 """Of any model."""
+BYTES_PER_PIXEL = 16
+"""More than in any file: one of `glic.yaml` whose symbols are all escaped, at their longest, has 10."""
 
 
 class BitstreamError(UserError, ValueError):
@@ -115,6 +117,19 @@ def unpack_size(head: bytes) -> tuple[int, int] | None:
         return reader.number(), reader.number()
     except BitstreamError:  # `unpack` tells more of what is so short
         return None
+
+
+def most_bytes(head: bytes) -> int:
+    """Return the most bytes of a file that begins so: many for the size of its picture.
+
+    Raises:
+        BitstreamError: not a .glic file, or of another version.
+    """
+    size = unpack_size(head)
+    if size is None:
+        return len(head)
+    height, width = size
+    return BYTES_PER_PIXEL * (height + HYPER_STRIDE) * (width + HYPER_STRIDE)
 
 
 def _begin(data: bytes, content: memoryview) -> tuple[_Reader, int]:

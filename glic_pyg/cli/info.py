@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 from glic_pyg.checkpoint_header import SHIPPED, read_header
 from glic_pyg.cli import flags
 from glic_pyg.cli.printing import USER_ERRORS, aligned, print_json, print_line, say
-from glic_pyg.container import MAGIC, QUALITY_STEPS, BitstreamError, unpack
+from glic_pyg.container import MAGIC, QUALITY_STEPS, BitstreamError, most_bytes, unpack
 from glic_pyg.errors import FileError
+from glic_pyg.files import read_file
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 MOST_BYTES = 1 << 30
@@ -68,9 +69,8 @@ def describe(name: str) -> dict[str, Any]:
 def _describe(file: BinaryIO, name: str) -> dict[str, Any]:
     start = file.peek(len(MAGIC))[: len(MAGIC)]
     if start == MAGIC:
-        data = file.read(MOST_BYTES)
         try:
-            return _glic(data)
+            return _glic(read_file(file, lambda head: min(most_bytes(head), MOST_BYTES)).getvalue())
         except BitstreamError as error:
             raise BitstreamError(f"{name}: {error}") from error
     header = read_header(file, name)

@@ -70,6 +70,16 @@ def test_anything_else_is_one_line(glic, tmp_path, content, message):
     assert err.startswith("error: " + message.format(path))
 
 
+def test_what_is_larger_than_its_head_says_is_not_read(glic, tmp_path):
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        file.write(b"GLIC\3" + bytes(8) + b"\0\1\1")
+        file.truncate(20 << 30)
+    status, out, err = glic("info", path)
+    assert (status, out) == (2, "")
+    assert err == f"error: Expected a file of at most 67600 bytes (got {path} with more)\n"
+
+
 def test_of_several_files_the_others_are_told(glic, coded, tmp_path):
     shutil.copy(coded, tmp_path / "b.glic")
     status, out, err = glic("info", coded, tmp_path / "none.glic", tmp_path / "b.glic")
