@@ -46,8 +46,6 @@ class ModelError(UserError, ValueError):
 class GLIC(nn.Module):
     """Learned image codec whose transforms aggregate features along content-adaptive graphs.
 
-    .. code-block:: none
-
         x -> g_a -> y -> gain -> latent_codec -> strings -> latent_codec -> gain -> y_hat -> g_s -> x_hat
         |- analyse -|---------- code ----------|----------- decode ---------------|---- synthesise -----|
 

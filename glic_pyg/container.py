@@ -1,7 +1,5 @@
 """The .glic file: a picture's coded strings in a container that notices damage.
 
-.. code-block:: none
-
     magic     4 bytes   "GLIC"
     version   1 byte    3
     identity  8 bytes   of the model, see `glic_pyg.identity`

@@ -26,6 +26,7 @@ from glic_pyg.cli.flags import Parser
 from glic_pyg.cli.main import COMMANDS, make_parser, run_command
 from glic_pyg.evaluation.bd import Curve, delta
 from glic_pyg.evaluation.paper import curve
+from glic_pyg.tiles import MemoryBoundError, check_memory
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -278,6 +279,28 @@ def test_the_best_quality_is_told_as_it_was_measured():
     best = f"about {max(measured('glic_nano')['psnr-rgb']):.1f} dB"
     for page in ("README.md", "docs/limits.md", "docs/compress.md"):
         assert best in (ROOT / page).read_text()
+
+
+def test_the_limits_are_told_as_they_were_measured():
+    text = (ROOT / "docs" / "limits.md").read_text()
+    told = [
+        f"{float(bd_rate('AVIF', 'psnr-rgb')[:-2]):.0f}",
+        f"{float(bd_rate('AVIF', 'ms-ssim-db-rgb')[:-2]):.0f}",
+    ]
+    told += [f"{float(bd_rate(name, 'psnr-rgb')[:-2]):.0f}" for name in POINTS]
+    fewer, more, least, most = told
+    assert f"{fewer[1:]} % fewer than AVIF, and {least} to {most} % more than BPG" in " ".join(text.split())
+    assert f"By MS-SSIM it needs {more} % more than AVIF" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("side", [2048, 8192])
+def test_the_least_memory_is_told(side):
+    model = GLIC.from_pretrained("glic_nano")
+    with pytest.raises(MemoryBoundError) as caught:
+        check_memory(1, model.config, model.nbytes, (side, side))
+    least = re.search(r"at least (\d+M)", str(caught.value))[1]
+    text = (ROOT / "docs" / "compress.md").read_text()
+    assert re.search(rf"{least} at\s{side} x {side}", text)
 
 
 class Loads(HTMLParser):

@@ -85,8 +85,6 @@ def group_codec(
 ) -> CheckerboardLatentCodec:
     """Build the two-pass checkerboard codec of one group, a Gaussian with mean and scale per symbol.
 
-    .. code-block:: none
-
         decoded half of the group -> masked conv 5x5 --+
         channel context (none for the first group) ----+-> pointwise blocks -> scales, means
         hyper parameters ------------------------------+

@@ -22,8 +22,6 @@ def _blocks(channels: int, depth: int, ratio: int) -> list[nn.Module]:
 def hyper_analysis(*, latent_channels: int, hyper_channels: int, depth: int, ratio: int) -> nn.Sequential:
     """Build h_a, which maps y to z at a quarter of its height and width.
 
-    .. code-block:: none
-
         y -> conv3x3 -> blocks -> conv3x3 v2 -> blocks -> conv3x3 v2 -> z
 
     Args:
@@ -43,8 +41,6 @@ def hyper_analysis(*, latent_channels: int, hyper_channels: int, depth: int, rat
 
 def hyper_synthesis(*, hyper_channels: int, depth: int, ratio: int) -> nn.Sequential:
     """Build h_s, which maps the decoded z to `2 * hyper_channels` parameters per position of y.
-
-    .. code-block:: none
 
         z_hat -> conv3x3 ^2 -> blocks -> conv3x3 ^2 -> blocks -> conv3x3 -> parameters
 

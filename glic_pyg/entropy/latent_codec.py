@@ -27,8 +27,6 @@ def latent_codec(
 ) -> HyperpriorLatentCodec | GainHyperpriorLatentCodec:
     """Build the latent codec of y.
 
-    .. code-block:: none
-
                +-> h_a -> z -> entropy bottleneck -> z_hat -> h_s -+
                |                                                   v parameters
         y -----+-> group 0: anchors, then the rest ----------------+-> y_hat of group 0

@@ -1,7 +1,5 @@
 """Figures of a stage's graphs, made by matplotlib.
 
-.. code-block:: none
-
     +------------------+----------+   +---------------------------+
     | node A, global   | A, local |   | score                     |
     |                  |          |   |                           |

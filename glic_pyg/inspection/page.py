@@ -1,7 +1,5 @@
 """A page that shows every node's neighbours under the pointer: one file, without network or library.
 
-.. code-block:: none
-
     model, picture --> graphs of all stages ---------+
                                                       +--> base64 of deflated arrays --+
     its layers' queries and keys --> few numbers -----+                                +--> page.html

@@ -88,8 +88,6 @@ class GatedFeedForward(nn.Module):
 class ConvBlock(nn.Module):
     """Depthwise 5x5 mixing and a gated feed-forward part, each with its shortcut.
 
-    .. code-block:: none
-
         x -+-> conv1 -> LeakyReLU -> depthwise -> conv2 -> + -> ffn ->
            |                                               |
            +---------------- adaptor ----------------------+

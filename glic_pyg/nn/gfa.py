@@ -87,8 +87,6 @@ class GFAStage(nn.Module):
 
     Defaults are those of the published model's stage at H/8.
 
-    .. code-block:: python
-
         stage = GFAStage(channels=64, depth=2, graph_builder=GraphBuilder(degree=16))
         y = stage(x)  # B x 64 x H x W, any size
 
