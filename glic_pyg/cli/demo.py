@@ -29,7 +29,7 @@ def run(args: Namespace) -> int:
 
     names = ("photo.glic", "restored.png", "original_restored.png", "graph.png")
     coded, restored, both, graph = (args.output / name for name in names)
-    with writing(coded, restored, both, graph, force=args.force):
+    with writing(coded, restored, both, graph, inputs=[args.model], force=args.force):
         _show(args, coded, restored, both, graph)
     say(f"written   {coded}, {restored}, {both} (side by side), {graph} (its graphs)")
     return 0

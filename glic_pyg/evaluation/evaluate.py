@@ -94,7 +94,7 @@ def evaluate(
     ]
     outputs = {name: output / f"{_as_file_name(codec.name)}.json" for name, codec in codecs.items()}
     means = {}
-    with writing(*outputs.values(), inputs=pictures, force=force):
+    with writing(*outputs.values(), inputs=[*pictures, *models], force=force):
         table.begin(_digests(pictures))
         errors = _measure_missing(jobs, codecs, table, workers, complain)
         names, common = _compared(jobs, codecs, table, complain)

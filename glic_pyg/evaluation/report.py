@@ -68,7 +68,8 @@ def write_report(
     """
     page = output / "report.html"
     curve_files = [output / f"{metric}.{kind}" for metric in SCORES for kind in ("png", "svg")]
-    with writing(page, *curve_files, inputs=[benchmark], force=force):
+    inputs = [benchmark, *results.glob("*.json"), results / "pictures.csv"]
+    with writing(page, *curve_files, inputs=inputs, force=force):
         found = _read_results(results)
         complexity = _read_benchmark(benchmark) if benchmark else []
         table = Table(results / "pictures.csv")

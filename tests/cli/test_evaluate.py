@@ -284,6 +284,17 @@ def test_results_of_somebody_else_are_not_overwritten(glic, pictures, model_file
     assert err.endswith(f"(got {out / 'jpeg.json'}); --force overwrites it\n")
     assert (out / "jpeg.json").read_text() == "precious"
     assert not (out / "pictures.csv").exists()
+    (out / "jpeg.json").unlink()
+    for precious in (model_file, tmp_path / "more" / "b.png"):  # not by force either
+        before = precious.read_bytes()
+        (out / "jpeg.json").symlink_to(precious)
+        status, _, err = glic("evaluate", *arguments, "--force")
+        assert (status, err) == (
+            2, f"error: Expected another file for the output than {precious} (got the same)\n"
+        )  # fmt: skip
+        assert precious.read_bytes() == before
+        (out / "jpeg.json").unlink()
+    (out / "jpeg.json").write_text("precious")
     assert glic("evaluate", *arguments, "--force")[0] == 0
     assert glic("evaluate", *arguments)[0] == 0
 

@@ -62,3 +62,17 @@ def test_a_folders_name_is_no_files(glic, model_file, tmp_path, name, flag):
     assert (status, err.count("\n")) == (2, 1)
     assert "Expected a file name for the output" in err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_report_overwrites_no_results(glic, tmp_path):
+    results, report = tmp_path / "results", tmp_path / "report"
+    results.mkdir()
+    report.mkdir()
+    for name in ("a.json", "pictures.csv"):
+        (results / name).write_text("precious")
+        (report / "report.html").symlink_to(results / name)
+        status, _, err = glic("report", results, "-o", report, "--force")
+        assert (status, err) == (
+            2, f"error: Expected another file for the output than {results / name} (got the same)\n"
+        )  # fmt: skip
+        (report / "report.html").unlink()
