@@ -20,6 +20,7 @@ from torch_geometric.nn import MessagePassing
 
 from glic_pyg.config import ConfigError, GraphConfig, ModelConfig, Part
 from glic_pyg.entropy import GainUnits, latent_codec
+from glic_pyg.errors import PackageError
 from glic_pyg.graph import CandidateSet, GraphBuilder, Quota, Score, Selection, Similarity
 from glic_pyg.nn import GFAStage
 from glic_pyg.nn.graph_attention import Backend
@@ -157,6 +158,7 @@ def find_class(kind: str, name: str, base: type[T]) -> type[T]:
 
     Raises:
         ConfigError: no such class, or not derived from `base`.
+        PackageError: it needs a package that is not installed.
     """
     module, _, attribute = NAMES[kind].get(name, name).rpartition(".")
     if not module:
@@ -166,6 +168,8 @@ def find_class(kind: str, name: str, base: type[T]) -> type[T]:
         )
     try:
         found = getattr(importlib.import_module(module), attribute)
+    except PackageError:
+        raise
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"Expected {kind} to be a class that Python finds (got {name}: {error}); "

@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from glic_pyg.errors import require
 from glic_pyg.image import to_8bit
 
 ROWS_AT_ONCE = 64
@@ -41,7 +42,8 @@ def ms_ssim(x: Tensor, x_hat: Tensor) -> float:
     _check_shapes(x, x_hat)
     if min(x.shape[-2:]) < LEAST_SIDE:
         return math.nan
-    from pytorch_msssim import ms_ssim  # it alone needs the package
+    require("pytorch_msssim", extra="evaluate", purpose="MS-SSIM")
+    from pytorch_msssim import ms_ssim
 
     return ms_ssim(to_8bit(x).float(), to_8bit(x_hat).float(), data_range=255).item()
 

@@ -20,7 +20,7 @@ folder = sys.argv[1]
 assert run_command(["compress", folder + "/a.png", "-o", folder + "/a.glic"]) == 0
 loaded = {n for n, module in sys.modules.items() if not isinstance(module, _WaitingModule)}
 print(*sorted(loaded & (WAITING | {"torchvision", "pandas", "sympy", "triton", "requests", "torch.onnx",
-    "networkx", "lightning", "matplotlib", "skimage", "torch_cluster", "jsonargparse"})))
+    "networkx", "lightning", "matplotlib", "skimage", "torch_cluster"})))
 print(len(loaded))
 """
 

@@ -3,12 +3,15 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch_cluster import grid_cluster, knn
 from torch_geometric.data import Data
 
+from glic_pyg.errors import require
 from glic_pyg.graph.candidates import CANDIDATES, CPU, QUERIES, WINDOW_MARGIN, Candidates, CandidateSet
 from glic_pyg.graph.grid import MapSize
 from glic_pyg.graph.similarity import Centered, Cosine
+
+with require("torch_cluster", extra="cluster", purpose="graphs by torch-cluster"):
+    from torch_cluster import grid_cluster, knn
 
 GROUPS_AT_ONCE = 8  # bounds the pairs of feature vectors held at a time
 
