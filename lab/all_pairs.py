@@ -22,6 +22,7 @@ from tqdm import tqdm
 from glic_pyg import GLIC
 from glic_pyg.cli import flags
 from glic_pyg.cli.main import run
+from glic_pyg.cli.printing import aligned
 from glic_pyg.codec import check_quality
 from glic_pyg.errors import FileError
 from glic_pyg.files import files_below, write_file
@@ -98,11 +99,9 @@ def _all_pairs(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _print(table: dict[str, Any]) -> None:
     count = len(table["job"]["pictures"])
-    width = max(map(len, SETTINGS))
     for kind, rows in table["decoded"].items():
         print(f"{kind}: of {count} pictures, those with the encoder's latents; a row per encoder")
-        for encoder, row in rows.items():
-            print(f"  {encoder:{width}}", *(f"{same:4d}" for same in row.values()))
+        print(aligned([["  " + encoder, *map(str, row.values())] for encoder, row in rows.items()]))
     exact, floats = table["bytes"]["exact"], table["bytes"]["float"]
     print(f"bytes: {exact} exact, {floats} in floating point, {100 * (exact / floats - 1):+.3f} %")
     for step in ("encode", "decode"):

@@ -60,12 +60,12 @@ class StageRun:
     """What a stage did with a picture.
 
     Args:
-        graphs: The graphs that it built.
+        graphs: The graphs that it built; with names where there are two.
         attentions: Those of its layers; none of layers that aggregate otherwise.
         inputs: What each of them was given, `N x C`.
     """
 
-    graphs: Graphs
+    graphs: Graphs | tuple[Graph, ...]
     attentions: list[GraphAttention]
     inputs: list[Tensor]
 
@@ -104,12 +104,16 @@ def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> di
             hook.remove()
     return {
         stage: StageRun(
-            graphs=Graphs(*map(_on_cpu, module.graph_builder(inputs[module]))),
+            graphs=_named([_on_cpu(graph) for graph in module.graph_builder(inputs[module])]),
             attentions=[a if image.is_cpu else copy.deepcopy(a).cpu() for a in attentions[stage]],
             inputs=[inputs[attention].cpu() for attention in attentions[stage]],
         )
         for stage, module in modules.items()
     }
+
+
+def _named(graphs: list[Graph]) -> Graphs | tuple[Graph, ...]:
+    return Graphs(*graphs) if len(graphs) == len(SCOPES) else tuple(graphs)
 
 
 def _on_cpu(graph: Graph) -> Graph:

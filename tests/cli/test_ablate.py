@@ -68,6 +68,9 @@ def test_rows_and_table(setting, glic, monkeypatch):
         ["sage", "1"],
     ]
     assert all(path.stat().st_mtime_ns == time for path, time in trained.items())
+    _, out, _ = glic("ablate", "whole.yaml", "-d", "photos", "-o", "out", "--seeds", "0", "--json")
+    content = json.loads((setting / "out" / "ablation.json").read_text())
+    assert [json.loads(line) for line in out.splitlines()] == content["summary"]
 
 
 def test_variants_see_the_same_pictures_in_the_same_order(setting, glic):

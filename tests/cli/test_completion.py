@@ -22,6 +22,8 @@ def test_bash_completes_commands_flags_and_choices(glic, tmp_path):
     assert completed("glic", "comp") == ["compress", "completion"]
     assert "--max-memory" in completed("glic", "compress", "--m")
     assert completed("glic", "evaluate", "--method", "p") == ["pchip"]
+    for words in (["compress"], ["compress", "a.png", "-o"], ["train", "--config"], ["info"]):
+        assert f"{tmp_path}/glic.bash" in completed("glic", *words, f"{tmp_path}/gl")
 
 
 @pytest.mark.parametrize("shell", ["zsh", "tcsh"])

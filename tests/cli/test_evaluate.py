@@ -83,7 +83,9 @@ def test_measured_rows_are_not_measured_again(glic, pictures, model_file, tmp_pa
     with table.open() as file:
         assert len(list(csv.DictReader(file))) == 1
     write_png(read_image(pictures[0]).flip(-1) * 0.5, pictures[0])
-    assert glic(*arguments)[0] == 0
+    status, out, _ = glic(*arguments, "--json")
+    assert status == 0
+    assert json.loads(out) == json.loads(results_of(tmp_path / "out").read_text())
     assert json.loads((results_of(tmp_path / "out")).read_text())["results"]["bpp"] != [123.0]
 
 

@@ -1,4 +1,6 @@
+import json
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -6,8 +8,8 @@ from torch_geometric.data import Data
 
 from glic_pyg import GLIC
 from glic_pyg.config import Part
-from glic_pyg.image import write_png
-from glic_pyg.inspection import drawings, stages
+from glic_pyg.image import read_image, write_png
+from glic_pyg.inspection import STAGES, drawings, stage_graphs, stages
 
 PNG = b"\x89PNG"
 
@@ -50,6 +52,19 @@ def test_all_the_rest_at_once_and_no_figure_unasked(glic, model_file, source, tm
     assert Data.from_dict(torch.load(data, weights_only=True)["global"]).num_nodes == 256
     assert erf.read_bytes().startswith(PNG)
     assert not source.with_name("photo_graph.png").exists()
+
+
+def test_results_for_programs(glic, tiny_model, model_file, source):
+    status, out, err = glic("graph", source, "--model", model_file, "--summary", "--json")
+    assert (status, err) == (0, "")
+    told = json.loads(out)
+    assert told["written"] == []
+    assert [(row["stage"], row["graph"]) for row in told["summary"]] == list(
+        product(STAGES, ("local", "global"))
+    )
+    graph = stage_graphs(tiny_model, read_image(source), "g_a.2").global_
+    assert told["summary"][3]["nodes"] == graph.zero_node
+    assert told["summary"][3]["edges"] == graph.num_edges
 
 
 @pytest.mark.filterwarnings("default")

@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 
 from glic_pyg import __version__
+from glic_pyg.cli import flags
 from glic_pyg.cli.main import COMMANDS, command_module, make_parser, run
 from glic_pyg.container import BitstreamError
+from glic_pyg.evaluation.bd import METHODS
+from glic_pyg.evaluation.codecs import RIVALS
+from glic_pyg.evaluation.compare import METRICS
+from glic_pyg.evaluation.datasets import DATASETS
+from glic_pyg.inspection import STAGES
 
 LIGHT = """
 import sys
@@ -181,6 +187,15 @@ def test_a_device_that_is_not_there(glic, device, tmp_path):
     status, _, err = glic("compress", tmp_path / "a.png", "-o", tmp_path / "b.glic", "--device", device)
     assert (status, err.count("\n")) == (2, 1)
     assert err.startswith(f"error: Expected a device of this machine (got {device}: ")
+
+
+def test_choices_are_those_of_the_package():
+    """Which is not imported to read arguments."""
+    assert flags.METHODS == METHODS
+    assert tuple(RIVALS) == command_module("evaluate").RIVALS
+    assert tuple(METRICS) == command_module("bd-rate").METRICS
+    assert command_module("graph").STAGES == STAGES
+    assert command_module("datasets").DATASETS == DATASETS
 
 
 def test_threads_are_those_asked_for(glic, tmp_path, monkeypatch):
