@@ -275,6 +275,10 @@ class GLIC(nn.Module):
         """
         if len(strings) != self.num_strings:
             raise LatentError(f"Expected {self.num_strings} strings of one picture (got {len(strings)})")
+        if min(shape) < 1:
+            raise LatentError(
+                f"Expected strings of a picture with pixels (got one of {shape[1]} x {shape[0]})"
+            )
         nets, gains = self._nets(exact=exact), self._gains(quality)
         height, width = (side * LATENT_STRIDE // HYPER_STRIDE for side in latent_shape(shape))
         with _undisturbed(self.device):

@@ -337,6 +337,13 @@ def test_wrong_number_of_strings(tiny_model):
         tiny_model.decompress([[b"1234", b"1234"]] * 5, (64, 64))
 
 
+@pytest.mark.parametrize("shape", [(0, 0), (5, 0), (-1, 5)])
+def test_strings_of_no_picture(tiny_model, photo, shape):
+    strings = tiny_model.compress(photo(8, 8))["strings"]
+    with pytest.raises(LatentError, match=rf"with pixels \(got one of {shape[1]} x {shape[0]}\)$"):
+        tiny_model.decompress(strings, shape)
+
+
 def test_strings_of_anything_are_decoded_to_something_or_refused(tiny_model):
     rng = random.Random(0)
     for _ in range(5):
