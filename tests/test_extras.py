@@ -32,6 +32,10 @@ folder = sys.argv[1]
 assert run_command(["compress", folder + "/a.png", "-o", folder + "/a.glic"]) == 0
 assert run_command(["decompress", folder + "/a.glic", "-o", folder + "/b.png"]) == 0
 assert run_command(["info", folder + "/a.glic"]) == 0
+assert run_command(["bd-rate", "--list"]) == 0
+assert run_command(["train", "--print-config", "--steps", "1"]) == 0
+assert run_command(["completion", "bash"]) == 0
+assert run_command(["datasets", "verify", "kodak", folder]) == 1
 for room in ["training.trainer", "evaluation.bd", "inspection.drawings", "graph.torch_cluster"]:
     told(lambda: importlib.import_module("glic_pyg." + room))
 import torch

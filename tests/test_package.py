@@ -79,7 +79,9 @@ def test_the_wheel_is_the_package_and_its_licence(tracked, archives):
         names = set(archive.namelist())
         metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
         text = archive.read(metadata).decode()
-    about = metadata.removesuffix("METADATA")
+        about = metadata.removesuffix("METADATA")
+        commands = archive.read(about + "entry_points.txt").decode()
+    assert commands.split() == ["[console_scripts]", "glic", "=", "glic_pyg.cli.main:main"]
     assert {name for name in names if not name.startswith(about)} == {
         name for name in tracked if name.startswith("glic_pyg/")
     }

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import bjontegaard
-
-from glic_pyg.errors import UserError
+from glic_pyg.errors import UserError, require
 from glic_pyg.metrics import decibels
+
+with require("pytorch_msssim", "bjontegaard", "matplotlib", extra="evaluate", purpose="evaluation"):
+    import bjontegaard
 
 Method = Literal["cubic", "pchip", "akima"]
 METHODS: tuple[Method, ...] = ("cubic", "pchip", "akima")
