@@ -13,6 +13,7 @@ import gc
 import importlib
 import sys
 import threading
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -159,7 +160,8 @@ def _keeping_garbage() -> Iterator[None]:
         yield
 
 
-with _letting_wait(), _keeping_garbage():
+with _letting_wait(), _keeping_garbage(), warnings.catch_warnings():
+    warnings.filterwarnings("ignore", ".*torch.jit.script. is deprecated")  # torch_geometric calls it
     import compressai.latent_codecs.gain
     import compressai.models.base  # noqa: F401
     import numba.np.arraymath  # noqa: F401 - before Numba does, with scipy.linalg

@@ -10,6 +10,7 @@ import numba
 import pytest
 from numba.core import caching
 
+from glic_pyg import compiled as compiled_module
 from glic_pyg.compiled import compiled
 
 
@@ -83,6 +84,22 @@ def test_machine_code_is_kept_and_made_anew_where_it_is_spoilt(monkeypatch, tmp_
     for path in tmp_path.rglob("*.nb*"):
         path.write_bytes(b"spoilt")
     assert (hits(), hits()) == (0, 1)
+
+
+@pytest.mark.parametrize("place", [True, False])
+def test_the_log_tells_once_that_something_is_compiled(place, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    if not place:
+        monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    compiled_module._tell.cache_clear()
+    caplog.set_level("INFO", "glic_pyg.compiled")
+    first = (hits(), caplog.messages)
+    again = "once" if place else "each time unless NUMBA_CACHE_DIR is a folder to write into"
+    assert first[0] == 0
+    assert len(first[1]) == 1 and again in first[1][0]
+    caplog.clear()
+    assert hits() == place
+    assert caplog.messages == []
 
 
 def test_a_disk_without_room_ends_no_call(monkeypatch, tmp_path):

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from glic_pyg import __version__
 from glic_pyg.cli.flags import Parser
-from glic_pyg.cli.printing import USER_ERRORS, print_line
+from glic_pyg.cli.printing import USER_ERRORS, print_line, show_log
 
 DESCRIPTION = """Graph-based learned image compression.
 
@@ -96,6 +96,8 @@ def run(work: Callable[[], int]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # it was closed
             stream.reconfigure(errors="backslashreplace")  # whatever a terminal's encoding lacks
+    if sys.stderr is not None and sys.stderr.isatty():
+        show_log("glic_pyg.compiled")
     with warnings.catch_warnings(), _ending_on_sigterm():
         warnings.showwarning = show
         try:

@@ -63,8 +63,14 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def show_log() -> None:
-    """Let messages of the log be lines of standard error."""
+def show_log(*names: str) -> None:
+    """Let messages of the log be lines of standard error.
+
+    Args:
+        names: Whose messages are shown even if they are no warnings.
+    """
+    for name in names:
+        logging.getLogger(name).setLevel(logging.INFO)
 
     class OneLine(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
