@@ -1,6 +1,6 @@
 """Encode under each of a machine's settings, decode under each other: whose latents are the same?
 
-    python lab/all_pairs.py -d DIR -o table.json
+    python lab/all_pairs.py -d DIR --save-json table.json
 
 Settings are numbers of threads, memory layouts, instruction sets of oneDNN, ATen and MKL, whatever else torch
 lets one set about products and convolutions, and the GPU where there is one. Every pair is tried twice: as
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--model", default="glic_nano", help="name or checkpoint (default: %(default)s)")
     parser.add_argument("--quality", type=float, help="of a model of several (default: the middle one)")
     parser.add_argument("--work", type=Path, help="folder for what is coded (default: a temporary one)")
-    parser.add_argument("-o", "--save-json", type=flags.file_name, help="write the tables")
+    parser.add_argument("--save-json", type=flags.file_name, help="write the tables")
     flags.add_allow_code(parser)
     flags.add_force(parser)
     args = parser.parse_args()

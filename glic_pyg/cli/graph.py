@@ -89,7 +89,6 @@ def _draw(args: Namespace, output: Path | None) -> None:
         limit_size,
         node_size,
         run_stages,
-        stage_graphs,
         summarize,
         summary_table,
     )
@@ -103,34 +102,28 @@ def _draw(args: Namespace, output: Path | None) -> None:
             "Expected a model with attention on a local and a global graph "
             f"(got {model.config.aggregation.name} on {', '.join(kinds) or 'none'})"
         )
+    runs = run_stages(model, image, STAGES if args.html or args.summary else [args.stage])
+    run = runs[args.stage]
     if output is not None or args.erf is not None:
         from glic_pyg.figures import save_figure
         from glic_pyg.inspection.drawings import erf_picture, graph_picture
 
+        chosen = {"stage": args.stage, "nodes": args.nodes, "run": run}
         figures = {}
         if output is not None:
-            figures[output] = graph_picture(
-                model,
-                image,
-                stage=args.stage,
-                nodes=args.nodes,
-                scope=args.scope,
-                by=args.by,
-                head=args.head,
-            )
+            looks = {"scope": args.scope, "by": args.by, "head": args.head}
+            figures[output] = graph_picture(model, image, **chosen, **looks)
         if args.erf is not None:
-            figures[args.erf] = erf_picture(model, image, stage=args.stage, nodes=args.nodes)
+            figures[args.erf] = erf_picture(model, image, **chosen)
         for path, figure in figures.items():
             save_figure(figure, path)
     if args.html is not None:
-        graph_page(model, image, title=args.input.name).save(args.html)
+        graph_page(model, image, title=args.input.name, runs=runs).save(args.html)
     if args.export is not None:
-        graphs = stage_graphs(model, image, args.stage)
-        export_graphs(graphs, args.export, node_size=node_size(image, graphs.local.map_size))
+        size = node_size(image, run.graphs.local.map_size)
+        export_graphs(run.graphs, args.export, node_size=size)
     written = [path for path in (output, args.erf, args.html, args.export) if path is not None]
-    stages = {}
-    if args.summary:
-        stages = {stage: run.graphs for stage, run in run_stages(model, image).items()}
+    stages = {stage: run.graphs for stage, run in runs.items()} if args.summary else {}
     sizes = {stage: node_size(image, graphs.local.map_size) for stage, graphs in stages.items()}
     if args.json:
         rows = [

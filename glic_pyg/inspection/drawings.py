@@ -40,7 +40,7 @@ from glic_pyg.inspection.receptive_field import (
     energy_area,
     receptive_fields,
 )
-from glic_pyg.inspection.stages import SCOPES, Graphs, node_size, run_stages, stage_graphs
+from glic_pyg.inspection.stages import SCOPES, Graphs, StageRun, node_size, run_stages
 
 with require("matplotlib", extra="graphs", purpose="drawings"):
     from matplotlib.axes import Axes
@@ -84,6 +84,7 @@ def graph_picture(
     scope: Scope = "both",
     by: Literal["similarity", "attention"] = "similarity",
     head: int | None = None,
+    run: StageRun | None = None,
 ) -> Figure:
     """Draw the two graphs that a stage of a model builds for a picture.
 
@@ -95,13 +96,14 @@ def graph_picture(
         scope: Which of the two graphs.
         by: What colours the neighbours; attention is that of the first layer on each graph.
         head: Attention head, from 0; by default the mean of all.
+        run: Of the stage, where there is one of this picture already.
 
     Raises:
         ValueError: no such stage.
         NodeError: no such node, or too many.
         LayerError: no such head, or no layer on one of the graphs.
     """
-    run = run_stages(model, image, [stage])[stage]
+    run = run or run_stages(model, image, [stage])[stage]
     if by == "similarity" and head is not None:
         raise LayerError(f"Expected a head with attention only (got head {head} with {by})")
     attention = stage_attention(run, head=head) if by == "attention" else None
@@ -119,7 +121,12 @@ def graph_picture(
 
 
 def erf_picture(
-    model: GLIC, image: Tensor, *, stage: str = "g_a.1", nodes: Sequence[tuple[int, int]] | None = None
+    model: GLIC,
+    image: Tensor,
+    *,
+    stage: str = "g_a.1",
+    nodes: Sequence[tuple[int, int]] | None = None,
+    run: StageRun | None = None,
 ) -> Figure:
     """Draw effective receptive fields: of y in the picture, and of the decoded picture in y_hat.
 
@@ -130,6 +137,7 @@ def erf_picture(
         image: One picture in [0, 1], `1 x 3 x H x W`.
         stage: Whose nodes they are.
         nodes: Row and column of each node; by default they are chosen, see `choose_nodes`.
+        run: Of the stage, where there is one of this picture already.
 
     Raises:
         ValueError: no such stage.
@@ -140,7 +148,7 @@ def erf_picture(
     if height * width > MAX_FIELD_PIXELS:
         most = f"{MAX_FIELD_PIXELS} pixels for effective receptive fields"
         raise ImageError(f"Expected at most {most} (got {width} x {height})")
-    graphs = stage_graphs(model, image, stage)
+    graphs = (run or run_stages(model, image, [stage])[stage]).graphs
     map_size = graphs.local.map_size
     named = _named_nodes(image, graphs, nodes)
     device = next(model.parameters()).device

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import html
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from glic_pyg.graph.candidates import CANDIDATES, QUERIES, places
 from glic_pyg.image import data_uri
 from glic_pyg.inspection.attention import logit_scale, queries_and_keys
 from glic_pyg.inspection.neighborhood import degrees
-from glic_pyg.inspection.stages import node_size, run_stages
+from glic_pyg.inspection.stages import StageRun, node_size, run_stages
 from glic_pyg.nn.distance_bias import DistanceBias
 from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.position_bias import table_row
@@ -64,16 +65,19 @@ class Page:
         return f'<iframe srcdoc="{html.escape(self.text)}" style="{style}"></iframe>'
 
 
-def graph_page(model: GLIC, image: Tensor, *, title: str = "picture") -> Page:
+def graph_page(
+    model: GLIC, image: Tensor, *, title: str = "picture", runs: Mapping[str, StageRun] | None = None
+) -> Page:
     """Make the page of the graphs that a model builds for a picture, in all stages.
 
     Args:
         model: The model, in eval mode.
         image: One picture in [0, 1], `1 x 3 x H x W`.
         title: What the picture is called.
+        runs: Of all stages, where there are those of this picture already.
     """
     stages = {}
-    for stage, run in run_stages(model, image).items():
+    for stage, run in (runs or run_stages(model, image)).items():
         graphs = run.graphs
         _, height, width = graphs.local.map_size
         stages[stage] = {

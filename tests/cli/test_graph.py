@@ -10,6 +10,7 @@ from glic_pyg import GLIC
 from glic_pyg.config import Part
 from glic_pyg.image import read_image, write_png
 from glic_pyg.inspection import STAGES, drawings, stage_graphs, stages
+from glic_pyg.inspection import page as page_module
 
 PNG = b"\x89PNG"
 
@@ -40,7 +41,10 @@ def test_svg_by_attention(glic, model_file, source, tmp_path):
     assert "<svg" in output.read_text()[:1000]
 
 
-def test_all_the_rest_at_once_and_no_figure_unasked(glic, model_file, source, tmp_path):
+def test_all_the_rest_at_once_and_no_figure_unasked(glic, model_file, source, tmp_path, monkeypatch):
+    """The stages run once for all of it."""
+    for module in (drawings, page_module):
+        monkeypatch.setattr(module, "run_stages", None)
     page, data, erf = (tmp_path / name for name in ("a.html", "a.pt", "erf.png"))
     options = ("--html", page, "--export", data, "--erf", erf, "--summary", "--stage", "g_a.2")
     status, out, err = glic("graph", source, "--model", model_file, *options)
