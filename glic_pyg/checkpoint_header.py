@@ -71,6 +71,6 @@ def read_header(file: BinaryIO, name: str) -> CheckpointHeader:
         dtypes = sorted({head[tensor]["dtype"] for tensor in weights & head.keys()})
         info, identity = dict(about["info"]), about.get("identity")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = str(error) if isinstance(error, ConfigError) else "something else"
-        raise FileError(f"Expected a checkpoint of glic_pyg (got {name}: {reason})") from error
+        reason = f": {error}" if isinstance(error, ConfigError) else ""
+        raise FileError(f"Expected a .glic file or a checkpoint of glic_pyg (got {name}{reason})") from error
     return CheckpointHeader(config, info, identity, sum(map(shapes.get, weights)), tuple(dtypes))

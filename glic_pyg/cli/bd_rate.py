@@ -114,8 +114,8 @@ def _print_paper(args: Namespace) -> None:
         return
     print(load_paper_table()["source"]["paper"])
     print(f"BD-rate in % of PSNR (RGB), {args.method}, against {', '.join(VTM.values())}")
-    print("Published, then computed from published points:\n")
-    lines = [["", *(text for dataset in DATASETS for text in (dataset, "", ""))]]
+    print("Published, then computed from published points\n")
+    lines = [["", *(text for dataset in DATASETS for text in (dataset, "computed", ""))]]
     for name in dict.fromkeys(cell.method for cell in cells):
         line = [name]
         for cell in (cell for cell in cells if cell.method == name):

@@ -30,8 +30,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, description: str | None = None, **settings: Any) -> None:
-        form = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=description, formatter_class=form, allow_abbrev=False, **settings)
+        super().__init__(description=description, formatter_class=_Help, allow_abbrev=False, **settings)
 
     def parse_args(
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -53,6 +52,14 @@ class Parser(argparse.ArgumentParser):
         """Print an error and exit with status 2."""
         print_line("error", message)
         sys.exit(2)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Texts begin beside the names of all commands: argparse forgets how far those are indented."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+        self._action_max_length = 14
 
 
 def _resembling(word: str, known: Any) -> str:

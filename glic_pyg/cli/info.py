@@ -60,8 +60,7 @@ def describe(name: str) -> dict[str, Any]:
         if sys.stdin is None:
             raise FileError("Expected standard input to be open (got a closed one)")
         return _describe(sys.stdin.buffer, "standard input")
-    shipped = WEIGHTS / f"{name}.safetensors"
-    path = shipped if shipped.is_file() else Path(name)
+    path = WEIGHTS / f"{name}.safetensors" if name in SHIPPED.values() else Path(name)
     with path.open("rb") as file:
         return _describe(file, name)
 
@@ -113,8 +112,9 @@ def _glic(data: bytes) -> dict[str, Any]:
 
 
 def _print(name: str, about: dict[str, Any]) -> None:
-    identity = about["identity"] or "not stored in files of format 1"
-    known = f"{about['model']} " if about["model"] else ""
+    identity = about["identity"] or "not told by files of format 1"
+    if about["model"]:
+        identity = f"{about['model']} ({identity})"
     if about["kind"] == "glic":
         quality = "the model's only one" if about["quality"] is None else f"{about['quality']:g}"
         strings = about["strings"]
@@ -122,7 +122,7 @@ def _print(name: str, about: dict[str, Any]) -> None:
         lines = [
             ["picture", f"{about['width']} x {about['height']}"],
             ["quality", quality],
-            ["model", f"{known}({identity})"],
+            ["model", identity],
             ["size", f"{about['bytes']} bytes, {about['bpp']:.4f} bpp"],
             ["strings", f"{len(strings)} of {total} bytes together"],
         ]
@@ -132,7 +132,7 @@ def _print(name: str, about: dict[str, Any]) -> None:
         config, graph = about["config"], about["config"]["graph"]
         trained = about["info"].get("lambda")
         lines = [
-            ["identity", f"{known}({identity})"],
+            ["identity", identity],
             ["weights", f"{about['parameters'] / 1e6:.2f} M parameters, {', '.join(about['stored_as'])}"],
             ["qualities", str(about["qualities"])],
             ["channels", f"{_numbers(config['channels'])}; of y {config['latent_channels']}"],

@@ -29,7 +29,7 @@ def aligned(lines: Sequence[Sequence[str]], *, labels: int = 1) -> str:
         "  ".join(
             cell.ljust(width) if i < labels else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
+        ).rstrip()
         for line in lines
     )
 

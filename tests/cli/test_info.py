@@ -33,7 +33,7 @@ def test_a_file_is_told_apart_from_its_parts(glic, coded, tiny_model):
     assert strings[0]["share"] == len(stream.strings[0]) / size
     _, out, _ = glic("info", coded)
     assert out.startswith(f"{coded}: .glic file, format 3\n")
-    assert f"model    ({about['identity']})" in out
+    assert f"model    {about['identity']}\n" in out
     assert "70 x 40" in out
 
 
@@ -55,9 +55,9 @@ def test_a_checkpoint_is_told_without_its_weights(glic, tiny_model, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "Expected a checkpoint of glic_pyg (got {}: something else)"),
-        (b"no such thing", "Expected a checkpoint of glic_pyg (got {}: something else)"),
-        (b"\x02" + bytes(7) + b"{}", "Expected a checkpoint of glic_pyg (got {}: something else)"),
+        (b"", "Expected a .glic file or a checkpoint of glic_pyg (got {})"),
+        (b"no such thing", "Expected a .glic file or a checkpoint of glic_pyg (got {})"),
+        (b"\x02" + bytes(7) + b"{}", "Expected a .glic file or a checkpoint of glic_pyg (got {})"),
         (b"GLIC", "{}: Expected 1 bytes and a checksum"),
         (b"GLIC\x07" + bytes(30), "{}: Expected format version 1..3 (got 7"),
     ],
