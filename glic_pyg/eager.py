@@ -7,11 +7,12 @@ That takes longer than coding a small picture.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch._ops import OpOverload
+from torch.library import CustomOpDef
 
 P, R = ParamSpec("P"), TypeVar("R")
 
@@ -30,18 +31,17 @@ def eager(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def cpu_operator(name: str) -> Callable[[Callable[..., Any]], OpOverload]:
-    """Make an operator of torch from a function of tensors on the CPU, as `torch.library.custom_op` does.
+def cpu_operator(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
+    """Make an operator of torch from a function of tensors on the CPU: `torch.library.custom_op`.
 
     Args:
         name: `namespace::operator`.
     """
 
-    def define(function: Callable[..., Any]) -> OpOverload:
-        schema = torch.library.infer_schema(function, mutates_args=())
-        torch.library.define(name, schema, tags=(torch.Tag.pt2_compliant_tag,))
-        torch.library.impl(name, "cpu", eager(function))
-        namespace, _, operator = name.partition("::")
-        return getattr(getattr(torch.ops, namespace), operator).default
+    def define(function: Callable[..., Any]) -> CustomOpDef:
+        operator = torch.library.custom_op(name, mutates_args=(), device_types="cpu")(function)
+        with suppress(AttributeError):  # of another torch: its compiler is loaded, all else is the same
+            operator._backend_fns["cpu"] = eager(function)
+        return operator
 
     return define

@@ -117,7 +117,7 @@ def _csr_attention(
     return out, statistics
 
 
-@torch.library.impl("glic_pyg::csr_attention", "meta")
+@_csr_attention.register_fake
 def _(query: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     return out, query.new_empty(len(query), 2, query.size(2))
@@ -147,7 +147,7 @@ def _csr_attention_backward(
     return grad_query, grad_key_value[0].clone(), grad_scale.sum(0), grad_bias.sum(0)
 
 
-@torch.library.impl("glic_pyg::csr_attention_backward", "meta")
+@_csr_attention_backward.register_fake
 def _(
     grad_out: Tensor, query: Tensor, key_value: Tensor, scale: Tensor, bias: Tensor, *_: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -163,7 +163,7 @@ def _differentiate(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None
     return *_csr_attention_backward(grad_out, *ctx.saved_tensors), None, None, None, None
 
 
-torch.library.register_autograd("glic_pyg::csr_attention", _differentiate, setup_context=_save)
+_csr_attention.register_autograd(_differentiate, setup_context=_save)
 
 
 def _vectors(query: Tensor) -> tuple[tuple[np.float32, ...], tuple[np.float32, ...]]:
