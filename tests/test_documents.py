@@ -4,6 +4,7 @@ docs/extending.md has a test of its own.
 """
 
 import argparse
+import importlib
 import json
 import re
 import runpy
@@ -301,6 +302,14 @@ def test_the_least_memory_is_told(side):
     least = re.search(r"at least (\d+M)", str(caught.value))[1]
     text = (ROOT / "docs" / "compress.md").read_text()
     assert re.search(rf"{least} at\s{side} x {side}", text)
+
+
+@pytest.mark.parametrize("room", ["graph", "nn", "inspection", "transform"])
+def test_the_api_has_every_public_name(room):
+    public = set(importlib.import_module(f"glic_pyg.{room}").__all__)
+    text = (ROOT / "docs" / "api" / f"{room}.md").read_text()
+    shown = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)$", text, re.MULTILINE)}
+    assert {name for name in public if not name.isupper() or name == "KNN"} <= shown
 
 
 class Loads(HTMLParser):
