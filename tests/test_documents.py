@@ -230,6 +230,16 @@ def test_its_links_lead_somewhere(page):
             assert part in map(anchor, headings), f"{name_of(page)} links {target}"
 
 
+def test_the_floors_are_those_that_are_held():
+    held = re.search(
+        r'FLOORS = """\n(.*?)"""', (ROOT / "tests" / "test_architecture.py").read_text(), re.DOTALL
+    )
+    floors = [line.split() for line in held[1].splitlines() if line.split() not in ([], ["__main__"])]
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    (drawn,) = (match["text"] for match in FENCE.finditer(page) if match["language"] == "text")
+    assert [line.split() for line in drawn.splitlines()] == floors[::-1]
+
+
 RIVALS = {"JPEG": "jpeg", "JPEG 2000": "jpeg2000", "JPEG XL": "jpegxl", "WebP": "webp", "AVIF": "avif"}
 POINTS = {"BPG 4:2:0": "kodak/bpg-420-tfc", "BPG 4:4:4": "kodak/bpg-tfc"}
 
