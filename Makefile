@@ -25,6 +25,8 @@ test: $(COMPLETE)
 
 lint: $(COMPLETE)
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 # The pages of docs/ and of the docstrings, into site/.
 docs: $(VENV)/docs

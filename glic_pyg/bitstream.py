@@ -67,7 +67,8 @@ def encode_latents(
     """
     steps = quality_steps(model, quality)
     strings, y_hat = model.code(y, _quality(model, steps))
-    stream = Bitstream(model.identity, steps, *shape, latent_checksum(y_hat), tuple(strings))
+    height, width = shape
+    stream = Bitstream(model.identity, steps, height, width, latent_checksum(y_hat), tuple(strings))
     return pack(stream), y_hat
 
 

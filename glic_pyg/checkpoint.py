@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from glic_pyg.build import NAMES
-from glic_pyg.config import ConfigError, ModelConfig, named, shown
+from glic_pyg.config import ConfigError, ModelConfig, Part, named, shown
 from glic_pyg.entropy import TABLES, TableError, check_tables
 from glic_pyg.errors import UserError
 from glic_pyg.files import write_file
@@ -80,7 +80,8 @@ def save(
     """
     if dtype not in DTYPES:
         raise CheckpointError(f"Expected weights to be stored as float32 or float16 (got {dtype})")
-    stored, loaded, same_as, first_of = {}, {}, {}, {}
+    stored, loaded, same_as = {}, {}, {}
+    first_of: dict[Any, str] = {}
     for name, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()
         if name.endswith("_quantized_cdf") and tensor.numel() == 0:
@@ -205,7 +206,7 @@ def check_names(config: ModelConfig, *, allow_code: bool) -> None:
     Raises:
         CheckpointError: says which.
     """
-    parts = [("aggregation", config.aggregation)]
+    parts: list[tuple[str, Part]] = [("aggregation", config.aggregation)]
     parts += [(kind, getattr(config.graph, kind)) for kind in ("score", "quota", "selection", "similarity")]
     parts += [("candidates", part) for part in config.graph.candidates]
     for kind, part in parts:

@@ -73,4 +73,4 @@ def read_header(file: BinaryIO, name: str) -> CheckpointHeader:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f": {error}" if isinstance(error, ConfigError) else ""
         raise FileError(f"Expected a .glic file or a checkpoint of glic_pyg (got {name}{reason})") from error
-    return CheckpointHeader(config, info, identity, sum(map(shapes.get, weights)), tuple(dtypes))
+    return CheckpointHeader(config, info, identity, sum(shapes[name] for name in weights), tuple(dtypes))

@@ -452,7 +452,7 @@ def check_quality(qualities: int, quality: float | None) -> None:
 
 def latent_checksum(y_hat: Tensor) -> int:
     """Return the CRC-32 of latents, float32, little-endian."""
-    return zlib.crc32(y_hat.cpu().contiguous().numpy())
+    return zlib.crc32(y_hat.cpu().contiguous().numpy().data)
 
 
 def latent_shape(shape: Sequence[int]) -> tuple[int, int]:

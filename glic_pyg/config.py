@@ -98,7 +98,7 @@ class Config:
             arguments[key] = _convert(value, hints[key], path)
         missing = [
             f.name
-            for f in dataclasses.fields(cls)
+            for f in dataclasses.fields(cls)  # type: ignore[arg-type]  # its heirs are dataclasses
             if f.name not in arguments
             and f.default is dataclasses.MISSING
             and f.default_factory is dataclasses.MISSING
@@ -139,7 +139,7 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, numbers and strings, as `from_dict` takes them."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def to_yaml(self) -> str:
         """Return the YAML text that `from_yaml` reads back to an equal configuration."""
@@ -248,7 +248,7 @@ class Part(Config):
             )
         return cls(settings[cls.KEY], {key: value for key, value in settings.items() if key != cls.KEY})
 
-    def to_dict(self) -> str | dict[str, Any]:
+    def to_dict(self) -> str | dict[str, Any]:  # type: ignore[override]
         """Return the name, or a mapping where there are settings."""
         return {self.KEY: self.name, **self.settings} if self.settings else self.name
 

@@ -14,7 +14,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch.library import CustomOpDef
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def eager(function: Callable[P, R]) -> Callable[P, R]:

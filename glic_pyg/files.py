@@ -25,7 +25,7 @@ from glic_pyg.errors import FileError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 LEFTOVER = re.compile(r"\.glic_pyg-[0-9a-f]{16}\.partial")
 """Names of files that are being written."""

@@ -63,7 +63,7 @@ def identity_of(config: ModelConfig, state: Mapping[str, Tensor]) -> bytes:
 
 def digest(tensor: Tensor) -> bytes:
     """Return the hash of a tensor's values."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy()).digest()
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().data).digest()
 
 
 def _changes(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def encode_to_psnr(
     """
 
     def measure(_: bytes, y_hat: Tensor) -> float:
-        shape = x.shape[-2:]
+        shape = (x.size(-2), x.size(-1))
         both = 2 * x[0].numel()  # bytes, of 8 bits
         tiling = tiling_for(model, shape, max_memory, picture_bytes=both, restoring=True)
         return psnr(x, model.synthesise(y_hat, shape, tiling, dtype=torch.uint8))

@@ -15,7 +15,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE, ModelConfig
 from glic_pyg.errors import UserError
@@ -67,15 +67,15 @@ class Tile(NamedTuple):
     rows: Span
     columns: Span
 
-    def read(self, unit: int) -> tuple[slice, ...]:
+    def read(self, unit: int) -> tuple[Any, ...]:
         """Index the tile in the whole map; `unit` is the map's positions per position of y, 16 or 1."""
         return ..., *(_slice(s.start, s.stop, unit) for s in self)
 
-    def kept(self, unit: int) -> tuple[slice, ...]:
+    def kept(self, unit: int) -> tuple[Any, ...]:
         """Index what is kept in the whole map."""
         return ..., *(_slice(s.first, s.last, unit) for s in self)
 
-    def core(self, unit: int) -> tuple[slice, ...]:
+    def core(self, unit: int) -> tuple[Any, ...]:
         """Index what is kept in the tile's own map."""
         return ..., *(_slice(s.first - s.start, s.last - s.start, unit) for s in self)
 

@@ -52,6 +52,8 @@ SOURCES = {("compressai.registry", "register_module"): "compressai.registry.torc
 class _WaitingModule(ModuleType):
     """A module that runs when it is first asked for something."""
 
+    __spec__: ModuleSpec
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name != "__all__":  # whoever looks through all modules asks for such
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
@@ -75,7 +77,7 @@ class _WaitingPath(list[str]):
     """Where the submodules of a waiting package are: who looks for one lets the package run first."""
 
     def __init__(self, module: _WaitingModule) -> None:
-        super().__init__(module.__spec__.submodule_search_locations)
+        super().__init__(module.__spec__.submodule_search_locations or [])
         self.module = module
 
     def __iter__(self) -> Iterator[str]:
@@ -87,19 +89,20 @@ _locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
 _running: set[str] = set()
 
 
-def _run(module: ModuleType) -> None:
-    name = module.__name__
+def _run(module: _WaitingModule) -> None:
+    name, loader = module.__name__, module.__spec__.loader
     with _locks[name]:
         if type(module) is not _WaitingModule or name in _running:
             return
         if "__path__" in vars(module):
-            module.__path__ = list(module.__spec__.submodule_search_locations)
+            module.__path__ = list(module.__spec__.submodule_search_locations or [])
         _running.add(name)
         try:
             if name.startswith("compressai."):  # which import torchvision
                 importlib.import_module("glic_pyg.torchvision_shim")
-            module.__spec__.loader.exec_module(module)
-            module.__class__ = ModuleType
+            assert loader is not None  # else `_Finder` has not let it wait
+            loader.exec_module(module)
+            module.__class__ = ModuleType  # type: ignore[assignment]
         finally:
             _running.remove(name)
 
@@ -114,6 +117,7 @@ class _WaitingLoader(Loader):
         return _WaitingModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
+        assert isinstance(module, _WaitingModule)
         module.__spec__.loader = module.__loader__ = self.loader
         if module.__spec__.submodule_search_locations is not None:
             module.__path__ = _WaitingPath(module)

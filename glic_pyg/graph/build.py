@@ -86,6 +86,13 @@ class GraphBuilder:
         ValueError: a degree that no node can have.
     """
 
+    degree: float
+    candidates: tuple[CandidateSet, ...]
+    score: Score
+    quota: Quota
+    selection: Selection
+    similarity: Similarity
+
     def __init__(
         self,
         *,

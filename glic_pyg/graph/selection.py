@@ -19,7 +19,7 @@ class KeptEdges(NamedTuple):
         similarity: `E`.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides that of tuples
     offset: Tensor
     similarity: Tensor
 
@@ -56,6 +56,8 @@ class Threshold(Selection):
     Raises:
         ValueError: a number that is not in 1..24, beyond which float32 knows no thresholds between.
     """
+
+    bisections: int
 
     def __init__(self, *, bisections: int = 5) -> None:
         if not (isinstance(bisections, Integral) and 1 <= bisections <= 24):
@@ -94,6 +96,8 @@ class KNN(Selection):
     Raises:
         ValueError: `k` is no number of candidates.
     """
+
+    k: int
 
     def __init__(self, *, k: int) -> None:
         if not (isinstance(k, Integral) and 1 <= k <= CANDIDATES**2):

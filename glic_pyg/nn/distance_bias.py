@@ -32,7 +32,7 @@ class DistanceBias(nn.Sequential):
         Args:
             stride: Positions per step of the candidate grid, along rows and columns.
         """
-        steps = torch.arange(-FARTHEST, FARTHEST + 1, device=self[0].weight.device)
+        steps = torch.arange(-FARTHEST, FARTHEST + 1, device=next(self.parameters()).device)
         rows, columns = (steps.sign() * torch.log2((steps * s).abs() + 1.0) / 3 for s in stride)
         return BOUND * super().forward(torch.cartesian_prod(rows, columns)).sigmoid()
 

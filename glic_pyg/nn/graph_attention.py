@@ -112,10 +112,11 @@ class GraphAttention(MessagePassing):
         query = self.query(x).view(num_nodes, self.heads, self.head_channels)
         key_value = self.key_value(x).view(num_nodes, 2, self.heads, self.head_channels)
         if self.backend == "windows" or (self.backend is None and x.is_cuda and grouped):
-            if not grouped:
+            if queries is None or candidates is None:
                 raise ValueError("Expected the candidates of the edges for backend windows (got none)")
-            edges = (edge_index, offset, queries, candidates)
-            out = window_attention(query, key_value, scale, bias, row, *edges)
+            out = window_attention(
+                query, key_value, scale, bias, row, edge_index, offset, queries, candidates
+            )
             return self.output(out.flatten(1))
         key, value = F.pad(key_value, (0, 0, 0, 0, 0, 0, 0, 1)).unbind(dim=1)
         out = self.propagate(
@@ -177,8 +178,8 @@ class GraphAttention(MessagePassing):
         order = torch.arange(len(x), device=x.device) if queries is None else queries[queries < len(x)]
         if len(order) != len(x):
             raise ValueError(f"Expected each of {len(x)} nodes among the queries (got {len(order)})")
-        features = (query.squeeze(1), key_value, scale, bias)
-        out = csr_attention(*(part.float() for part in features), row, indptr, source, order)
+        features = (query.squeeze(1).float(), key_value.float(), scale.float(), bias.float())
+        out = csr_attention(*features, row, indptr, source, order)
         weight = self._reordered(self.output.weight.T).T
         return linear(out.flatten(1).to(query.dtype), weight, self.output.bias)
 

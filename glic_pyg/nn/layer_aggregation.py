@@ -63,7 +63,7 @@ def _fitted(layer: Callable[..., MessagePassing], channels: int) -> tuple[Messag
     if not (isinstance(cls, type) and issubclass(cls, MessagePassing) and cls is not MessagePassing):
         raise ValueError(f"Expected a class derived from MessagePassing (got {cls})")
     taken = inspect.signature(cls).parameters
-    takes_edges = "edge_attr" in inspect.signature(cls.forward).parameters
+    takes_edges = "edge_attr" in inspect.signature(cls.forward).parameters  # type: ignore[attr-defined]
     heads = settings.get("heads", 1) if settings.get("concat", True) else 1
     given: dict[str, Any] = {
         "in_channels": channels,

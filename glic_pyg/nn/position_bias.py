@@ -30,7 +30,7 @@ class PositionBias(nn.Sequential):
         axis = axis.sign() * torch.log2(axis.abs() + 1) / math.log2(8)
         self.register_buffer("coordinates", torch.cartesian_prod(axis, axis), persistent=False)
 
-    def forward(self) -> Tensor:
+    def forward(self) -> Tensor:  # type: ignore[override]
         """Return the bias table, `529 x heads`; `table_row` finds an offset's row."""
         return BOUND * super().forward(self.coordinates).sigmoid()
 

@@ -81,4 +81,5 @@ class AnalysisTransform(nn.Module):
 
     def orthogonality_loss(self) -> Tensor:
         """Sum of the wavelet shortcuts' orthogonality losses."""
-        return sum(wavelet.orthogonality_loss() for wavelet in self.shortcuts)
+        losses: list[Tensor] = [wavelet.orthogonality_loss() for wavelet in self.shortcuts]  # type: ignore[operator]
+        return sum(losses[1:], losses[0])

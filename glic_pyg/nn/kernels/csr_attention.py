@@ -151,7 +151,10 @@ def _csr_attention_backward(
 def _(
     grad_out: Tensor, query: Tensor, key_value: Tensor, scale: Tensor, bias: Tensor, *_: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return tuple(x.new_empty(x.shape) for x in (query, key_value, scale, bias))
+    grad_query, grad_key_value, grad_scale, grad_bias = (
+        x.new_empty(x.shape) for x in (query, key_value, scale, bias)
+    )
+    return grad_query, grad_key_value, grad_scale, grad_bias
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
