@@ -117,6 +117,8 @@ def test_a_command_is_understood(command):
     assert words[0] in COMMANDS
     if words[1:]:  # else it is only named
         make_parser(words[:1]).parse_args(words)
+    for path in (word for word in words if word.startswith(("configs/", "docs/"))):
+        assert (ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize("command", of_kind("python lab/") + of_kind("python examples/"))
