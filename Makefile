@@ -62,8 +62,8 @@ print("[build_ext]\nparallel =", 1 if CUDA_HOME else $(JOBS))
 endef
 export BUILD_CFG
 
-# What is compiled fits one torch only: another choice of torch starts a new environment. lib goes first, lest
-# an interrupted removal leave packages behind without the note of their torch.
+# What is compiled fits one torch only, so another choice of torch starts a new environment. lib is removed first:
+# if the removal is interrupted, torch.txt still says which torch the packages that are left belong to.
 $(VENV)/torch.txt: choice
 	@echo '$(TORCH) $(TORCH_INDEX)' | cmp -s - $@ || { \
 	  if [ -e $@ ]; then rm -rf $(VENV)/lib $(VENV); fi; \
