@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import os
@@ -47,7 +48,8 @@ TERMINATED = 128 + signal.SIGTERM
 
 def main(*words: str) -> NoReturn:
     """Do what the process's arguments say, after these words, and exit with the status."""
-    gc.set_threshold(50_000, 20, 20)  # else a fifth of a start goes into looking for garbage, in vain
+    gc.set_threshold(50_000, 20, 20)  # else a fifth of a start goes into looking for garbage, in vain,
+    atexit.register(gc.freeze)  # and as much of the end
     run(lambda: run_command([*words, *sys.argv[1:]]))
 
 
