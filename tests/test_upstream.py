@@ -28,11 +28,12 @@ WHOLE = """
 import sys
 if sys.argv[1] == "after":
     import glic_pyg.codec
-import compressai, scipy.linalg, scipy.stats, torch, torch_geometric
-if sys.argv[1] == "before":
+else:
     import glic_pyg.torchvision_shim
-    import compressai.registry
+import compressai, scipy.linalg, scipy.stats, torch, torch_geometric
 import glic_pyg.codec
+from glic_pyg.upstream import _WaitingModule
+assert (type(scipy.stats) is _WaitingModule) == (sys.argv[1] == "after")
 from torch_geometric.transforms import KNNGraph
 assert torch_geometric.transforms.KNNGraph is KNNGraph
 assert {"Compose", "KNNGraph"} <= compressai.registry.TRANSFORMS.keys()
