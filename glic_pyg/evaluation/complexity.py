@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glic_pyg.upstream  # noqa: F401 - before compressai
+
+# isort: split
 import ctypes
 import math
 import sys

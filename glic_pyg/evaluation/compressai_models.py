@@ -1,5 +1,8 @@
 """CompressAI's own models by name, to lay beside ours."""
 
+import glic_pyg.upstream  # noqa: F401 - before compressai
+
+# isort: split
 import os
 from functools import lru_cache
 from unittest.mock import patch

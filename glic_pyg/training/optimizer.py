@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glic_pyg.upstream  # noqa: F401 - before torch_geometric and compressai
+
+# isort: split
 from typing import Literal
 
 import torch

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 import torch
-from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
 
 from glic_pyg import identity
 from glic_pyg.codec import GLIC
 from glic_pyg.training import module as module_module
+from glic_pyg.training.lightning import Callback
 from glic_pyg.training.module import CodecModule, TrainingError
 from glic_pyg.training.quiet import bare_trainer, quiet_lightning
 from glic_pyg.training.schedule import Schedule
@@ -160,7 +160,7 @@ from compressai.entropy_models import EntropyModel
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.module import CodecModule
 from glic_pyg.training.schedule import Schedule
-from lightning.pytorch import Trainer
+from glic_pyg.training.lightning import Trainer
 
 warnings.simplefilter("ignore")
 devices, folder = int(sys.argv[1]), sys.argv[2]
