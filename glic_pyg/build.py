@@ -22,8 +22,7 @@ from glic_pyg.config import ConfigError, GraphConfig, ModelConfig, Part
 from glic_pyg.entropy import GainUnits, latent_codec
 from glic_pyg.errors import PackageError
 from glic_pyg.graph import CandidateSet, GraphBuilder, Quota, Score, Selection, Similarity
-from glic_pyg.nn import GFAStage
-from glic_pyg.nn.graph_attention import Backend
+from glic_pyg.nn import FeedForwardStage, GFAStage
 from glic_pyg.transform import AnalysisTransform, SynthesisTransform
 
 T = TypeVar("T")
@@ -62,34 +61,36 @@ NAMES: Mapping[str, Mapping[str, str]] = {
 """Per kind of part the names of those that come with the package; any other name is an import path."""
 
 
-def build_analysis(config: ModelConfig, backend: Backend | None = None) -> AnalysisTransform:
+def build_analysis(config: ModelConfig) -> AnalysisTransform:
     """Make g_a."""
-    return AnalysisTransform(**_arguments(config, backend))
+    return AnalysisTransform(**_arguments(config))
 
 
-def build_synthesis(config: ModelConfig, backend: Backend | None = None) -> SynthesisTransform:
+def build_synthesis(config: ModelConfig) -> SynthesisTransform:
     """Make g_s."""
-    return SynthesisTransform(**_arguments(config, backend))
+    return SynthesisTransform(**_arguments(config))
 
 
-def _arguments(config: ModelConfig, backend: Backend | None) -> dict[str, Any]:
+def _arguments(config: ModelConfig) -> dict[str, Any]:
     return {
         "channels": config.channels,
         "latent_channels": config.latent_channels,
         "depths": config.depths,
         "ffn_ratios": config.ffn_ratios,
-        "graph_stage": partial(build_graph_stage, config, backend),
+        "graph_stage": partial(build_graph_stage, config),
     }
 
 
 def build_graph_stage(
-    config: ModelConfig, backend: Backend | None = None, *, channels: int, depth: int, ffn_ratio: int
-) -> GFAStage:
-    """Make a graph stage of a model.
+    config: ModelConfig, *, channels: int, depth: int, ffn_ratio: int
+) -> GFAStage | FeedForwardStage:
+    """Make a graph stage of a model; of one without candidate sets, what is left of it.
 
     Raises:
         ConfigError: a part does not exist, or not with its settings; or a layer that does not work.
     """
+    if not config.graph.candidates:
+        return FeedForwardStage(channels=channels, depth=depth, ffn_ratio=ffn_ratio)
     layer = None
     if config.aggregation.name != "attention":
         cls = find_class("aggregation", config.aggregation.name, MessagePassing)
@@ -104,7 +105,6 @@ def build_graph_stage(
             position=config.position,
             graph_builder=_graph_builder(config.graph, channels),
             layer=layer,
-            backend=backend,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -30,7 +30,7 @@ from glic_pyg.entropy import (
 from glic_pyg.errors import UserError
 from glic_pyg.identity import identity_of
 from glic_pyg.image import check_picture, crop, pad, to_8bit, to_float
-from glic_pyg.nn.graph_attention import Backend
+from glic_pyg.kernels import Kernels, use_kernels
 from glic_pyg.threads import begin
 from glic_pyg.tiles import WHOLE, Tiling
 
@@ -57,25 +57,26 @@ class GLIC(nn.Module):
 
     Args:
         config: The model's numbers.
-        backend: Who computes the graphs' attention, see `GraphAttention`; by default what
-            is fastest where the model is. It changes no meaning.
+        kernels: Which code computes the networks, see `HasKernels`; by default what is fastest where the
+            model is. It changes no meaning.
     """
 
-    def __init__(self, config: ModelConfig, *, backend: Backend | None = None) -> None:
+    def __init__(self, config: ModelConfig, *, kernels: Kernels | None = None) -> None:
         super().__init__()
         begin()
         self.config = config
-        self.g_a = build_analysis(config, backend)
+        self.g_a = build_analysis(config)
         self.latent_codec = build_entropy_model(config)
-        self.g_s = build_synthesis(config, backend)
+        self.g_s = build_synthesis(config)
         self.gain = build_gains(config)
+        use_kernels(self, kernels)
         accept_tables_of_any_size(self.latent_codec)
         self._exact_nets: Derived[ProbabilityNets] = Derived()
         self._identity: Derived[bytes] = Derived()
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, backend: Backend | None = None, allow_code: bool = False
+        cls, name: str | Path, *, kernels: Kernels | None = None, allow_code: bool = False
     ) -> Self:
         """Load a model for inference, in float32.
 
@@ -84,14 +85,14 @@ class GLIC(nn.Module):
 
         Args:
             name: A model that comes with the package, or the path of a checkpoint.
-            backend: Who computes the graphs' attention.
+            kernels: Which code computes the networks.
             allow_code: Let the checkpoint name parts by import path, beyond this package's and the layers of
                 `torch_geometric.nn`. Their modules run code: for files that you trust.
 
         Raises:
             CheckpointError: no such model, or not a sound checkpoint.
         """
-        model, identity = checkpoint.restore(name, partial(cls, backend=backend), allow_code=allow_code)
+        model, identity = checkpoint.restore(name, partial(cls, kernels=kernels), allow_code=allow_code)
         if identity is not None:
             model._identity.put(model, identity)
         return model.eval()

@@ -14,7 +14,12 @@ from glic_pyg.config import ModelConfig
 
 T = TypeVar("T")
 
-RENAMED: tuple[tuple[str, str], ...] = ()
+RENAMED: tuple[tuple[str, str], ...] = (
+    ("stages.*.score", "stages.*.graph_builder.score"),
+    ("layers.*.attention", "layers.*.aggregate"),
+    ("layers.*.aggregation.layer", "layers.*.aggregate.layer"),
+    ("layers.*.aggregation.output", "layers.*.aggregate.linear"),
+)
 """Modules' earlier names and their names today, in the order in which they were renamed.
 
 Each is a part of a tensor's name, whole between dots; `*` stands for one name between dots, as in

@@ -134,7 +134,7 @@ def tiling_within(
 
     Args:
         max_memory: Bytes that the whole process may hold.
-        config: Of a model on the CPU with its default backend.
+        config: Of a model on the CPU with its default kernels.
         weight_bytes: Of the model's weights and tables.
         shape: (H, W) of the picture.
         picture_bytes: Of the pictures that are held.

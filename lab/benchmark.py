@@ -4,9 +4,9 @@
     python lab/benchmark.py --config configs/model/glic_s.yaml --training --batch-size 2 --sizes 256x256
     python lab/benchmark.py --model glic_nano elic2022-official --sizes 512x768
 
-Every backend of a GLIC model is measured beside its dense rival (see lab/dense_rival.py), each in a process
-of its own; ratios are to the rival. Weights of a configuration are random from a seed, those of CompressAI's
-models too. The picture is a photo that comes with scikit-image, scaled.
+Every choice of kernels of a GLIC model is measured beside its dense rival (see lab/dense_rival.py), each
+in a process of its own; ratios are to the rival. Weights of a configuration are random from a seed, those of
+CompressAI's models too. The picture is a photo that comes with scikit-image, scaled.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from glic_pyg.evaluation.complexity import STAGES, StageClock, flops, parameters
 from glic_pyg.evaluation.compressai_models import build_compressai, is_compressai
 from glic_pyg.files import write_file
 from glic_pyg.image import pad
+from glic_pyg.kernels import KERNELS
 from glic_pyg.ledger import writing
-from glic_pyg.nn.graph_attention import BACKENDS
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.cost import step_cost
 
@@ -52,7 +52,7 @@ class Job:
 
     Args:
         model: YAML file of a configuration, name or path of GLIC weights, or name of a CompressAI model.
-        backend: A GLIC model's, `RIVAL`, or None for a CompressAI model.
+        backend: A GLIC model's kernels, `RIVAL`, or None for a CompressAI model.
         size: Height and width.
         batch_size: Pictures per training step; None measures compression.
         seed: Of random weights.
@@ -80,8 +80,8 @@ def main() -> int:
     add("--config", nargs="+", default=[], metavar="FILE", help="model configurations (YAML), random weights")
     add("--model", nargs="+", default=[], metavar="NAME|PATH", help="GLIC weights, or CompressAI models")
     add("--sizes", nargs="+", type=_size, default=[(512, 768)], metavar="HxW", help="default: 512x768")
-    subjects = [*BACKENDS, RIVAL]
-    add("--backends", nargs="+", choices=subjects, default=subjects, help="of GLIC models (default: all)")
+    subjects = [*KERNELS, RIVAL]
+    add("--kernels", nargs="+", choices=subjects, default=subjects, help="of GLIC models (default: all)")
     add("--training", action="store_true", help="measure training steps instead of compression")
     add("--batch-size", type=flags.count, default=2, help="pictures per training step (default: %(default)s)")
     add("--activation-checkpointing", action="store_true", help="training steps compute activations twice")
@@ -110,7 +110,7 @@ def _measure_all(args: argparse.Namespace) -> list[dict[str, Any]]:
     for size in args.sizes:
         for name in [*args.config, *args.model]:
             rows = []
-            for backend in [None] if is_compressai(name) else args.backends:
+            for backend in [None] if is_compressai(name) else args.kernels:
                 job = Job(
                     model=name,
                     backend=backend,
@@ -166,11 +166,11 @@ def build(job: Job) -> nn.Module:
         return build_compressai(job.model)
     backend = None if job.backend == RIVAL else job.backend
     if job.model.endswith((".yaml", ".yml")):
-        model = GLIC(ModelConfig.from_yaml(job.model), backend=backend)
+        model = GLIC(ModelConfig.from_yaml(job.model), kernels=backend)
         _randomise(model)
         model.update(force=True)
     else:
-        model = GLIC.from_pretrained(job.model, backend=backend, allow_code=job.allow_code)
+        model = GLIC.from_pretrained(job.model, kernels=backend, allow_code=job.allow_code)
     if job.backend == RIVAL:
         make_dense(model)
     return model.eval()

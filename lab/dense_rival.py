@@ -16,9 +16,10 @@ from glic_pyg.config import ConfigError, GraphConfig, ModelConfig
 from glic_pyg.graph import Candidates, Cosine, GroupQuota, Sobel, Threshold, candidates, to_map
 from glic_pyg.graph.candidates import CANDIDATES, slot_offsets
 from glic_pyg.graph.complexity import damp
+from glic_pyg.kernels import use_kernels
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward
 from glic_pyg.nn.gfa import GFALayer, GFAStage
-from glic_pyg.nn.graph_attention import MAX_LOGIT_SCALE, GraphAttention
+from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.position_bias import table_row
 
 MASKED = -100.0
@@ -36,8 +37,10 @@ def make_dense(model: GLIC) -> None:
     if (model.config.graph, model.config.aggregation) != (published.graph, published.aggregation):
         raise ConfigError(
             f"Expected published graphs and attention for the dense rival (got {model.config.name}); "
-            "name other --backends"
+            "name other --kernels"
         )
+    for transform in (model.g_a, model.g_s):
+        use_kernels(transform, "reference")
     for parent in [*model.g_a.modules(), *model.g_s.modules()]:
         for name, child in parent.named_children():
             if isinstance(child, ConvBlock):
@@ -55,7 +58,7 @@ class PlainFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W`."""
-        return self.part.by_modules(x)
+        return self.part(x)
 
 
 class PlainConvBlock(nn.Module):
@@ -88,7 +91,7 @@ class DenseAttention(nn.Module):
         padded = F.pad(_plain(part.key_value, x), (0, 0, 0, 1))
         key, value = padded[groups.candidate].unflatten(-1, (2, heads, -1)).unbind(2)
         key, value = key.transpose(1, 2), value.transpose(1, 2)
-        scale = part.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()[:, None, None]
+        scale = part.scale()[:, None, None]
         scores = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-1, -2) * scale
         bias = part.position_bias()[self.row].T.view(heads, *mask.shape[1:])
         scores = scores + bias + mask[:, None]
@@ -102,7 +105,7 @@ class DenseLayer(nn.Module):
     def __init__(self, layer: GFALayer) -> None:
         super().__init__()
         self.norm = layer.norm
-        self.attention = DenseAttention(layer.attention)
+        self.attention = DenseAttention(layer.aggregate)
         self.ffn = PlainFeedForward(layer.ffn)
 
     def forward(self, x: Tensor, groups: Candidates, mask: Tensor) -> Tensor:

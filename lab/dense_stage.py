@@ -37,7 +37,7 @@ from glic_pyg.graph.similarity import Centered, Cosine
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward
 from glic_pyg.nn.distance_bias import DistanceBias, distance_row
 from glic_pyg.nn.gfa import GFALayer, GFAStage
-from glic_pyg.nn.graph_attention import MAX_LOGIT_SCALE, GraphAttention
+from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.position_bias import table_row
 
 
@@ -151,7 +151,7 @@ class DenseStage:
     """A stage called without edges.
 
     Args:
-        stage: The stage; local windows and global mesh, threshold, group quota, attention; or no graphs.
+        stage: The stage; local windows and global mesh, threshold, group quota, attention.
 
     Raises:
         TypeError: a stage of other parts.
@@ -162,18 +162,14 @@ class DenseStage:
         kinds = [type(candidates) for candidates in builder.candidates]
         parts = [type(builder.selection), type(builder.quota)]
         known = type(builder.similarity) in (Cosine, Centered) and parts == [Threshold, GroupQuota]
-        if kinds and (kinds != [LocalWindows, GlobalMesh] or not known):
-            raise TypeError(f"Expected the published parts of graphs, or no graphs (got {builder})")
+        if kinds != [LocalWindows, GlobalMesh] or not known:
+            raise TypeError(f"Expected the published parts of graphs (got {builder})")
         self.stage = stage
         self.places: dict[torch.Size, list[tuple[LocalGroups | GlobalGroups, Tensor]]] = {}
         self.fused_places: dict[tuple[int, ...], list[Places]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W`, sides multiples of 16, to the same shape."""
-        if not self.stage.graph_builder.candidates:
-            for layer in self.stage.layers:
-                x = layer(x)
-            return x
         if on_gpu(x):
             return self._fused(x)
         groups = self._groups(x)
@@ -214,7 +210,7 @@ class DenseStage:
         """Return both graphs' groups as the kernels want them."""
         size = x.shape[0], *x.shape[2:]
         if size not in self.fused_places:
-            distance = isinstance(self.stage.layers[0].attention.position_bias, DistanceBias)
+            distance = isinstance(self.stage.layers[0].aggregate.position_bias, DistanceBias)
             self.fused_places[size] = [
                 _local_places(size, distance, x.device), _global_places(size, distance, x.device)
             ]  # fmt: skip
@@ -224,7 +220,7 @@ class DenseStage:
         """Return both graphs' groups, and the row of the bias table of each query and candidate."""
         size = x.shape[2:]
         if size not in self.places:
-            distance = isinstance(self.stage.layers[0].attention.position_bias, DistanceBias)
+            distance = isinstance(self.stage.layers[0].aggregate.position_bias, DistanceBias)
             groups = LocalGroups(*size), GlobalGroups(*size)
             rows = [distance_row(g.steps()) if distance else table_row(g.offsets()) for g in groups]
             self.places[size] = [(g, r.long().to(x.device)) for g, r in zip(groups, rows, strict=True)]
@@ -263,7 +259,7 @@ def dense_layer(
         rows: Row of the bias table of each query and candidate, `queries x 256`.
         mask: Who is kept, `G x queries x 256`.
     """
-    a: GraphAttention = layer.attention
+    a: GraphAttention = layer.aggregate
     normed = layer.norm(x.movedim(1, -1))
     query = a.query(normed).movedim(-1, 1)
     key, value = a.key_value(normed).movedim(-1, 1).chunk(2, dim=1)
@@ -274,7 +270,7 @@ def dense_layer(
         x = x.unflatten(-1, (a.heads, -1)).transpose(1, 2)
         return F.pad(x, (0, -a.head_channels % 8))  # the fused kernels take multiples of 8
 
-    scale = a.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+    scale = a.scale()
     table = a.position_bias(groups.stride) if isinstance(a.position_bias, DistanceBias) else a.position_bias()
     # The softmax does not see a constant: without it a half-precision bias is finer.
     bias = (table - table.mean(0)).T[:, rows]
@@ -294,9 +290,9 @@ def fused_layer(layer: GFALayer, x: Tensor, places: Places, keep: Tensor, size: 
     from triton_attention import triton_attention
     from triton_blocks import layer_norm
 
-    a: GraphAttention = layer.attention
+    a: GraphAttention = layer.aggregate
     normed = layer_norm(x, layer.norm.weight, layer.norm.bias, layer.norm.eps)
-    scale = a.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+    scale = a.scale()
     query = a.query(normed).unflatten(1, (a.heads, -1))
     key, value = a.key_value(normed).unflatten(1, (2, a.heads, -1)).unbind(1)
     dtype = value.dtype
@@ -318,15 +314,15 @@ def make_dense(model: GLIC) -> None:
         if isinstance(module, GFAStage):
             module.forward = DenseStage(module)
         elif isinstance(module, GatedFeedForward):
-            module.by_modules = partial(feed_forward, module)
+            module.forward = partial(feed_forward, module)
         elif isinstance(module, ConvBlock):
             module.mix = partial(mix, module)
 
 
 def feed_forward(ffn: GatedFeedForward, x: Tensor) -> Tensor:
-    """Do what `GatedFeedForward.by_modules` does, by kernels for GPUs where they are."""
+    """Do what `GatedFeedForward.forward` does, by kernels for GPUs where they are."""
     if not on_gpu(x):
-        return GatedFeedForward.by_modules(ffn, x)
+        return GatedFeedForward.forward(ffn, x)
     from triton_blocks import depthwise, gate, layer_norm
 
     rows = x.permute(0, 2, 3, 1)

@@ -416,7 +416,7 @@ def compare(job: Job) -> None:
     here = Job("", config, crops=job.crops, seed=0, half=job.half, weights=None, learning_rate=1e-3)
     model = GLIC(config)
     state = {
-        name: x.cpu() + 0.02 * torch.randn(x.shape) if ".attention.output." in name else x.cpu()
+        name: x.cpu() + 0.02 * torch.randn(x.shape) if ".aggregate.output." in name else x.cpu()
         for name, x in here.model.state_dict().items()
     }
     for m in (model, here.model):

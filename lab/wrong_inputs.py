@@ -659,7 +659,8 @@ def wrong_checkpoint(files: Sequence[bytes], rng: np.random.Generator) -> bytes:
                 key = list(config)[rng.integers(len(config))] if config else "heads"
                 about = about | {"config": config | {key: _changed_number(config.get(key), rng)}}
             case 3 if isinstance(about, dict) and isinstance(about.get("config"), dict):
-                kind = ("aggregation", "score", "quota", "selection", "candidates")[rng.integers(5)]
+                kinds = ("aggregation", "score", "quota", "selection", "candidates", "similarity")
+                kind = kinds[rng.integers(len(kinds))]
                 part = PARTS[rng.integers(len(PARTS))]
                 graph = about["config"].get("graph")
                 if kind == "aggregation" or not isinstance(graph, dict):

@@ -14,7 +14,6 @@ from glic_pyg.bitstream import encode
 from glic_pyg.codec import ModelError, QualityError
 from glic_pyg.entropy import LatentError
 from glic_pyg.image import ImageError, pad, to_8bit
-from glic_pyg.nn.graph_attention import GraphAttention
 
 SIZES = [(1, 1), (17, 33), (500, 333), (8, 3000), (64, 128)]
 
@@ -448,11 +447,3 @@ def test_from_pretrained_names_the_first_difference(tiny_model, tmp_path, monkey
     tiny_model.save(path)
     with pytest.raises(checkpoint.CheckpointError, match=r"Expected g_s\.up\.0\.0\.bias in .* \(got none\)"):
         GLIC.from_pretrained(path)
-
-
-def test_the_backend_reaches_every_graph_layer(tiny_config, tiny_model, tmp_path):
-    tiny_model.save(tmp_path / "tiny.safetensors")
-    loaded = GLIC.from_pretrained(tmp_path / "tiny.safetensors", backend="windows")
-    for model in (GLIC(tiny_config, backend="windows"), loaded):
-        backends = [m.backend for m in model.modules() if isinstance(m, GraphAttention)]
-        assert backends == ["windows"] * (2 * sum(tiny_config.depths[1:]))

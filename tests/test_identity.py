@@ -87,3 +87,23 @@ def test_names_of_earlier_versions(first, current, monkeypatch):
     assert current_names({first: 1}) == {current: 1}
     assert current_names({current: 1}) == {current: 1}
     assert first_names({current: 1}) == {first: 1}
+
+
+def test_the_first_names_of_todays_modules(tiny_config):
+    """So the file of a model with every part that has been renamed loads, and its identity stays."""
+    values = {"graph": {"score": "learned"}, "aggregation": {"layer": "torch_geometric.nn.SAGEConv"}}
+    fitted = {"aggregation": {"layer": "torch_geometric.nn.SAGEConv", "out_channels": 5}}
+    first = set()
+    for changes in ({}, values, fitted):
+        names = dict.fromkeys(GLIC(ModelConfig.from_dict(tiny_config.to_dict() | changes)).state_dict())
+        assert current_names(first_names(names)) == current_names(names) == names
+        first |= set(first_names(names))
+    assert {
+        "g_a.stages.1.score.convolution.weight",
+        "g_a.stages.1.layers.0.attention.query.weight",
+        "g_s.stages.0.layers.1.attention.position_bias.0.bias",
+        "g_a.stages.1.layers.0.attention.output.weight",
+        "g_a.stages.1.layers.0.aggregation.layer.lin_l.weight",
+        "g_a.stages.1.layers.0.aggregation.output.weight",
+    } <= first
+    assert not any("aggregate" in name or "graph_builder" in name for name in first)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from glic_pyg import GLIC, ModelConfig
-from glic_pyg.nn.graph_attention import GraphAttention
+from glic_pyg.kernels import use_kernels
 from glic_pyg.published import published_name
 
 
@@ -22,12 +22,6 @@ def published(published_shapes, seeded_state) -> GLIC:
     assert not seeded
     model.load_state_dict(state)
     return model
-
-
-def set_backend(model: GLIC, backend: str | None) -> None:
-    for module in model.modules():
-        if isinstance(module, GraphAttention):
-            module.backend = backend
 
 
 @torch.no_grad()
@@ -55,14 +49,14 @@ def test_every_golden_tensor(published, golden, size):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("backend", ["reference", "windows"])
-def test_transforms_on_the_other_backends(published, golden, backend):
+@pytest.mark.parametrize("kernels", ["reference", "gpu"])
+def test_transforms_by_the_other_kernels(published, golden, kernels):
     data = golden("published_128x128.npz")
-    set_backend(published, backend)
+    use_kernels(published, kernels)
     try:
         found = {"y": published.g_a(data["x"]), "x_hat": published.g_s(data["y_hat"])}
     finally:
-        set_backend(published, None)
+        use_kernels(published, None)
     for name, tensor in found.items():
         error = (tensor - data[name]).abs() / data[name].abs().max()
         assert error.median() < 1e-4

@@ -48,7 +48,7 @@ def test_names_by_hand():
         "g_s.shortcuts.2.linear.weight": "g_s.AuxT_dec.2.OLP.linear.weight",
         "g_a.stages.0.2.depthwise.weight": "g_a.g1.2.mixer.depth_conv.weight",
         "g_a.stages.1.layers.4.norm.bias": "g_a.g2.residual_group.blocks.4.norm1.bias",
-        "g_a.stages.1.layers.4.attention.query.bias": (
+        "g_a.stages.1.layers.4.aggregate.query.bias": (
             "g_a.g2.residual_group.blocks.4.grapher.proj_group.bias"
         ),
         "g_s.stages.0.layers.0.ffn.depthwise.weight": "g_s.g1.residual_group.blocks.0.mlp.conv.weight",

@@ -7,6 +7,7 @@ from compressai.latent_codecs import CheckerboardLatentCodec, GaussianConditiona
 from compressai.layers import CheckerboardMaskedConv2d, sequential_channel_ramp
 from torch import Tensor, nn
 
+from glic_pyg.kernels import HasKernels
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward
 from glic_pyg.nn.pointwise import PointwiseConv2d
 from glic_pyg.threads import map_in_threads
@@ -44,16 +45,16 @@ class PointwiseBlock(nn.Module):
         return self.ffn(self.conv(x))
 
 
-class PointwiseNet(nn.Sequential):
+class PointwiseNet(HasKernels, nn.Sequential):
     """Blocks that read one position at a time.
 
-    For the coder, positions go through it in parts of a fixed number, several at a time: the bits do not
-    depend on the number of threads.
+    With the kernels of the CPU, where no gradient is wanted, positions go through it in parts of a fixed
+    number, several at a time: the bits do not depend on the number of threads.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to `B x C' x H x W`."""
-        if torch.is_grad_enabled() or x.device.type != "cpu":
+        if self.kernels_for(x) != "cpu" or torch.is_grad_enabled():
             return super().forward(x)
         some = x.movedim(1, -1).reshape(1, 1, -1, x.size(1)).split(POSITIONS_AT_ONCE, dim=2)
         parts = map_in_threads(super().forward, [part.movedim(-1, 1) for part in some])

@@ -19,7 +19,7 @@ from compressai.entropy_models import EntropyModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
-from glic_pyg.nn.gfa import GFALayer, GFAStage
+from glic_pyg.nn.gfa import FeedForwardStage, GFALayer, GFAStage
 from glic_pyg.nn.graph_attention import GraphAttention
 
 try:
@@ -30,6 +30,7 @@ except ImportError:  # Windows has none
 STAGES: Mapping[type[nn.Module], str] = {
     GFAStage: "graph",
     GFALayer: "feed-forward",
+    FeedForwardStage: "feed-forward",
     GraphAttention: "attention",
 }
 """What a module's own time, without that of listed modules inside, is spent on."""

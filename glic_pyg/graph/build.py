@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import Data
 
@@ -24,6 +24,7 @@ from glic_pyg.graph.kernels import threshold
 from glic_pyg.graph.quota import GroupQuota, Quota
 from glic_pyg.graph.selection import KeptEdges, Selection, Threshold, kept_edges
 from glic_pyg.graph.similarity import Cosine, Similarity
+from glic_pyg.kernels import HasKernels
 
 NORM_EPS = 1e-12  # as torch.nn.functional.normalize has it
 
@@ -70,8 +71,10 @@ class Graph(Data):
         return super().__inc__(key, value, *args, **kwargs)
 
 
-class GraphBuilder:
+class GraphBuilder(HasKernels, nn.Module):
     """Build a graph of feature maps from each of some candidate sets.
+
+    The kernels of the CPU find the published `Threshold` and the edges above it in compiled code.
 
     Args:
         degree: Average number of neighbours per node, 1..256.
@@ -83,7 +86,7 @@ class GraphBuilder:
         similarity: What candidates are ranked by, by default `Cosine`.
 
     Raises:
-        ValueError: a degree that no node can have.
+        ValueError: a degree that no node can have, or no candidate sets.
     """
 
     degree: float
@@ -105,16 +108,18 @@ class GraphBuilder:
     ) -> None:
         if not (isinstance(degree, Real) and 1 <= degree <= CANDIDATES**2):
             raise ValueError(f"Expected a degree in 1..{CANDIDATES**2} (got {degree})")
-        published = (LocalWindows(), GlobalMesh())
+        super().__init__()
         self.degree = degree
-        self.candidates = published if candidates is None else tuple(candidates)
+        self.candidates = (LocalWindows(), GlobalMesh()) if candidates is None else tuple(candidates)
+        if not self.candidates:
+            raise ValueError("Expected at least one candidate set (got none)")
         self.score = Sobel() if score is None else score
         self.quota = GroupQuota() if quota is None else quota
         self.selection = Threshold() if selection is None else selection
         self.similarity = Cosine() if similarity is None else similarity
 
     @eager  # the number of edges depends on the data
-    def __call__(self, feature_map: Tensor) -> tuple[Graph, ...]:
+    def forward(self, feature_map: Tensor) -> tuple[Graph, ...]:
         """Build the graphs, in float32 whatever autocast says; no gradient flows into the feature map.
 
         Args:
@@ -183,7 +188,7 @@ class GraphBuilder:
             yield graph
 
     def _kept(self, similarity: Tensor, quota: Tensor, candidates: Candidates) -> KeptEdges:
-        if type(self.selection) is Threshold and similarity.device.type == "cpu":
+        if type(self.selection) is Threshold and self.kernels_for(similarity) == "cpu":
             bisections = self.selection.bisections
             return threshold.kept_edges(similarity, quota, candidates, bisections=bisections)
         return kept_edges(similarity, quota, candidates, self.selection)

@@ -1,6 +1,6 @@
 """Looking into a model's graphs. Figures are in `glic_pyg.inspection.drawings`, which needs matplotlib."""
 
-from glic_pyg.inspection.attention import LayerError, attention_weights, stage_attention
+from glic_pyg.inspection.attention import LayerError, stage_attention
 from glic_pyg.inspection.choice import choose_nodes
 from glic_pyg.inspection.export import export_graphs, plain_graph
 from glic_pyg.inspection.neighborhood import Neighborhood, degrees, neighborhood
@@ -28,7 +28,6 @@ __all__ = [
     "Neighborhood",
     "Page",
     "StageRun",
-    "attention_weights",
     "centered_mean",
     "choose_nodes",
     "convolutions_only",

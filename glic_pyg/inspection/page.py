@@ -29,7 +29,6 @@ from glic_pyg.files import write_file
 from glic_pyg.graph import Graph
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES, places
 from glic_pyg.image import data_uri
-from glic_pyg.inspection.attention import logit_scale, queries_and_keys
 from glic_pyg.inspection.neighborhood import degrees
 from glic_pyg.inspection.stages import StageRun, node_size, run_stages
 from glic_pyg.nn.distance_bias import DistanceBias
@@ -147,9 +146,11 @@ def _packed_layer(attention: GraphAttention, x: Tensor, graph: Graph) -> dict[st
         x: Its input, `N x C`.
         graph: The graph it works on.
     """
-    factor = logit_scale(attention)
+    factor = attention.scale()
     parts = []
-    for part in queries_and_keys(attention, x):
+    shape = (len(x), attention.heads, -1)
+    for part in (attention.query(x), attention.key_value(x).chunk(2, dim=1)[0]):
+        part = part.reshape(shape)
         length = part.square().sum(dim=2).mean(dim=0).sqrt().clamp(min=1e-12)
         parts.append((part * (factor.sqrt() / length)[:, None]).flatten(1))
     vector = F.normalize(torch.cat(parts, dim=1).double(), dim=1) * (2 * float(factor.sum())) ** 0.5

@@ -85,14 +85,20 @@ def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> di
     image = image.to(next(model.parameters()).device)
     modules = {stage: stage_module(model, stage) for stage in stages}
     attentions = {
-        stage: [layer.attention for layer in m.layers if hasattr(layer, "attention")]
+        stage: [a for layer in m.layers if isinstance(a := layer.aggregate, GraphAttention)]
         for stage, m in modules.items()
     }
+    graphs: dict[nn.Module, tuple[Graph, ...]] = {}
     inputs: dict[nn.Module, Tensor] = {}
-    watched = [*modules.values(), *itertools.chain(*attentions.values())]
     hooks = [
-        module.register_forward_pre_hook(lambda module, args: inputs.update({module: args[0]}))
-        for module in watched
+        module.graph_builder.register_forward_hook(
+            lambda builder, args, built: graphs.update({builder: built})
+        )
+        for module in modules.values()
+    ]
+    hooks += [
+        attention.register_forward_pre_hook(lambda module, args: inputs.update({module: args[0]}))
+        for attention in itertools.chain(*attentions.values())
     ]
     try:
         if all(stage.startswith("g_a") for stage in modules):
@@ -104,7 +110,7 @@ def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> di
             hook.remove()
     return {
         stage: StageRun(
-            graphs=_named([_on_cpu(graph) for graph in module.graph_builder(inputs[module])]),
+            graphs=_named([_on_cpu(graph) for graph in graphs[module.graph_builder]]),
             attentions=[a if image.is_cpu else copy.deepcopy(a).cpu() for a in attentions[stage]],
             inputs=[inputs[attention].cpu() for attention in attentions[stage]],
         )

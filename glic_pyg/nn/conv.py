@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glic_pyg.kernels import HasKernels
 from glic_pyg.nn.kernels.feed_forward import bands, normed_feed_forward
 from glic_pyg.nn.pointwise import PointwiseConv2d
 
@@ -33,13 +34,13 @@ class LayerNorm2d(nn.Module):
         return x.movedim(-1, 1)
 
 
-class GatedFeedForward(nn.Module):
+class GatedFeedForward(HasKernels, nn.Module):
     r"""Position-wise feed-forward part with a multiplicative gate, normed before and added to its input.
 
     .. math:: x + W_{out}(\mathrm{GELU}(a) \odot b), \quad [a, b] = D(W_{in} \mathrm{LN}(x))
 
-    On the CPU in float32, where no gradient is wanted, one function does it all without holding the hidden
-    features (see `glic_pyg.nn.kernels.feed_forward`); elsewhere the modules are called one after the other.
+    With the kernels of the CPU, in float32, where no gradient is wanted, one function does it all without
+    holding the hidden features (see `glic_pyg.nn.kernels.feed_forward`).
 
     Args:
         channels: Channels C in and out.
@@ -60,12 +61,9 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to the same shape."""
-        if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
-            return self.by_modules(x)
-        return self._in_bands(x)
-
-    def by_modules(self, x: Tensor) -> Tensor:
-        """Compute the same by one module after the other, on any device and in any precision."""
+        wanted = self.kernels_for(x) == "cpu" and not torch.is_grad_enabled()
+        if wanted and x.dtype == torch.float32:
+            return self._in_bands(x)
         hidden = self.project_in(self.norm(x))
         if self.depthwise is not None:
             hidden = self.depthwise(hidden)
@@ -85,16 +83,16 @@ class GatedFeedForward(nn.Module):
         return out.movedim(-1, 1)
 
 
-class ConvBlock(nn.Module):
+class ConvBlock(HasKernels, nn.Module):
     """Depthwise 5x5 mixing and a gated feed-forward part, each with its shortcut.
 
         x -+-> conv1 -> LeakyReLU -> depthwise -> conv2 -> + -> ffn ->
            |                                               |
            +---------------- adaptor ----------------------+
 
-    The adaptor, a 1x1 convolution, exists only where the widths differ. On the CPU, where no gradient is
-    wanted, bands of rows go through one after the other: whole maps of the inner features would not fit the
-    caches, and would make the peak of memory.
+    The adaptor, a 1x1 convolution, exists only where the widths differ. With the kernels of the CPU, where no
+    gradient is wanted, bands of rows go through one after the other: whole maps of the inner features would
+    not fit the caches, and would make the peak of memory.
 
     Args:
         in_channels: Channels of the input.
@@ -112,7 +110,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to `B x C' x H x W`."""
-        if torch.is_grad_enabled() or x.device.type != "cpu":
+        if self.kernels_for(x) != "cpu" or torch.is_grad_enabled():
             return self.ffn(self.mix(x))
         batch_size, channels, height, width = x.shape
         out = torch.empty(

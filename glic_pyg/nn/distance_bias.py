@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from glic_pyg.graph import Graph
+from glic_pyg.nn.position_bias import BOUND
+
 FARTHEST = 15  # steps between a node and its candidate, along an axis
 SIDE = 2 * FARTHEST + 1
-BOUND = 16
 
 
 class DistanceBias(nn.Sequential):
@@ -27,7 +29,7 @@ class DistanceBias(nn.Sequential):
         super().__init__(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, heads, bias=False))
 
     def forward(self, stride: tuple[int, int]) -> Tensor:
-        """Return the bias table, `961 x heads`; `distance_row` finds a distance's row.
+        """Return the bias table, `961 x heads`; `rows` finds the edges' rows.
 
         Args:
             stride: Positions per step of the candidate grid, along rows and columns.
@@ -35,6 +37,16 @@ class DistanceBias(nn.Sequential):
         steps = torch.arange(-FARTHEST, FARTHEST + 1, device=next(self.parameters()).device)
         rows, columns = (steps.sign() * torch.log2((steps * s).abs() + 1.0) / 3 for s in stride)
         return BOUND * super().forward(torch.cartesian_prod(rows, columns)).sigmoid()
+
+    def rows(self, graph: Graph) -> Tensor:
+        """Return the row of each of a graph's edges, `E`, int16.
+
+        Raises:
+            ValueError: the graph's candidates tell no distance.
+        """
+        if "shift" not in graph or "stride" not in graph:
+            raise ValueError("Expected candidates that tell their distance, shift and stride (got none)")
+        return distance_row(graph.offset - graph.shift[graph.edge_index[1]])
 
 
 def distance_row(steps: Tensor) -> Tensor:

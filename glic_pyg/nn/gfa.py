@@ -5,8 +5,8 @@ x --+--> graphs, as published a local and a global one (built once, no gradient)
     +--> local --> global --> local --> ... --> y
 """
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,10 @@ from torch_geometric.nn import MessagePassing
 from glic_pyg.eager import eager
 from glic_pyg.graph import FeatureMapError, Graph, GraphBuilder, to_map
 from glic_pyg.nn.conv import GatedFeedForward
-from glic_pyg.nn.graph_attention import Backend, GraphAttention
+from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.layer_aggregation import LayerAggregation
+
+EPS = 1e-5  # of the layers' normalisations
 
 
 class GFALayer(nn.Module):
@@ -27,55 +29,28 @@ class GFALayer(nn.Module):
     The gate is there only if the graph has one: where its score has weights.
 
     Args:
+        aggregation: `GraphAttention`, as published, or a `LayerAggregation`, of the same number of channels.
         channels: Features per node.
-        heads: Attention heads.
         ffn_ratio: Expansion of the feed-forward part.
-        position_hidden: Hidden width of the position MLP.
-        position: What the attention's bias knows of an edge, see `GraphAttention`.
-        layer: A PyG layer to aggregate by, see `LayerAggregation`, in place of attention; the two arguments
-            before and the next one then mean nothing.
-        backend: Who computes the attention, see `GraphAttention`.
     """
 
     def __init__(
-        self,
-        *,
-        channels: int,
-        heads: int,
-        ffn_ratio: int,
-        position_hidden: int,
-        position: Literal["grid", "distance"] = "grid",
-        layer: Callable[..., MessagePassing] | None = None,
-        backend: Backend | None = None,
+        self, aggregation: GraphAttention | LayerAggregation, *, channels: int, ffn_ratio: int
     ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(channels)
-        if layer is None:
-            self.attention = GraphAttention(
-                channels=channels,
-                heads=heads,
-                position_hidden=position_hidden,
-                position=position,
-                backend=backend,
-            )
-        self.aggregation = None if layer is None else LayerAggregation(layer, channels=channels)
-        self.ffn = GatedFeedForward(channels, ratio=ffn_ratio, depthwise=True, eps=1e-5)
+        self.norm = nn.LayerNorm(channels, EPS)
+        self.aggregate = aggregation
+        self.ffn = _feed_forward(channels, ffn_ratio)
 
-    def forward(self, x: Tensor, graph: Graph) -> Tensor:
-        """Update node features `N x C`, of all nodes of `graph` but the zero node, along its edges."""
-        normed = self.norm(x)
-        if self.aggregation is None:
-            update = self.attention(
-                normed,
-                graph.edge_index,
-                graph.offset,
-                graph.queries,
-                graph.candidates,
-                shift=graph.get("shift"),
-                stride=graph.get("stride"),
-            )
-        else:
-            update = self.aggregation(normed, graph)
+    def forward(self, x: Tensor, graph: Graph, edges: Any = None) -> Tensor:
+        """Update node features `N x C`, of all nodes of `graph` but the zero node, along its edges.
+
+        Args:
+            x: The features.
+            graph: The graph.
+            edges: What the aggregation's `prepare` returns of the graph; several layers may share it.
+        """
+        update = self.aggregate(self.norm(x), graph, edges)
         if "gate" in graph:
             update = (graph.gate[:-1, None] * update).to(update.dtype)
         x = x + update
@@ -97,12 +72,9 @@ class GFAStage(nn.Module):
         ffn_ratio: Expansion of the feed-forward parts.
         position_hidden: Hidden width of the position MLPs.
         position: What the attention's bias knows of an edge, see `GraphAttention`.
-        graph_builder: Makes the graphs; one without candidate sets makes none, and layers are their
-            feed-forward parts only.
+        graph_builder: Makes the graphs.
         layer: A PyG layer, a class or a `functools.partial` of one, to aggregate by in place of this
-            package's attention, see `LayerAggregation`; `heads`, `position_hidden` and `backend` then mean
-            nothing.
-        backend: Who computes the attention, see `GraphAttention`.
+            package's attention, see `LayerAggregation`; `heads` and `position_hidden` then mean nothing.
 
     Raises:
         ValueError: the layer does not work, or heads do not divide the channels.
@@ -119,29 +91,19 @@ class GFAStage(nn.Module):
         position: Literal["grid", "distance"] = "grid",
         graph_builder: GraphBuilder | None = None,
         layer: Callable[..., MessagePassing] | None = None,
-        backend: Backend | None = None,
     ) -> None:
         super().__init__()
         self.graph_builder = GraphBuilder() if graph_builder is None else graph_builder
-        self.score = (
-            self.graph_builder.score
-        )  # a module of the stage, so that its weights, if any, are trained
-        if not self.graph_builder.candidates:
-            self.layers = nn.ModuleList(
-                GatedFeedForward(channels, ratio=ffn_ratio, depthwise=True, eps=1e-5) for _ in range(depth)
+
+        def aggregation() -> GraphAttention | LayerAggregation:
+            if layer is not None:
+                return LayerAggregation(layer, channels=channels)
+            return GraphAttention(
+                channels=channels, heads=heads, position_hidden=position_hidden, position=position
             )
-            return
+
         self.layers = nn.ModuleList(
-            GFALayer(
-                channels=channels,
-                heads=heads,
-                ffn_ratio=ffn_ratio,
-                position_hidden=position_hidden,
-                position=position,
-                layer=layer,
-                backend=backend,
-            )
-            for _ in range(depth)
+            GFALayer(aggregation(), channels=channels, ffn_ratio=ffn_ratio) for _ in range(depth)
         )
 
     def forward(self, feature_map: Tensor) -> Tensor:
@@ -151,24 +113,44 @@ class GFAStage(nn.Module):
             FeatureMapError: a map that is none, or is not finite; in training, what is not finite stays so.
         """
         graphs = self._graphs(feature_map)
-        if not graphs:
-            for layer in self.layers:
-                feature_map = layer(feature_map)
-            return feature_map
         x = feature_map.permute(0, 2, 3, 1).reshape(-1, feature_map.size(1))
         for i, layer in enumerate(self.layers):
-            x = layer(x, graphs[i % len(graphs)])
-        return to_map(x, graphs[0].map_size)
+            x = layer(x, *graphs[i % len(graphs)])
+        return to_map(x, graphs[0][0].map_size)
 
     @eager
-    def _graphs(self, feature_map: Tensor) -> Sequence[Graph]:
+    def _graphs(self, feature_map: Tensor) -> list[tuple[Graph, Any]]:
+        """Return each graph and what all layers on it share."""
         try:
-            return self.graph_builder(feature_map)
+            graphs = self.graph_builder(feature_map)
         except FeatureMapError:
             if not self.training or feature_map.isfinite().all():
                 raise
             # Any graph will do: the loss is not finite either, and training leaves such a step out.
-            return self.graph_builder(torch.zeros_like(feature_map))
+            graphs = self.graph_builder(torch.zeros_like(feature_map))
+        return [(graph, self.layers[0].aggregate.prepare(graph)) for graph in graphs]
+
+
+class FeedForwardStage(nn.Module):
+    """What is left of a `GFAStage` without graphs: the feed-forward parts of its layers.
+
+    Args:
+        channels: Features per position.
+        depth: Number of layers.
+        ffn_ratio: Expansion of the feed-forward parts.
+    """
+
+    def __init__(self, *, channels: int, depth: int, ffn_ratio: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(_feed_forward(channels, ffn_ratio) for _ in range(depth)))
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """Map `B x C x H x W`, any size, to the same shape."""
+        return self.layers(feature_map)
+
+
+def _feed_forward(channels: int, ratio: int) -> GatedFeedForward:
+    return GatedFeedForward(channels, ratio=ratio, depthwise=True, eps=EPS)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Edge-conditioned attention on a directed graph."""
 
 import math
-from typing import Literal, Optional, get_args
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,20 +9,36 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
-from glic_pyg.nn.distance_bias import DistanceBias, distance_row
+from glic_pyg.graph import Graph
+from glic_pyg.kernels import HasKernels
+from glic_pyg.nn.distance_bias import DistanceBias
 from glic_pyg.nn.kernels.csr_attention import csr_attention, pointers
-from glic_pyg.nn.kernels.window_attention import window_attention
+from glic_pyg.nn.kernels.window_attention import Windows, window_attention, windows_of
 from glic_pyg.nn.pointwise import Linear, linear
-from glic_pyg.nn.position_bias import PositionBias, table_row
-
-Backend = Literal["reference", "csr", "windows"]
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
+from glic_pyg.nn.position_bias import PositionBias
 
 FUSIBLE = (torch.float32, torch.bfloat16, torch.float16)
 MAX_LOGIT_SCALE = 4.6052  # ln 100, rounded as published
 
 
-class GraphAttention(MessagePassing):
+class AttentionEdges(NamedTuple):
+    """What attention reads of a graph's edges, whatever its weights: made once for all layers on a graph.
+
+    Args:
+        row: Each edge's row in the table of biases, `E`, int16.
+        pointers: Where each node's edges begin, `N + 1`, for the kernel of the CPU; None where it cannot take
+            them.
+        order: The order in which that kernel takes the nodes, `N`.
+        windows: The edges as places in their groups, for the kernel of GPUs.
+    """
+
+    row: Tensor
+    pointers: Tensor | None = None
+    order: Tensor | None = None
+    windows: Windows | None = None
+
+
+class GraphAttention(HasKernels, MessagePassing):
     """Aggregate neighbours by cosine attention with a bias per relative position.
 
         a_ij = s_h cos(q_i, k_j) + b_h(offset_ij)
@@ -31,19 +47,19 @@ class GraphAttention(MessagePassing):
     over the edges `j -> i` and per head `h`, with `q = W_q x`, `[k, v] = W_kv x`. The zero node, source
     `N` of the graph, has `k = v = 0`: its edges add to the softmax's denominator only.
 
+    The kernels are `reference`: messages edge by edge; `cpu`: one fused pass per node, in float32 whether
+    features have 32 bits or 16, for edges sorted by target; `gpu`: dense attention under a mask, for edges
+    that were chosen from known candidates. Where none are chosen, the reference takes what those of the
+    device cannot. See `HasKernels`.
+
     Args:
         channels: Features per node, in and out.
         heads: Attention heads; head `h` owns channels `h * channels / heads` and following.
         position_hidden: Hidden width of the position MLP.
         position: Whether the bias is a `PositionBias`, as published, or a `DistanceBias`.
-        backend: `reference` passes messages edge by edge; `csr` computes the same in one fused pass per node,
-            on the CPU, in float32 whether features have 32 bits or 16, for edges sorted by target; `windows`
-            computes it as dense attention under a mask, for edges that were chosen from known candidates. By
-            default `csr` where that is possible, else on a GPU `windows` where that is possible, else
-            `reference`.
 
     Raises:
-        ValueError: an unknown backend, or channels that heads do not divide.
+        ValueError: channels that heads do not divide.
     """
 
     def __init__(
@@ -53,16 +69,12 @@ class GraphAttention(MessagePassing):
         heads: int,
         position_hidden: int,
         position: Literal["grid", "distance"] = "grid",
-        backend: Backend | None = None,
     ) -> None:
         super().__init__(aggr="add", node_dim=0)
         if channels % heads:
             raise ValueError(f"Expected channels divisible by {heads} heads (got {channels})")
-        if backend is not None and backend not in BACKENDS:
-            raise ValueError(f"Expected backend to be one of {', '.join(BACKENDS)} (got {backend})")
         self.heads = heads
         self.head_channels = channels // heads
-        self.backend = backend
         self.query = Linear(channels, channels)
         self.key_value = Linear(channels, 2 * channels)
         self.output = Linear(channels, channels)
@@ -70,116 +82,129 @@ class GraphAttention(MessagePassing):
         bias = PositionBias if position == "grid" else DistanceBias
         self.position_bias = bias(heads=heads, hidden=position_hidden)
 
+    def prepare(self, graph: Graph) -> AttentionEdges:
+        """Return what `forward` reads of a graph's edges; it depends on no weights.
+
+        Args:
+            graph: See `forward`.
+
+        Raises:
+            ValueError: edges without an offset, queries of other nodes, or a distance is wanted of candidates
+                that tell none.
+        """
+        edge_index, num_nodes = graph.edge_index, graph.zero_node
+        if graph.offset.shape != (edge_index.size(1), 2):
+            raise ValueError(
+                f"Expected an offset for each of {edge_index.size(1)} edges (got {tuple(graph.offset.shape)})"
+            )
+        row, queries = self.position_bias.rows(graph), graph.get("queries")
+        match self.kernels_for(edge_index):
+            case "cpu":
+                order = torch.arange(num_nodes, device=edge_index.device)
+                if queries is not None:
+                    order = queries[queries < num_nodes]
+                if len(order) != num_nodes:
+                    raise ValueError(
+                        f"Expected each of {num_nodes} nodes among the queries (got {len(order)})"
+                    )
+                return AttentionEdges(row, pointers(edge_index, num_nodes), order)
+            case "gpu" if queries is not None and "candidates" in graph:
+                return AttentionEdges(row, windows=windows_of(graph, row))
+        return AttentionEdges(row)
+
     def forward(
         self,
         x: Tensor,
-        edge_index: Tensor,
-        offset: Tensor,
-        queries: Tensor | None = None,
-        candidates: Tensor | None = None,
+        graph: Graph,
+        edges: AttentionEdges | None = None,
         *,
-        shift: Tensor | None = None,
-        stride: tuple[int, int] | None = None,
-    ) -> Tensor:
+        return_attention_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
         """Aggregate.
 
         Args:
             x: Node features, `N x C`, without the zero node's.
-            edge_index: Edges to nodes `0..N - 1` from these and the zero node, `N`; `2 x E`.
-            offset: Row and column offset per edge, `E x 2`, -7..15.
-            queries: The nodes of each group, `G x 64`, `N` where there is none: `windows` needs it, and `csr`
-                is faster with it.
-            candidates: What the edges of each group were chosen from, `G x 256`; `windows` needs it.
-            shift: See `Graph`, `N x 2` or more; a `DistanceBias` needs it.
-            stride: See `Graph`; a `DistanceBias` needs it.
+            graph: `N + 1` nodes, the last one the zero node, with `edge_index` to the others and an `offset`
+                for each edge. The kernel of the CPU is faster where it has `queries`, that of GPUs needs them
+                and `candidates`; a `DistanceBias` needs `shift` and `stride`.
+            edges: What `prepare` returns of the graph; several layers may share it.
+            return_attention_weights: Return the weights of the sum, too.
 
         Returns:
-            `N x C`.
+            `N x C`; or that and, as in PyG, a pair of `edge_index` and weights, `E x heads`.
 
         Raises:
-            ValueError: a backend is demanded for what it cannot take, edges without an offset, queries of
-                other nodes, or a distance is wanted of candidates that tell none.
+            ValueError: kernels are demanded for what they cannot take, features of other nodes, or see
+                `prepare`.
         """
-        if offset.shape != (edge_index.size(1), 2):
-            raise ValueError(
-                f"Expected an offset for each of {edge_index.size(1)} edges (got {tuple(offset.shape)})"
-            )
-        scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-        bias, row = self.bias_rows(offset, edge_index[1], shift, stride)
-        if self.backend in (None, "csr") and (indptr := self._pointers(x, edge_index)) is not None:
-            return self._by_csr(x, scale, bias, row, indptr, edge_index[0], queries)
-        num_nodes, grouped = len(x), queries is not None and candidates is not None
-        query = self.query(x).view(num_nodes, self.heads, self.head_channels)
-        key_value = self.key_value(x).view(num_nodes, 2, self.heads, self.head_channels)
-        if self.backend == "windows" or (self.backend is None and x.is_cuda and grouped):
-            if queries is None or candidates is None:
-                raise ValueError("Expected the candidates of the edges for backend windows (got none)")
-            out = window_attention(
-                query, key_value, scale, bias, row, edge_index, offset, queries, candidates
-            )
-            return self.output(out.flatten(1))
-        key, value = F.pad(key_value, (0, 0, 0, 0, 0, 0, 0, 1)).unbind(dim=1)
-        out = self.propagate(
-            edge_index,
-            size=(num_nodes + 1, num_nodes),
-            query=(None, F.normalize(query, dim=-1) * scale[:, None]),
-            key=(F.normalize(key, dim=-1), None),
-            value=(value, None),
-            bias=bias,
-            row=row,
-        )
-        return self.output(out.flatten(1))
+        if len(x) != graph.zero_node:
+            raise ValueError(f"Expected features of {graph.zero_node} nodes (got {len(x)})")
+        edges = self.prepare(graph) if edges is None else edges
+        bias = self.position_bias(graph.get("stride"))
+        weights = None
+        if self._fits_csr(x, edges):
+            out = self._by_csr(x, graph.edge_index[0], bias, edges)
+        elif edges.windows is not None:
+            out = window_attention(*self._query_key_value(x), self.scale(), bias, edges.windows)
+            out = self.output(out.flatten(1))
+        elif self.kernels == "gpu":
+            raise ValueError("Expected the candidates of the edges for kernels gpu (got none)")
+        else:
+            query, key_value = self._query_key_value(x)
+            weights = self._weights(query, key_value, graph.edge_index, bias, edges.row)
+            value = F.pad(key_value[:, 1], (0, 0, 0, 0, 0, 1))
+            size = (len(x) + 1, len(x))
+            out = self.propagate(graph.edge_index, size=size, value=(value, None), weight=weights)
+            out = self.output(out.flatten(1))
+        if not return_attention_weights:
+            return out
+        if weights is None:
+            weights = self._weights(*self._query_key_value(x), graph.edge_index, bias, edges.row)
+        return out, (graph.edge_index, weights)
 
-    def bias_rows(
-        self, offset: Tensor, target: Tensor, shift: Tensor | None, stride: tuple[int, int] | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the position bias.
+    def message(self, value_j: Tensor, weight: Tensor) -> Tensor:
+        return weight[..., None] * value_j
 
-        Args:
-            offset: Row and column offset per edge, `E x 2`.
-            target: Its query, `E`.
-            shift: See `forward`.
-            stride: See `forward`.
+    def scale(self) -> Tensor:
+        """Return the factor of the cosines, `heads`."""
+        return self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
 
-        Returns:
-            A table, `R x heads`, and each edge's row in it, `E`, int16.
-        """
-        if isinstance(self.position_bias, PositionBias):
-            return self.position_bias(), table_row(offset)
-        if shift is None or stride is None:
-            raise ValueError("Expected candidates that tell their distance, shift and stride (got none)")
-        return self.position_bias(stride), distance_row(offset - shift[target])
+    def _weights(
+        self, query: Tensor, key_value: Tensor, edge_index: Tensor, bias: Tensor, row: Tensor
+    ) -> Tensor:
+        """Return the weight of each edge, `E x heads`: the definition."""
+        query = F.normalize(query, dim=-1) * self.scale()[:, None]
+        key = F.pad(F.normalize(key_value[:, 0], dim=-1), (0, 0, 0, 0, 0, 1))
+        source, target = edge_index
+        # Head by head: all heads' queries and keys of all edges at once would take the most memory by far.
+        cosine = [(query[target, h] * key[source, h]).sum(dim=-1) for h in range(self.heads)]
+        return softmax(torch.stack(cosine, dim=1) + bias[row.int()], target, num_nodes=len(query))
 
-    def _pointers(self, x: Tensor, edge_index: Tensor) -> Tensor | None:
-        """Return where each node's edges begin, `N + 1`, if `csr` can take them."""
+    def _query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries, `N x heads x D`, and keys and values, `N x 2 x heads x D`."""
+        shape = (self.heads, self.head_channels)
+        return self.query(x).unflatten(1, shape), self.key_value(x).unflatten(1, (2, *shape))
+
+    def _fits_csr(self, x: Tensor, edges: AttentionEdges) -> bool:
+        """Return whether the kernel of the CPU is wanted and can take the features and edges."""
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        fits = device == "cpu" and dtype in FUSIBLE
-        indptr = pointers(edge_index, len(x)) if fits else None
-        if self.backend == "csr" and indptr is None:
+        fits = edges.pointers is not None and dtype in FUSIBLE
+        if self.kernels == "cpu" and not fits:
+            sorted_ = "" if edges.pointers is not None else ", not sorted"
             raise ValueError(
-                "Expected nodes of 32 or 16 bits on the CPU and edges between them sorted by target for csr "
-                f"(got {dtype} on {x.device}{', not sorted' if fits else ''})"
+                "Expected nodes of 32 or 16 bits and edges between them sorted by target for kernels cpu "
+                f"(got {dtype}{sorted_})"
             )
-        return indptr
+        return fits
 
-    def _by_csr(
-        self,
-        x: Tensor,
-        scale: Tensor,
-        bias: Tensor,
-        row: Tensor,
-        indptr: Tensor,
-        source: Tensor,
-        queries: Tensor | None,
-    ) -> Tensor:
+    def _by_csr(self, x: Tensor, source: Tensor, bias: Tensor, edges: AttentionEdges) -> Tensor:
         query, key_value = self._heads_last(self.query, x), self._heads_last(self.key_value, x)
         key_value = torch.cat([key_value, key_value.new_zeros(1, *key_value.shape[1:])])
-        order = torch.arange(len(x), device=x.device) if queries is None else queries[queries < len(x)]
-        if len(order) != len(x):
-            raise ValueError(f"Expected each of {len(x)} nodes among the queries (got {len(order)})")
-        features = (query.squeeze(1).float(), key_value.float(), scale.float(), bias.float())
-        out = csr_attention(*features, row, indptr, source, order)
+        features = (query.squeeze(1), key_value, self.scale(), bias)
+        out = csr_attention(
+            *(part.float() for part in features), edges.row, edges.pointers, source, edges.order
+        )
         weight = self._reordered(self.output.weight.T).T
         return linear(out.flatten(1).to(query.dtype), weight, self.output.bias)
 
@@ -191,17 +216,3 @@ class GraphAttention(MessagePassing):
     def _reordered(self, parameter: Tensor) -> Tensor:
         """Order the channels of the first axis by those of a head first, then by head."""
         return parameter.unflatten(0, (-1, self.heads, self.head_channels)).transpose(1, 2).flatten(0, 2)
-
-    def message(
-        self,
-        query_i: Tensor,
-        key_j: Tensor,
-        value_j: Tensor,
-        bias: Tensor,
-        row: Tensor,
-        index: Tensor,
-        ptr: Optional[Tensor],  # noqa: UP045 - PyG inspects these annotations and knows Optional only
-        size_i: Optional[int],  # noqa: UP045
-    ) -> Tensor:
-        logit = (query_i * key_j).sum(dim=-1) + bias[row.int()]
-        return softmax(logit, index, ptr, size_i)[..., None] * value_j

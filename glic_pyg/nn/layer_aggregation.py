@@ -47,13 +47,24 @@ class LayerAggregation(nn.Module):
         super().__init__()
         self.layer, self.takes_edges = _fitted(layer, channels)
         width = _outcome(self.layer, channels, takes_edges=self.takes_edges).size(1)
-        self.output = nn.Identity() if width == channels else nn.Linear(width, channels)
+        self.linear = nn.Identity() if width == channels else nn.Linear(width, channels)
 
-    def forward(self, x: Tensor, graph: Graph) -> Tensor:
-        """Aggregate features `x`, `N x C`, of all nodes of a graph but the zero node."""
-        edges = (edge_attributes(graph).to(x.dtype),) if self.takes_edges else ()
-        x = self.layer(F.pad(x, (0, 0, 0, 1)), graph.edge_index, *edges)
-        return self.output(x[:-1])
+    def prepare(self, graph: Graph) -> Tensor | None:
+        """Return the edge attributes that the layer takes, see `edge_attributes`, if it takes any."""
+        return edge_attributes(graph) if self.takes_edges else None
+
+    def forward(self, x: Tensor, graph: Graph, edges: Tensor | None = None) -> Tensor:
+        """Aggregate features `x`, `N x C`, of all nodes of a graph but the zero node.
+
+        Args:
+            x: Features.
+            graph: The graph.
+            edges: What `prepare` returns of the graph; several layers may share it.
+        """
+        edges = self.prepare(graph) if edges is None else edges
+        attributes = () if edges is None else (edges.to(x.dtype),)
+        x = self.layer(F.pad(x, (0, 0, 0, 1)), graph.edge_index, *attributes)
+        return self.linear(x[:-1])
 
 
 def _fitted(layer: Callable[..., MessagePassing], channels: int) -> tuple[MessagePassing, bool]:

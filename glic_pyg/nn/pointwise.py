@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.backends import mkldnn
 
+from glic_pyg.kernels import HasKernels
+
 LEAST_ROWS = 256  # fewer are faster by MKL where they are short
 LEAST_PRODUCTS = 3_000_000  # fewer are faster by MKL where gradients are wanted
 PICTURES = range(16, 65)
@@ -42,16 +44,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.conv2d(maps, weight[..., None, None], bias).movedim(1, -1).reshape(*x.shape[:-1], -1)
 
 
-class Linear(nn.Linear):
-    """A linear layer, by `linear`."""
+class Linear(HasKernels, nn.Linear):
+    """A linear layer; with the kernels of the CPU by `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `... x C` to `... x C'`."""
-        return linear(x, self.weight, self.bias)
+        if self.kernels_for(x) == "cpu":
+            return linear(x, self.weight, self.bias)
+        return super().forward(x)
 
 
-class PointwiseConv2d(nn.Conv2d):
-    """A 1x1 convolution, by `linear` where channels are last.
+class PointwiseConv2d(HasKernels, nn.Conv2d):
+    """A 1x1 convolution; where channels are last, with the kernels of the CPU by `linear`, of GPUs linear.
 
     Args:
         in_channels: Channels of the input.
@@ -64,7 +68,8 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to `B x C' x H x W`."""
-        rows = x.movedim(1, -1)
-        if not rows.is_contiguous():
+        kernels, rows = self.kernels_for(x), x.movedim(1, -1)
+        if kernels == "reference" or not rows.is_contiguous():
             return super().forward(x)
-        return linear(rows, self.weight.flatten(1), self.bias).movedim(-1, 1)
+        product = linear if kernels == "cpu" else F.linear
+        return product(rows, self.weight.flatten(1), self.bias).movedim(-1, 1)

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from glic_pyg.graph import Graph
+
 LOWEST, HIGHEST = -15, 7  # the coordinates the published table covers
 SIDE = HIGHEST - LOWEST + 1
 BOUND = 16
@@ -30,9 +32,13 @@ class PositionBias(nn.Sequential):
         axis = axis.sign() * torch.log2(axis.abs() + 1) / math.log2(8)
         self.register_buffer("coordinates", torch.cartesian_prod(axis, axis), persistent=False)
 
-    def forward(self) -> Tensor:  # type: ignore[override]
-        """Return the bias table, `529 x heads`; `table_row` finds an offset's row."""
+    def forward(self, stride: tuple[int, int] | None = None) -> Tensor:  # type: ignore[override]
+        """Return the bias table, `529 x heads`, whatever the stride; `rows` finds the edges' rows."""
         return BOUND * super().forward(self.coordinates).sigmoid()
+
+    def rows(self, graph: Graph) -> Tensor:
+        """Return the row of each of a graph's edges, `E`, int16."""
+        return table_row(graph.offset)
 
 
 def table_row(offset: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def test_flops_of_attention_follow_the_edges():
 
     class Layer(nn.Module):
         def forward(self, x):
-            return attention(x, graph.edge_index, graph.offset, graph.queries, graph.candidates)
+            return attention(x, graph)
 
     projections = 4 * 8 * 8 * 256
     position = 529 * (2 * 4 + 4 * 2)

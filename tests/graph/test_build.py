@@ -182,7 +182,8 @@ def test_a_graph_for_every_candidate_set():
     mixed = GraphBuilder(degree=12, candidates=[AnchorMesh(), LocalWindows(), GlobalMesh()])(x)
     assert len(mixed) == 3
     assert torch.equal(columns(mixed[1]), columns(both[0]))
-    assert GraphBuilder(candidates=[])(x) == ()
+    with pytest.raises(ValueError, match=r"^Expected at least one candidate set \(got none\)$"):
+        GraphBuilder(candidates=[])
 
 
 def test_nearest_anchors_in_feature_space():

@@ -7,7 +7,6 @@ from glic_pyg.graph import GraphBuilder
 from glic_pyg.inspection import (
     STAGES,
     StageRun,
-    attention_weights,
     degrees,
     graph_page,
     neighborhood,
@@ -132,7 +131,7 @@ def test_every_node_has_its_edges(opened, graphs):
 def errors_of_attention(tab, stage, run, number, head):
     """Logarithms of the page's attention over the model's, of many edges."""
     scope, graph = ("local", "global")[number % 2], run.graphs[number % 2]
-    weights = attention_weights(run.attentions[number], run.inputs[number], graph).detach()
+    weights = run.attentions[number](run.inputs[number], graph, return_attention_weights=True)[1][1].detach()
     weights = weights.mean(dim=1) if head == "mean" else weights[:, int(head)]
     errors = []
     for node in range(0, graph.zero_node, graph.zero_node // 20):
@@ -329,7 +328,8 @@ def test_zero_nodes(tiny_model, browser, tmp_path, monkeypatch):
     tab.get_by_text("attention", exact=True).click()
     assert tab.get_by_text("the layer works on the local graph only").is_visible()
     weights = tab.evaluate("glic.attention('g_a.1', 0, 0, glic.neighbors('g_a.1', 'local', 0), 'mean')")
-    expected = attention_weights(attention, x, graphs.local)[neighborhood(graphs.local, 0).edge].mean(dim=1)
+    _, (_, weights) = attention(x, graphs.local, return_attention_weights=True)
+    expected = weights[neighborhood(graphs.local, 0).edge].mean(dim=1)
     assert weights == pytest.approx(expected.tolist(), rel=0.1, abs=0.01)
     places = zip(found["source"], found["row"], found["column"], strict=True)
     assert all((source == 256) == (min(row, column) < 0) for source, row, column in places)

@@ -17,12 +17,12 @@ def run(rig, *arguments):
 def test_table_and_json(rig, config, tmp_path):
     written = tmp_path / "costs.json"
     status, out, err = run(
-        rig, "--config", config, "--sizes", "64x128", "--backends", "csr", "dense",
+        rig, "--config", config, "--sizes", "64x128", "--kernels", "cpu", "dense",
         "--save-json", written,
     )  # fmt: skip
     assert status == 0, err
     csr, dense = json.loads(written.read_text())
-    assert (csr["backend"], dense["backend"]) == ("csr", "dense")
+    assert (csr["backend"], dense["backend"]) == ("cpu", "dense")
     assert csr["size"] == [64, 128]
     assert csr["parameters"] == dense["parameters"]
     assert 0 < csr["flops"] < dense["flops"]
@@ -34,7 +34,7 @@ def test_table_and_json(rig, config, tmp_path):
 def test_training(rig, config, tmp_path):
     written = tmp_path / "costs.json"
     status, _, err = run(
-        rig, "--config", config, "--sizes", "64x64", "--backends", "csr",
+        rig, "--config", config, "--sizes", "64x64", "--kernels", "cpu",
         "--training", "--batch-size", "2", "--save-json", written,
     )  # fmt: skip
     assert status == 0, err

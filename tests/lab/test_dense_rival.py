@@ -39,7 +39,7 @@ def test_nothing_fused_is_left(tiny_model):
 def test_what_has_no_rival_is_refused(tiny_config, values):
     model = GLIC(ModelConfig.from_dict(tiny_config.to_dict() | values))
     message = (
-        r"^Expected published graphs and attention for the dense rival \(got tiny\); name other --backends$"
+        r"^Expected published graphs and attention for the dense rival \(got tiny\); name other --kernels$"
     )
     with pytest.raises(ConfigError, match=message):
         make_dense(model)

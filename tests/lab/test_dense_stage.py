@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from glic_pyg.graph import Centered, Cosine, GraphBuilder
+from glic_pyg.kernels import use_kernels
 from glic_pyg.nn.gfa import GFAStage
 
 LAB = Path(__file__).parents[2] / "lab"
@@ -20,10 +21,10 @@ def dense_stage():
     return module
 
 
-@pytest.mark.parametrize("backend", [None, "reference", "windows"])
+@pytest.mark.parametrize("kernels", [None, "reference", "gpu"])
 @pytest.mark.parametrize("position", ["grid", "distance"])
 @pytest.mark.parametrize("similarity", [Cosine, Centered])
-def test_edges_and_masks_mean_the_same(dense_stage, backend, position, similarity):
+def test_edges_and_masks_mean_the_same(dense_stage, kernels, position, similarity):
     torch.manual_seed(0)
     stage = GFAStage(
         channels=24,
@@ -32,11 +33,11 @@ def test_edges_and_masks_mean_the_same(dense_stage, backend, position, similarit
         ffn_ratio=1,
         position_hidden=16,
         position=position,
-        backend=backend,
         graph_builder=GraphBuilder(degree=16, similarity=similarity()),
     )
+    use_kernels(stage, kernels)
     for layer in stage.layers:
-        torch.nn.init.normal_(layer.attention.position_bias[2].weight)  # so that places differ
+        torch.nn.init.normal_(layer.aggregate.position_bias[2].weight)  # so that places differ
     x = (torch.randn(2, 24, 48, 32) + 1).contiguous(memory_format=torch.channels_last)
     results = []
     for call in (stage, dense_stage.DenseStage(stage)):

@@ -15,20 +15,15 @@ from glic_pyg.graph import FeatureMapError, GraphBuilder, to_map, to_nodes
 from glic_pyg.graph.candidates import AnchorMesh, CandidateSet, GlobalMesh, LocalWindows
 from glic_pyg.graph.complexity import Score
 from glic_pyg.graph.selection import Selection
-from glic_pyg.nn.gfa import GFALayer, GFAStage, silence_attention
-from glic_pyg.nn.graph_attention import BACKENDS
+from glic_pyg.kernels import KERNELS, use_kernels
+from glic_pyg.nn.gfa import FeedForwardStage, GFALayer, GFAStage, silence_attention
+from glic_pyg.nn.graph_attention import GraphAttention
+from glic_pyg.nn.layer_aggregation import LayerAggregation
 from glic_pyg.nn.learned_score import LearnedScore
 from glic_pyg.published import published_name
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = {"channels": 8, "heads": 2, "ffn_ratio": 1, "position_hidden": 4}
-
-
-def set_backend(module: nn.Module, backend: str) -> nn.Module:
-    for part in module.modules():
-        if hasattr(part, "backend"):
-            part.backend = backend
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +46,10 @@ def relative_error(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_golden_layers_and_stage(golden_stage, backend):
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_golden_layers_and_stage(golden_stage, kernels):
     data, stage = golden_stage
-    set_backend(stage, backend)
+    use_kernels(stage, kernels)
     with torch.no_grad():
         graphs = stage.graph_builder(data["x"])
         x = graphs[0].x[:-1]
@@ -65,10 +60,11 @@ def test_golden_layers_and_stage(golden_stage, backend):
 
 def test_layer_is_its_definition():
     torch.manual_seed(0)
-    layer = set_backend(GFALayer(**SMALL), "reference").double()
+    attention = GraphAttention(channels=8, heads=2, position_hidden=4)
+    layer = use_kernels(GFALayer(attention, channels=8, ffn_ratio=1), "reference").double()
     graph = GraphBuilder(degree=12)(torch.randn(2, 8, 9, 14))[0]
     nodes = graph.x[:-1].double()
-    x = nodes + layer.attention(F.layer_norm(nodes, (8,), eps=1e-5), graph.edge_index, graph.offset)
+    x = nodes + attention(F.layer_norm(nodes, (8,), eps=1e-5), graph)
     assert layer.ffn.norm.eps == 1e-5
     y = layer.ffn(x.view(2, 9, 14, 8).permute(0, 3, 1, 2))
     torch.testing.assert_close(layer(nodes, graph), to_nodes(y).x)
@@ -79,8 +75,8 @@ def test_stage_builds_its_graphs_once_and_alternates_them():
     calls, seen = [], []
 
     class Builder(GraphBuilder):
-        def __call__(self, feature_map):
-            calls.append(super().__call__(feature_map))
+        def forward(self, feature_map):
+            calls.append(super().forward(feature_map))
             return calls[-1]
 
     stage = GFAStage(depth=5, graph_builder=Builder(degree=12), **SMALL)
@@ -111,13 +107,13 @@ def test_stage_takes_maps_of_any_size_and_trains(size, depth):
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_backends_give_the_same_stage_and_gradients():
+def test_all_kernels_give_the_same_stage_and_gradients():
     torch.manual_seed(0)
     stage = GFAStage(depth=3, graph_builder=GraphBuilder(degree=12), **SMALL)
     x = torch.randn(2, 8, 17, 24)
     results = []
-    for backend in BACKENDS:
-        set_backend(stage, backend).zero_grad()
+    for kernels in KERNELS:
+        use_kernels(stage, kernels).zero_grad()
         y = stage(x)
         y.square().mean().backward()
         results.append([y.detach(), *(parameter.grad.clone() for parameter in stage.parameters())])
@@ -128,10 +124,10 @@ def test_backends_give_the_same_stage_and_gradients():
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-5 * expected.abs().max().item())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_what_inference_mode_computes_does_not_hinder_training(backend):
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_what_inference_mode_computes_does_not_hinder_training(kernels):
     torch.manual_seed(0)
-    stage = set_backend(GFAStage(depth=2, graph_builder=GraphBuilder(degree=12), **SMALL), backend)
+    stage = use_kernels(GFAStage(depth=2, graph_builder=GraphBuilder(degree=12), **SMALL), kernels)
     x = torch.randn(1, 8, 11, 13)
     with torch.inference_mode():
         expected = stage(x)
@@ -157,22 +153,21 @@ def test_layers_take_turns_with_any_number_of_graphs(candidates):
     assert all(seen[i] is seen[i % len(candidates)] for i in range(5))
 
 
-def test_without_candidates_a_stage_is_its_feed_forward_parts():
+def test_without_graphs_a_stage_is_its_feed_forward_parts():
     torch.manual_seed(0)
-    stage = GFAStage(depth=2, graph_builder=GraphBuilder(candidates=[]), **SMALL)
+    stage = FeedForwardStage(channels=8, depth=2, ffn_ratio=1)
     x = torch.randn(2, 8, 9, 14)
     torch.testing.assert_close(stage(x), stage.layers[1](stage.layers[0](x)))
-    assert not any("attention" in name for name in stage.state_dict())
 
 
 def test_a_pyg_layer_in_place_of_attention():
     torch.manual_seed(0)
-    layer = GFALayer(layer=partial(SAGEConv, aggr="max"), **SMALL)
+    aggregation = LayerAggregation(partial(SAGEConv, aggr="max"), channels=8)
+    layer = GFALayer(aggregation, channels=8, ffn_ratio=1)
     graph = GraphBuilder(degree=6)(torch.randn(1, 8, 9, 14))[0]
     nodes = graph.x[:-1]
-    x = nodes + layer.aggregation(F.layer_norm(nodes, (8,)), graph)
+    x = nodes + aggregation(F.layer_norm(nodes, (8,)), graph)
     torch.testing.assert_close(layer(nodes, graph), to_nodes(layer.ffn(to_map(x, (1, 9, 14)))).x)
-    assert not any("attention" in name for name in layer.state_dict())
 
 
 def test_a_learned_score_scales_updates_and_is_trained():
@@ -183,11 +178,11 @@ def test_a_learned_score_scales_updates_and_is_trained():
     graph = builder(x)[0]
     (layer,) = stage.layers
     nodes = graph.x[:-1]
-    update = layer.attention(layer.norm(nodes), graph.edge_index, graph.offset)
+    update = layer.aggregate(layer.norm(nodes), graph)
     nodes = nodes + graph.gate[:-1, None] * update
     torch.testing.assert_close(stage(x), layer.ffn(to_map(nodes, (1, 9, 14))), rtol=1e-4, atol=1e-5)
     stage(x).square().sum().backward()
-    learned = {name: p for name, p in stage.named_parameters() if name.startswith("score.")}
+    learned = {name: p for name, p in stage.named_parameters() if name.startswith("graph_builder.score.")}
     assert len(learned) == 4
     assert all(p.grad.abs().max() > 0 for p in learned.values())
 
@@ -213,6 +208,7 @@ PARTS = {
         **{
             name: lambda name=name: [make_part("candidates", Part(name), CandidateSet)]
             for name in NAMES["candidates"]
+            if name != "torch_cluster"
         },
         "as published": lambda: None,
     },
@@ -273,16 +269,19 @@ def test_a_stage_works_in_any_precision(score, dtype):
 # torch's compiler warns of what it does itself.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning")
-@pytest.mark.parametrize("backend", [None, "reference", "windows"])
-@pytest.mark.parametrize(("score", "layer"), [("sobel", "attention"), ("learned", "SAGEConv")])
-def test_a_compiled_stage_is_the_same(score, layer, backend):
-    if backend is not None and layer != "attention":
-        pytest.skip("only attention has backends")
+@pytest.mark.parametrize(
+    ("score", "layer", "kernels"),
+    [
+        *(("sobel", "attention", kernels) for kernels in (None, "reference", "gpu")),
+        ("learned", "SAGEConv", None),
+    ],
+)
+def test_a_compiled_stage_is_the_same(score, layer, kernels):
     torch.manual_seed(0)
     torch._dynamo.reset()
     builder = GraphBuilder(degree=6, score=PARTS["score"][score]())
-    stage = GFAStage(depth=2, graph_builder=builder, layer=LAYERS[layer], backend=backend, **SMALL)
-    compiled = torch.compile(stage, backend="eager")
+    stage = GFAStage(depth=2, graph_builder=builder, layer=LAYERS[layer], **SMALL)
+    compiled = torch.compile(use_kernels(stage, kernels), backend="eager")
     x = torch.randn(2, 8, 9, 14)
     results = []
     for module in (stage, compiled):
@@ -371,4 +370,4 @@ def test_silent_attention_adds_nothing_and_can_learn():
     out = stage(x)
     torch.testing.assert_close(out, expected)
     out.square().sum().backward()
-    assert all(layer.attention.output.weight.grad.abs().sum() > 0 for layer in stage.layers)
+    assert all(layer.aggregate.output.weight.grad.abs().sum() > 0 for layer in stage.layers)

@@ -1,4 +1,4 @@
-"""Edge-conditioned attention against a dense matrix of all nodes, on all backends."""
+"""Edge-conditioned attention against a dense matrix of all nodes, with all kernels."""
 
 import copy
 import functools
@@ -7,23 +7,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from glic_pyg.graph import GraphBuilder
+from glic_pyg.graph import Graph, GraphBuilder
 from glic_pyg.graph.selection import Threshold, TopD
+from glic_pyg.kernels import KERNELS, use_kernels
 from glic_pyg.nn import graph_attention
-from glic_pyg.nn.graph_attention import BACKENDS, GraphAttention
+from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.kernels import window_attention
 
 CHANNELS, HEADS = 8, 2
-ANY_EDGES = ["reference", "csr"]  # the backends that take them
+ANY_EDGES = ["reference", "cpu"]  # the kernels that take them
 
 
-def make(backend=None, *, seed=0):
+def make(kernels=None, *, seed=0):
     torch.manual_seed(seed)
-    attention = GraphAttention(channels=CHANNELS, heads=HEADS, position_hidden=16, backend=backend)
+    attention = GraphAttention(channels=CHANNELS, heads=HEADS, position_hidden=16)
     with torch.no_grad():
         attention.logit_scale.copy_(torch.tensor([1.0, 5.0]))  # one below its limit of ln 100, one beyond
         attention.position_bias[2].weight.mul_(3)  # so that positions differ
-    return attention
+    return use_kernels(attention, kernels)
 
 
 def nodes(num_nodes):
@@ -38,7 +39,11 @@ def built(kind, selection=Threshold):
     x[..., 7:] *= 10
     x[0, :, 0, 0] = 0
     graph = GraphBuilder(degree=12, selection=selection())(x)[kind]
-    return nodes(252), graph.edge_index, graph.offset, graph.queries, graph.candidates
+    return nodes(252), graph
+
+
+def graph_of(num_nodes, edge_index, offset):
+    return Graph(edge_index=edge_index, offset=offset, num_nodes=num_nodes + 1)
 
 
 def random_edges():
@@ -48,7 +53,7 @@ def random_edges():
     source = torch.randint(0, 20, target.shape, generator=generator)
     source[target == 2] = 19  # the zero node alone
     offset = torch.randint(-7, 16, (len(target), 2), generator=generator).to(torch.int8)
-    return nodes(19), torch.stack([source, target]), offset
+    return nodes(19), graph_of(19, torch.stack([source, target]), offset)
 
 
 GRAPHS = {
@@ -59,9 +64,9 @@ GRAPHS = {
 }
 
 
-def dense(attention, x, edge_index, offset):
+def dense(attention, x, graph):
     """The layer's definition, with N x (N + 1) matrices per head."""
-    source, target = edge_index
+    (source, target), offset = graph.edge_index, graph.offset
     num_nodes = len(x)
     row = ((offset[:, 0].long() - 7) * 23 + (offset[:, 1].long() - 7)) % 529
     bias = attention.position_bias()[row]
@@ -88,21 +93,21 @@ def gradients(module, x, out):
 
 
 @pytest.mark.parametrize(
-    ("graph", "backend"),
+    ("graph", "kernels"),
     [
-        *((graph, backend) for graph in GRAPHS for backend in [*ANY_EDGES, None]),
-        *((graph, "windows") for graph in GRAPHS if graph != "random"),
+        *((graph, kernels) for graph in GRAPHS for kernels in [*ANY_EDGES, None]),
+        *((graph, "gpu") for graph in GRAPHS if graph != "random"),
     ],
 )
-def test_values_and_gradients_are_those_of_the_dense_definition(graph, backend, device):
-    if (backend, device) == ("csr", "cuda"):
-        pytest.skip("csr is for the CPU")
-    x, edge_index, offset, *groups = (part.to(device) for part in GRAPHS[graph]())
-    x = x.clone().requires_grad_()
-    attention, definition = make(backend).to(device), make().double().to(device)
+def test_values_and_gradients_are_those_of_the_dense_definition(graph, kernels, device):
+    if (kernels, device) == ("cpu", "cuda"):
+        pytest.skip("for the CPU")
+    x, graph = (part.clone().to(device) for part in GRAPHS[graph]())
+    x = x.requires_grad_()
+    attention, definition = make(kernels).to(device), make().double().to(device)
     exact_x = x.detach().double().requires_grad_()
-    out = attention(x, edge_index, offset, *groups)
-    expected = dense(definition, exact_x, edge_index, offset)
+    out = attention(x, graph)
+    expected = dense(definition, exact_x, graph)
     torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-5)
     found = gradients(attention, x, out)
     for name, gradient in gradients(definition, exact_x, expected).items():
@@ -114,33 +119,35 @@ def test_values_and_gradients_are_those_of_the_dense_definition(graph, backend, 
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_reference_in_double_precision_is_exact(graph):
-    x, edge_index, offset, *_ = GRAPHS[graph]()
+    x, graph = GRAPHS[graph]()
     attention = make("reference").double()
     x = x.double().requires_grad_()
-    out, expected = attention(x, edge_index, offset), dense(attention, x, edge_index, offset)
+    out, expected = attention(x, graph), dense(attention, x, graph)
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(gradients(attention, x, out), gradients(attention, x, expected))
 
 
-@pytest.mark.parametrize("backend", ["reference", None])
-def test_edge_order_does_not_matter(backend):
-    x, edge_index, offset, *groups = GRAPHS["local"]()
-    attention = make(backend)
-    expected = attention(x, edge_index, offset, *groups)
-    order = torch.randperm(len(offset))
-    found = attention(x, edge_index[:, order], offset[order], *groups)
+@pytest.mark.parametrize("kernels", ["reference", "gpu", None])
+def test_edge_order_does_not_matter(kernels):
+    x, graph = GRAPHS["local"]()
+    attention = make(kernels)
+    expected = attention(x, graph)
+    order = torch.randperm(graph.num_edges)
+    mixed = graph.clone()
+    mixed.edge_index, mixed.offset = graph.edge_index[:, order], graph.offset[order]
+    found = attention(x, mixed)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ANY_EDGES)
-def test_zero_nodes_add_to_the_denominator_only(backend):
+@pytest.mark.parametrize("kernels", ANY_EDGES)
+def test_zero_nodes_add_to_the_denominator_only(kernels):
     """One neighbour and a zero node with equal logits: half the neighbour's value."""
-    attention = make(backend)
+    attention = make(kernels)
     torch.nn.init.zeros_(attention.position_bias[2].weight)
     torch.nn.init.constant_(attention.logit_scale, -100)  # a scale of 0
     x = nodes(3)
     edge_index = torch.tensor([[1, 1, 3], [0, 2, 2]])
-    out = attention(x, edge_index, torch.zeros(3, 2, dtype=torch.int8))
+    out = attention(x, graph_of(3, edge_index, torch.zeros(3, 2, dtype=torch.int8)))
     value = attention.key_value(x)[1, CHANNELS:]
     torch.testing.assert_close(out[0], attention.output(value))
     torch.testing.assert_close(out[1], attention.output.bias)  # no edges
@@ -148,7 +155,7 @@ def test_zero_nodes_add_to_the_denominator_only(backend):
 
 
 @pytest.fixture
-def kernels(monkeypatch):
+def called(monkeypatch):
     """Record which kernels are called."""
     calls = []
 
@@ -162,108 +169,138 @@ def kernels(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("backend", "expected"),
+    ("kernels", "expected"),
     [
         ("reference", []),
-        ("csr", ["csr_attention"]),
-        ("windows", ["window_attention"]),
+        ("cpu", ["csr_attention"]),
+        ("gpu", ["window_attention"]),
         (None, ["csr_attention"]),
     ],
 )
-def test_the_backend_asked_for_is_the_one_that_runs(backend, expected, kernels):
-    make(backend)(*GRAPHS["local"]())
-    assert kernels == expected
+def test_the_kernels_asked_for_are_those_that_run(kernels, expected, called):
+    make(kernels)(*GRAPHS["local"]())
+    assert called == expected
 
 
 @pytest.mark.parametrize("autocast", [True, False])
-def test_16_bits_take_the_kernel_and_stay_near_float64(autocast, kernels):
-    x, edge_index, offset, *groups = GRAPHS["local"]()
+def test_16_bits_take_the_kernel_and_stay_near_float64(autocast, called):
+    x, graph = GRAPHS["local"]()
     attention = make()
     torch.nn.init.ones_(attention.logit_scale)  # a scale of 100 makes roundings of cosines large
     exact, exact_x, x = copy.deepcopy(attention).double(), x.double(), x.clone()
     if not autocast:
         attention, x = attention.bfloat16(), x.bfloat16()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        out = attention(x.requires_grad_(), edge_index, offset, *groups)
-    assert kernels == ["csr_attention"]
+        out = attention(x.requires_grad_(), graph)
+    assert called == ["csr_attention"]
     assert out.dtype == torch.bfloat16
-    expected = dense(exact, exact_x.requires_grad_(), edge_index, offset)
+    expected = dense(exact, exact_x.requires_grad_(), graph)
     assert (out - expected).norm() < 0.02 * expected.norm()
     found = gradients(attention, x, out)
     for name, gradient in gradients(exact, exact_x, expected).items():
         assert (found[name] - gradient).norm() <= 0.05 * gradient.norm(), name
 
 
-def test_by_default_the_reference_takes_what_the_kernel_cannot(kernels):
-    x, edge_index, offset, *_ = GRAPHS["local"]()
-    out = make().double()(x.double(), edge_index, offset)
-    torch.testing.assert_close(out, make("reference").double()(x.double(), edge_index, offset))
-    make()(x, edge_index.flip(1), offset.flip(0))
-    assert not kernels
+def test_by_default_the_reference_takes_what_the_kernel_cannot(called):
+    x, graph = GRAPHS["local"]()
+    out = make().double()(x.double(), graph)
+    torch.testing.assert_close(out, make("reference").double()(x.double(), graph))
+    make()(x, graph_of(len(x), graph.edge_index.flip(1), graph.offset.flip(0)))
+    assert not called
+
+
+@pytest.mark.parametrize("kernels", [*KERNELS, None])
+def test_attention_weights_add_up_the_values(kernels):
+    x, graph = GRAPHS["local"]()
+    attention = make(kernels)
+    out, (edge_index, weights) = attention(x, graph, return_attention_weights=True)
+    assert edge_index is graph.edge_index
+    torch.testing.assert_close(out, attention(x, graph))
+    source, target = edge_index
+    value = torch.cat([attention.key_value(x)[:, CHANNELS:], x.new_zeros(1, CHANNELS)])
+    messages = weights.repeat_interleave(CHANNELS // HEADS, dim=1) * value[source]
+    expected = attention.output(torch.zeros_like(x).index_add(0, target, messages))
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    total = torch.zeros(len(x), HEADS).index_add(0, target, weights)
+    torch.testing.assert_close(total, torch.ones_like(total))
+
+
+@pytest.mark.parametrize("kernels", [*KERNELS, None])
+def test_what_was_prepared_serves_other_features(kernels):
+    x, graph = GRAPHS["local"]()
+    attention = make(kernels)
+    edges = attention.prepare(graph)
+    for features in (x, x.flip(0)):
+        assert torch.equal(attention(features, graph, edges), attention(features, graph))
 
 
 @pytest.mark.parametrize(
     ("dtype", "edges", "got"),
     [
-        (torch.double, [[0, 1], [0, 1]], r"torch\.float64 on cpu"),
-        (torch.float32, [[0, 1], [1, 0]], r"torch\.float32 on cpu, not sorted"),
-        (torch.float32, [[0, 1], [0, 4]], r"torch\.float32 on cpu, not sorted"),
-        (torch.float32, [[0, 5], [0, 1]], r"torch\.float32 on cpu, not sorted"),
-        (torch.float32, [[-1, 0], [0, 1]], r"torch\.float32 on cpu, not sorted"),
-        (torch.float32, [[0, 1], [-1, 1]], r"torch\.float32 on cpu, not sorted"),
+        (torch.double, [[0, 1], [0, 1]], r"torch\.float64"),
+        (torch.float32, [[0, 1], [1, 0]], r"torch\.float32, not sorted"),
+        (torch.float32, [[0, 1], [0, 4]], r"torch\.float32, not sorted"),
+        (torch.float32, [[0, 5], [0, 1]], r"torch\.float32, not sorted"),
+        (torch.float32, [[-1, 0], [0, 1]], r"torch\.float32, not sorted"),
+        (torch.float32, [[0, 1], [-1, 1]], r"torch\.float32, not sorted"),
     ],
 )
-def test_csr_refuses_what_it_cannot_take(dtype, edges, got):
+def test_the_kernel_of_the_cpu_refuses_what_it_cannot_take(dtype, edges, got):
     x, offset = nodes(4).to(dtype), torch.zeros(2, 2, dtype=torch.int8)
-    message = rf"^Expected nodes of 32 or 16 bits on the CPU and edges between them sorted.* \(got {got}\)$"
+    message = rf"^Expected nodes of 32 or 16 bits and edges between them sorted.* \(got {got}\)$"
     with pytest.raises(ValueError, match=message):
-        make("csr").to(dtype)(x, torch.tensor(edges), offset)
+        make("cpu").to(dtype)(x, graph_of(4, torch.tensor(edges), offset))
 
 
-@pytest.mark.parametrize("backend", [*BACKENDS, None])
-def test_edges_without_offsets_are_refused(backend):
-    x, edge_index, offset, *groups = GRAPHS["local"]()
-    message = rf"^Expected an offset for each of {len(offset)} edges \(got \({len(offset) - 1}, 2\)\)$"
+@pytest.mark.parametrize("kernels", [*KERNELS, None])
+def test_edges_without_offsets_are_refused(kernels):
+    x, graph = GRAPHS["local"]()
+    graph = graph.clone()
+    graph.offset = graph.offset[1:]
+    count = graph.num_edges
+    message = rf"^Expected an offset for each of {count} edges \(got \({count - 1}, 2\)\)$"
     with pytest.raises(ValueError, match=message):
-        make(backend)(x, edge_index, offset[1:], *groups)
+        make(kernels)(x, graph)
 
 
-def test_csr_refuses_queries_of_other_nodes():
-    x, edge_index, offset, queries, candidates = GRAPHS["local"]()
+@pytest.mark.parametrize("kernels", [*KERNELS, None])
+def test_features_of_other_nodes_are_refused(kernels):
+    x, graph = GRAPHS["local"]()
+    with pytest.raises(ValueError, match=r"^Expected features of 252 nodes \(got 251\)$"):
+        make(kernels)(x[1:], graph)
+
+
+def test_the_kernel_of_the_cpu_refuses_queries_of_other_nodes():
+    x, graph = GRAPHS["local"]()
+    graph = graph.clone()
+    graph.queries = graph.queries[1:]
     with pytest.raises(ValueError, match=r"^Expected each of 252 nodes among the queries \(got 188\)$"):
-        make("csr")(x, edge_index, offset, queries[1:], candidates)
+        make("cpu")(x, graph)
 
 
-def test_windows_refuses_edges_of_unknown_candidates():
-    x, edge_index, offset = GRAPHS["random"]()
+def test_the_kernel_of_gpus_refuses_edges_of_unknown_candidates():
     with pytest.raises(
-        ValueError, match=r"Expected the candidates of the edges for backend windows \(got none\)"
+        ValueError, match=r"^Expected the candidates of the edges for kernels gpu \(got none\)$"
     ):
-        make("windows")(x, edge_index, offset)
+        make("gpu")(*GRAPHS["random"]())
 
 
-def test_an_unknown_backend_is_refused():
-    with pytest.raises(
-        ValueError, match=r"Expected backend to be one of reference, csr, windows \(got triton\)"
-    ):
-        make("triton")
-
-
-def test_windows_gives_zero_to_a_node_without_edges():
-    x, edge_index, offset, *groups = GRAPHS["local"]()
-    attention = make("windows")
-    kept = edge_index[1] != 5
-    out = attention(x, edge_index[:, kept], offset[kept], *groups)
+def test_the_kernel_of_gpus_gives_zero_to_a_node_without_edges():
+    x, graph = GRAPHS["local"]()
+    attention, fewer = make("gpu"), graph.clone()
+    kept = graph.edge_index[1] != 5
+    fewer.edge_index, fewer.offset = graph.edge_index[:, kept], graph.offset[kept]
+    out = attention(x, fewer)
     torch.testing.assert_close(out[5], attention.output.bias)
-    torch.testing.assert_close(out[6:], attention(x, edge_index, offset, *groups)[6:])
+    torch.testing.assert_close(out[6:], attention(x, graph)[6:])
 
 
 def test_windows_in_parts_are_the_whole(monkeypatch):
-    x, edge_index, offset, *groups = GRAPHS["local"]()
-    attention = make("windows")
-    expected = attention(x, edge_index, offset, *groups)
+    x, graph = GRAPHS["local"]()
+    attention = make("gpu")
+    expected = attention(x, graph)
     monkeypatch.setattr(window_attention, "GROUPS_AT_ONCE", 3)
-    torch.testing.assert_close(attention(x, edge_index, offset, *groups), expected)
+    torch.testing.assert_close(attention(x, graph), expected)
 
 
 def test_channels_must_divide_among_the_heads():

@@ -12,7 +12,7 @@ from glic_pyg.graph.quota import MapQuota
 from glic_pyg.graph.selection import TopD
 from glic_pyg.graph.similarity import Centered
 from glic_pyg.nn.conv import ConvBlock
-from glic_pyg.nn.gfa import GFALayer, GFAStage
+from glic_pyg.nn.gfa import FeedForwardStage, GFALayer, GFAStage
 
 
 def count(module):
@@ -36,9 +36,9 @@ def test_depths_ratios_and_heads(tiny_config, build):
         assert isinstance(stage, GFAStage)
         assert [type(layer) for layer in stage.layers] == [GFALayer] * depth
         for layer in stage.layers:
-            assert layer.attention.heads == 4
+            assert layer.aggregate.heads == 4
             assert layer.ffn.project_out.weight.shape == (width, ratio * width, 1, 1)
-            assert layer.attention.position_bias[0].out_features == config.position_hidden
+            assert layer.aggregate.position_bias[0].out_features == config.position_hidden
 
 
 @pytest.mark.parametrize("build", [build_analysis, build_synthesis])
@@ -53,6 +53,13 @@ def test_graph_options(tiny_config, build):
 
 
 @pytest.mark.parametrize("build", [build_analysis, build_synthesis])
+def test_without_candidates_stages_are_feed_forward_parts(tiny_config, build):
+    transform = build(dataclasses.replace(tiny_config, graph=GraphConfig(candidates=())))
+    stages = [stage for stage in transform.stages if isinstance(stage, FeedForwardStage)]
+    assert [len(stage.layers) for stage in stages] == [2, 2]
+
+
+@pytest.mark.parametrize("build", [build_analysis, build_synthesis])
 def test_parts_by_name(tiny_config, build):
     graph = GraphConfig(
         candidates=(Part("anchors"),),
@@ -64,13 +71,13 @@ def test_parts_by_name(tiny_config, build):
     config = dataclasses.replace(tiny_config, graph=graph, aggregation=aggregation, channels=(4, 8, 12))
     transform = build(config)
     stages = [stage for stage in transform.stages if isinstance(stage, GFAStage)]
-    assert sorted(stage.score.convolution.in_channels for stage in stages) == [8, 12]
+    assert sorted(stage.graph_builder.score.convolution.in_channels for stage in stages) == [8, 12]
     for stage in stages:
         builder = stage.graph_builder
         assert [type(candidates) for candidates in builder.candidates] == [AnchorMesh]
         assert (type(builder.quota), builder.selection.k) == (MapQuota, 4)
-        assert {layer.aggregation.layer.heads for layer in stage.layers} == {2}
-        channels = stage.score.convolution.in_channels
+        assert {layer.aggregate.layer.heads for layer in stage.layers} == {2}
+        channels = stage.graph_builder.score.convolution.in_channels
         assert stage(torch.randn(1, channels, 9, 10)).shape == (1, channels, 9, 10)
 
 

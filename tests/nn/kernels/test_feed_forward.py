@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from glic_pyg.kernels import use_kernels
 from glic_pyg.nn.conv import GatedFeedForward
 from glic_pyg.nn.kernels import feed_forward
 
@@ -26,17 +27,18 @@ def picture(size):
 def test_values(depthwise, size, rows, monkeypatch):
     monkeypatch.setattr(feed_forward, "FEATURES_AT_ONCE", rows * size[3] * 30)
     part, x = make(depthwise), picture(size)
-    expected = make(depthwise).double().by_modules(x.double())
+    expected = use_kernels(make(depthwise).double(), "reference")(x.double())
     torch.testing.assert_close(part(x).double(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_bands_are_used_without_gradients_alone(monkeypatch):
     part, x = make(True), picture((2, 5, 9, 7))
-    monkeypatch.setattr(GatedFeedForward, "by_modules", lambda *_: "by modules")
-    assert part(x) == "by modules"
+    monkeypatch.setattr(GatedFeedForward, "_in_bands", lambda *_: "in bands")
+    assert part(x).shape == x.shape
     with torch.no_grad():
-        assert part(x).shape == x.shape
-        assert part(x.double()) == "by modules"
+        assert part(x) == "in bands"
+        assert part.double()(x.double()).shape == x.shape
+        assert use_kernels(part.float(), "gpu")(x).shape == x.shape
 
 
 def test_neither_layout_nor_inference_mode_changes_the_values():
