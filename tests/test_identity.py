@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from glic_pyg import codec, identity
+from glic_pyg import GLIC, codec, identity
 from glic_pyg.config import GraphConfig, ModelConfig
 from glic_pyg.identity import current_names, first_names, identity_of
 

@@ -39,7 +39,7 @@ def by_loop(aggregation, x, graph):
         mine = target == node
         edge_index = torch.stack([source[mine], target[mine]])
         edges = (attributes[mine],) if aggregation.takes_edges else ()
-        rows.append(aggregation.output(aggregation.layer(x, edge_index, *edges))[node])
+        rows.append(aggregation.linear(aggregation.layer(x, edge_index, *edges))[node])
     return torch.stack(rows)
 
 
@@ -114,9 +114,9 @@ def test_edge_attributes_are_distances_in_windows_and_similarity():
 def test_widths_are_fitted(layer, width):
     aggregation = LayerAggregation(layer, channels=CHANNELS)
     if width == CHANNELS:
-        assert isinstance(aggregation.output, nn.Identity)
+        assert isinstance(aggregation.linear, nn.Identity)
     else:
-        assert aggregation.output.weight.shape == (CHANNELS, width)
+        assert aggregation.linear.weight.shape == (CHANNELS, width)
     assert aggregation(torch.randn(20, CHANNELS), graph_of(1, CHANNELS, 4, 5)).shape == (20, CHANNELS)
 
 
