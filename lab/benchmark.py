@@ -52,7 +52,7 @@ class Job:
 
     Args:
         model: YAML file of a configuration, name or path of GLIC weights, or name of a CompressAI model.
-        backend: A GLIC model's kernels, `RIVAL`, or None for a CompressAI model.
+        kernels: A GLIC model's kernels, `RIVAL`, or None for a CompressAI model.
         size: Height and width.
         batch_size: Pictures per training step; None measures compression.
         seed: Of random weights.
@@ -63,7 +63,7 @@ class Job:
     """
 
     model: str
-    backend: str | None
+    kernels: str | None
     size: tuple[int, int]
     batch_size: int | None
     seed: int
@@ -110,10 +110,10 @@ def _measure_all(args: argparse.Namespace) -> list[dict[str, Any]]:
     for size in args.sizes:
         for name in [*args.config, *args.model]:
             rows = []
-            for backend in [None] if is_compressai(name) else args.kernels:
+            for kernels in [None] if is_compressai(name) else args.kernels:
                 job = Job(
                     model=name,
-                    backend=backend,
+                    kernels=kernels,
                     size=size,
                     batch_size=args.batch_size if args.training else None,
                     seed=args.seed,
@@ -124,7 +124,7 @@ def _measure_all(args: argparse.Namespace) -> list[dict[str, Any]]:
                 )
                 row = _in_own_process(job)
                 if row is None:
-                    where = f"{backend or name} at {size[0]}x{size[1]}"
+                    where = f"{kernels or name} at {size[0]}x{size[1]}"
                     print_line("warning", f"{where} ended early; too little memory?")
                 else:
                     rows.append(row)
@@ -152,7 +152,7 @@ def measure(job: Job) -> dict[str, Any]:
     model = build(job)
     result = {
         "model": job.model,
-        "backend": job.backend,
+        "kernels": job.kernels,
         "size": list(job.size),
         "threads": torch.get_num_threads(),
         "parameters": parameters(model),
@@ -162,16 +162,16 @@ def measure(job: Job) -> dict[str, Any]:
 
 def build(job: Job) -> nn.Module:
     """Make the model of a job, ready to compress."""
-    if job.backend is None:
+    if job.kernels is None:
         return build_compressai(job.model)
-    backend = None if job.backend == RIVAL else job.backend
+    kernels = None if job.kernels == RIVAL else job.kernels
     if job.model.endswith((".yaml", ".yml")):
-        model = GLIC(ModelConfig.from_yaml(job.model), kernels=backend)
+        model = GLIC(ModelConfig.from_yaml(job.model), kernels=kernels)
         _randomise(model)
         model.update(force=True)
     else:
-        model = GLIC.from_pretrained(job.model, kernels=backend, allow_code=job.allow_code)
-    if job.backend == RIVAL:
+        model = GLIC.from_pretrained(job.model, kernels=kernels, allow_code=job.allow_code)
+    if job.kernels == RIVAL:
         make_dense(model)
     return model.eval()
 
@@ -192,7 +192,7 @@ def _randomise(model: GLIC) -> None:
 @torch.inference_mode()
 def _coding_cost(model: nn.Module, job: Job) -> dict[str, Any]:
     x = photo(*job.size)
-    if job.backend is None:
+    if job.kernels is None:
         x = pad(x, 128)
     _code(model, photo(256, 256))  # compiles
     with peak_memory() as memory:
@@ -256,13 +256,13 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     height, width = first["size"]
     line = f"{first['model']}, {height} x {width}, {first['parameters'] / 1e6:.2f} M parameters"
     print(f"{line}, {first['threads']} threads")
-    rival = next((_figures(row) for row in rows if row["backend"] == RIVAL), None)
+    rival = next((_figures(row) for row in rows if row["kernels"] == RIVAL), None)
     cells = [["", *_figures(first)]]
     for row in rows:
         figures = _figures(row)
         ratios = {name: f" ({figures[name] / rival[name]:.2f})" if rival else "" for name in figures}
         cells.append(
-            [row["backend"] or "", *(f"{value:.2f}{ratios[name]}" for name, value in figures.items())]
+            [row["kernels"] or "", *(f"{value:.2f}{ratios[name]}" for name, value in figures.items())]
         )
     if "flops" in first:
         for line, text in zip(
@@ -276,7 +276,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             cells = [[f"{side} s", *stages]]
             for row in rows:
                 seconds = row[f"{side}_seconds"]
-                cells.append([row["backend"] or "", *(f"{seconds[stage]:.2f}" for stage in stages)])
+                cells.append([row["kernels"] or "", *(f"{seconds[stage]:.2f}" for stage in stages)])
             print(aligned(cells) + "\n")
 
 

@@ -127,11 +127,11 @@ def _codec_section(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def complexity_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return a table of what `lab/benchmark.py` measured; its first row is the head."""
-    head = ["model", "backend", "size", "M parameters", "TFLOPs", "encode s", "decode s", "peak GiB"]
+    head = ["model", "kernels", "size", "M parameters", "TFLOPs", "encode s", "decode s", "peak GiB"]
     cells = [
         [
             Path(row["model"]).stem,
-            row["backend"] or "",
+            row["kernels"] or "",
             "{} x {}".format(*row["size"]),
             f"{row['parameters'] / 1e6:.2f}",
             f"{row['flops'] / 1e12:.3f}",

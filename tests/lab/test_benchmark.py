@@ -22,7 +22,7 @@ def test_table_and_json(rig, config, tmp_path):
     )  # fmt: skip
     assert status == 0, err
     csr, dense = json.loads(written.read_text())
-    assert (csr["backend"], dense["backend"]) == ("cpu", "dense")
+    assert (csr["kernels"], dense["kernels"]) == ("cpu", "dense")
     assert csr["size"] == [64, 128]
     assert csr["parameters"] == dense["parameters"]
     assert 0 < csr["flops"] < dense["flops"]
