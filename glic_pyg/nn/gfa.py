@@ -6,7 +6,7 @@ x --+--> graphs, as published a local and a global one (built once, no gradient)
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +128,8 @@ class GFAStage(nn.Module):
                 raise
             # Any graph will do: the loss is not finite either, and training leaves such a step out.
             graphs = self.graph_builder(torch.zeros_like(feature_map))
-        return [(graph, self.layers[0].aggregate.prepare(graph)) for graph in graphs]
+        aggregate = cast(GFALayer, self.layers[0]).aggregate
+        return [(graph, aggregate.prepare(graph)) for graph in graphs]
 
 
 class FeedForwardStage(nn.Module):

@@ -21,20 +21,29 @@ FUSIBLE = (torch.float32, torch.bfloat16, torch.float16)
 MAX_LOGIT_SCALE = 4.6052  # ln 100, rounded as published
 
 
+class CSR(NamedTuple):
+    """Edges sorted by target.
+
+    Args:
+        pointers: Where each node's edges begin, `N + 1`.
+        order: The order in which the nodes are worked on, `N`, see `csr_attention`.
+    """
+
+    pointers: Tensor
+    order: Tensor
+
+
 class AttentionEdges(NamedTuple):
     """What attention reads of a graph's edges, whatever its weights: made once for all layers on a graph.
 
     Args:
         row: Each edge's row in the table of biases, `E`, int16.
-        pointers: Where each node's edges begin, `N + 1`, for the kernel of the CPU; None where it cannot take
-            them.
-        order: The order in which that kernel takes the nodes, `N`.
-        windows: The edges as places in their groups, for the kernel of GPUs.
+        csr: For the kernel of the CPU, where it can take the edges.
+        windows: For the kernel of GPUs, where it can take them.
     """
 
     row: Tensor
-    pointers: Tensor | None = None
-    order: Tensor | None = None
+    csr: CSR | None = None
     windows: Windows | None = None
 
 
@@ -107,7 +116,8 @@ class GraphAttention(HasKernels, MessagePassing):
                     raise ValueError(
                         f"Expected each of {num_nodes} nodes among the queries (got {len(order)})"
                     )
-                return AttentionEdges(row, pointers(edge_index, num_nodes), order)
+                begins = pointers(edge_index, num_nodes)
+                return AttentionEdges(row, csr=None if begins is None else CSR(begins, order))
             case "gpu" if queries is not None and "candidates" in graph:
                 return AttentionEdges(row, windows=windows_of(graph, row))
         return AttentionEdges(row)
@@ -142,8 +152,8 @@ class GraphAttention(HasKernels, MessagePassing):
         edges = self.prepare(graph) if edges is None else edges
         bias = self.position_bias(graph.get("stride"))
         weights = None
-        if self._fits_csr(x, edges):
-            out = self._by_csr(x, graph.edge_index[0], bias, edges)
+        if (csr := self._csr(x, edges)) is not None:
+            out = self._by_csr(x, graph.edge_index[0], bias, edges.row, csr)
         elif edges.windows is not None:
             out = window_attention(*self._query_key_value(x), self.scale(), bias, edges.windows)
             out = self.output(out.flatten(1))
@@ -185,26 +195,24 @@ class GraphAttention(HasKernels, MessagePassing):
         shape = (self.heads, self.head_channels)
         return self.query(x).unflatten(1, shape), self.key_value(x).unflatten(1, (2, *shape))
 
-    def _fits_csr(self, x: Tensor, edges: AttentionEdges) -> bool:
-        """Return whether the kernel of the CPU is wanted and can take the features and edges."""
+    def _csr(self, x: Tensor, edges: AttentionEdges) -> CSR | None:
+        """Return the edges for the kernel of the CPU, if it is wanted and can take them and the features."""
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        fits = edges.pointers is not None and dtype in FUSIBLE
-        if self.kernels == "cpu" and not fits:
-            sorted_ = "" if edges.pointers is not None else ", not sorted"
+        csr = edges.csr if dtype in FUSIBLE else None
+        if self.kernels == "cpu" and csr is None:
+            unsorted = ", not sorted" if edges.csr is None else ""
             raise ValueError(
                 "Expected nodes of 32 or 16 bits and edges between them sorted by target for kernels cpu "
-                f"(got {dtype}{sorted_})"
+                f"(got {dtype}{unsorted})"
             )
-        return fits
+        return csr
 
-    def _by_csr(self, x: Tensor, source: Tensor, bias: Tensor, edges: AttentionEdges) -> Tensor:
+    def _by_csr(self, x: Tensor, source: Tensor, bias: Tensor, row: Tensor, csr: CSR) -> Tensor:
         query, key_value = self._heads_last(self.query, x), self._heads_last(self.key_value, x)
         key_value = torch.cat([key_value, key_value.new_zeros(1, *key_value.shape[1:])])
-        features = (query.squeeze(1), key_value, self.scale(), bias)
-        out = csr_attention(
-            *(part.float() for part in features), edges.row, edges.pointers, source, edges.order
-        )
+        features = (query.squeeze(1).float(), key_value.float(), self.scale().float(), bias.float())
+        out = csr_attention(*features, row, csr.pointers, source, csr.order)
         weight = self._reordered(self.output.weight.T).T
         return linear(out.flatten(1).to(query.dtype), weight, self.output.bias)
 

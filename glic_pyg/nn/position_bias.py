@@ -32,7 +32,7 @@ class PositionBias(nn.Sequential):
         axis = axis.sign() * torch.log2(axis.abs() + 1) / math.log2(8)
         self.register_buffer("coordinates", torch.cartesian_prod(axis, axis), persistent=False)
 
-    def forward(self, stride: tuple[int, int] | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, stride: tuple[int, int] | None = None) -> Tensor:
         """Return the bias table, `529 x heads`, whatever the stride; `rows` finds the edges' rows."""
         return BOUND * super().forward(self.coordinates).sigmoid()
 

@@ -32,7 +32,7 @@ def test_matches_differences_through_a_graph_stage():
     ).double()
     x = torch.randn(1, 4, 16, 16, dtype=torch.double)
     graphs = builder(x)
-    stage.graph_builder = lambda _: graphs  # constants of the gradient
+    builder.forward = lambda _: graphs  # constants of the gradient
     field = receptive_fields(stage, x, [(8, 5)])[0]
     energy = torch.zeros(16, 16, dtype=torch.double)
     with torch.no_grad():
