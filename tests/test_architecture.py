@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = """
     torchvision_shim errors limits yaml_text eager_call
     upstream eager
-    config derived compiled threads
+    config derived compiled kernels threads
     files mending srgb
     image ledger checkpoint_header figures pages
     container identity metrics

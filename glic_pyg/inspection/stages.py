@@ -39,12 +39,14 @@ def stage_module(model: GLIC, stage: str) -> GFAStage:
         stage: One of `STAGES`.
 
     Raises:
-        ValueError: no such stage.
+        ValueError: no such stage, or the model has no graphs.
     """
     if stage not in STAGES:
         raise ValueError(f"Expected one of the stages {', '.join(STAGES)} (got {stage})")
     transform, number = stage.split(".")
     graph_stages = [m for m in getattr(model, transform).stages if isinstance(m, GFAStage)]
+    if not graph_stages:
+        raise ValueError("Expected a model with graphs (got one without candidate sets)")
     return graph_stages[int(number) - 1]
 
 

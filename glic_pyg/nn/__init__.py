@@ -1,7 +1,7 @@
 """Message passing on given edges, and the blocks around it."""
 
 import glic_pyg.upstream  # noqa: F401 - before torch_geometric
-from glic_pyg.kernels import KERNELS, Kernels, use_kernels
+from glic_pyg.kernels import HasKernels, use_kernels
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
 from glic_pyg.nn.distance_bias import DistanceBias
 from glic_pyg.nn.gfa import FeedForwardStage, GFALayer, GFAStage
@@ -12,7 +12,6 @@ from glic_pyg.nn.position_bias import PositionBias
 from glic_pyg.nn.wavelet import WaveletDown, WaveletUp
 
 __all__ = [
-    "KERNELS",
     "ConvBlock",
     "DistanceBias",
     "FeedForwardStage",
@@ -20,7 +19,7 @@ __all__ = [
     "GFAStage",
     "GatedFeedForward",
     "GraphAttention",
-    "Kernels",
+    "HasKernels",
     "LayerAggregation",
     "LayerNorm2d",
     "LearnedScore",

@@ -1,8 +1,11 @@
+import dataclasses
 from functools import partial
 
 import pytest
 import torch
 
+from glic_pyg import GLIC
+from glic_pyg.config import GraphConfig
 from glic_pyg.inspection import STAGES, limit_size, stage_graphs, stages
 from glic_pyg.inspection.stages import node_size
 from glic_pyg.nn.gfa import GFAStage
@@ -44,6 +47,14 @@ def test_map_sizes(tiny_model, photo, stage, side):
 def test_unknown_stage(tiny_model, photo):
     with pytest.raises(ValueError, match=r"Expected one of the stages g_a.1, .*, g_s.2 \(got g_a.3\)"):
         stage_graphs(tiny_model, photo(64, 64), "g_a.3")
+
+
+def test_a_model_without_graphs(tiny_config, photo):
+    config = dataclasses.replace(tiny_config, graph=GraphConfig(candidates=()))
+    with pytest.raises(
+        ValueError, match=r"^Expected a model with graphs \(got one without candidate sets\)$"
+    ):
+        stage_graphs(GLIC(config), photo(64, 64), "g_a.1")
 
 
 def test_large_pictures_are_scaled_down(photo, monkeypatch):
