@@ -21,7 +21,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial, singledispatch
+from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,8 +30,9 @@ import torch.nn.functional as F
 from compressai.layers import CheckerboardMaskedConv2d
 from torch import Tensor, nn
 
-from glic_pyg.entropy.context import PointwiseBlock, PointwiseNet
-from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
+from glic_pyg.entropy.context import PointwiseNet
+from glic_pyg.kernels import use_kernels
+from glic_pyg.nn.conv import ConvBlock, LayerNorm2d
 from glic_pyg.nn.pointwise import linear
 from glic_pyg.threads import map_in_threads
 
@@ -38,7 +40,7 @@ QMAX = 255
 """Largest integer of an activation that a convolution reads."""
 NORM_QMAX = 4096
 """The same before a normalisation: squares are exact up to here."""
-EXACT = 2**24
+LIMIT = 2**24
 """Integers up to here are exact in float32."""
 POSITIONS_AT_ONCE = 512
 TINY = 1e-20
@@ -118,41 +120,34 @@ def exact_arithmetic() -> Iterator[None]:
         _held.give_back()
 
 
-@singledispatch
-def exact(module: nn.Module) -> nn.Module:
-    """Return a network that computes nearly the same as `module`, to the same bits everywhere.
+def exact(network: nn.Module) -> nn.Module:
+    """Return a network that computes nearly the same as `network`, to the same bits everywhere.
+
+    It is a copy with other convolutions, normalisations and GELUs; the forward passes around them are the
+    network's own, by its plain kernels. They may add, multiply, compare and move values, and nothing else.
 
     Args:
-        module: Made of this package's convolution blocks.
+        network: Made of convolutions, `LayerNorm2d` and `nn.GELU`.
 
     Raises:
-        TypeError: a part has no exact counterpart.
+        TypeError: another module in it has no exact counterpart.
     """
-    raise TypeError(f"Expected a module of the entropy model (got {type(module).__name__})")
+    copied: dict[int, nn.Module] = {}  # what `deepcopy` takes for copies it has made
+    for module in network.modules():
+        for kind, make in EXACT.items():
+            if isinstance(module, kind):
+                copied[id(module)] = make(module)
+        if not (id(module) in copied or isinstance(module, UNCHANGED) or list(module.children())):
+            raise TypeError(f"Expected a module of the entropy model (got {type(module).__name__})")
+    for module in network.modules():
+        if isinstance(module, ConvBlock):
+            copied[id(module.ffn)] = Chunked(deepcopy(module.ffn, copied))
+        elif isinstance(module, PointwiseNet):
+            copied[id(module)] = Chunked(*(deepcopy(part, copied) for part in module))
+    return use_kernels(deepcopy(network, copied), "reference")
 
 
-@exact.register(nn.PixelShuffle)
-@exact.register(nn.Identity)
-def _same(module: nn.Module) -> nn.Module:
-    return module
-
-
-@exact.register(nn.Sequential)
-def _sequence(module: nn.Sequential) -> nn.Sequential:
-    return nn.Sequential(*map(exact, module))
-
-
-@exact.register(PointwiseNet)
-def _pointwise_net(module: PointwiseNet) -> nn.Module:
-    return InParts(*map(exact, module))
-
-
-@exact.register(PointwiseBlock)
-def _pointwise_block(module: PointwiseBlock) -> nn.Sequential:
-    return nn.Sequential(exact(module.conv), exact(module.ffn))
-
-
-class InParts(nn.Sequential):
+class Chunked(nn.Sequential):
     """Modules that read one position at a time, on some of the positions at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -169,7 +164,6 @@ class InParts(nn.Sequential):
         return out.view(len(x), *x.shape[2:], -1).movedim(-1, 1)
 
 
-@exact.register(nn.Conv2d)
 class ExactConv2d(nn.Module):
     r"""Convolution of integers.
 
@@ -205,7 +199,6 @@ class ExactConv2d(nn.Module):
         return y if self.bias is None else y.add_(self.bias[:, None, None])
 
 
-@exact.register(LayerNorm2d)
 class ExactLayerNorm2d(nn.Module):
     """Layer normalisation over the channels of each position.
 
@@ -231,45 +224,25 @@ class ExactLayerNorm2d(nn.Module):
         return x.mul_(self.weight[:, None, None]).add_(self.bias[:, None, None])
 
 
-@exact.register(GatedFeedForward)
-class ExactFeedForward(nn.Module):
-    """Gated feed-forward part, pointwise.
+class ExactGELU(nn.Module):
+    """GELU, see `gelu`."""
 
-    Args:
-        ffn: The part, without depthwise convolution.
-    """
-
-    def __init__(self, ffn: GatedFeedForward) -> None:
+    def __init__(self, _: nn.GELU) -> None:
         super().__init__()
-        if ffn.depthwise is not None:
-            raise TypeError("Expected a pointwise feed-forward part (got one with a depthwise convolution)")
-        self.norm, self.project_in, self.project_out = map(exact, (ffn.norm, ffn.project_in, ffn.project_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `B x C x H x W` to the same shape."""
-        a, b = self.project_in(self.norm(x)).chunk(2, dim=1)
-        return self.project_out(gelu(a).mul_(b)).add_(x)
+        """Map a tensor of any shape to the same shape."""
+        return gelu(x)
 
 
-@exact.register(ConvBlock)
-class ExactConvBlock(nn.Module):
-    """Depthwise 5x5 mixing and a gated feed-forward part.
-
-    Args:
-        block: The block.
-    """
-
-    def __init__(self, block: ConvBlock) -> None:
-        super().__init__()
-        self.conv1, self.depthwise, self.conv2 = map(exact, (block.conv1, block.depthwise, block.conv2))
-        self.adaptor = None if block.adaptor is None else exact(block.adaptor)
-        self.ffn = InParts(exact(block.ffn))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `B x C x H x W` to `B x C' x H x W`."""
-        shortcut = x if self.adaptor is None else self.adaptor(x)
-        mixed = self.conv2(self.depthwise(F.leaky_relu(self.conv1(x), 0.01)))
-        return self.ffn(mixed.add_(shortcut))
+EXACT: dict[type[nn.Module], Callable[..., nn.Module]] = {
+    nn.Conv2d: ExactConv2d,
+    LayerNorm2d: ExactLayerNorm2d,
+    nn.GELU: ExactGELU,
+}
+"""What is exact in place of what."""
+UNCHANGED = (nn.PixelShuffle, nn.Identity)
+"""What is exact already."""
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -302,6 +275,6 @@ def _quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     weight = weight.double()
     largest = weight.abs().amax(1, keepdim=True).clamp(min=TINY)
     sums = (weight.abs() / largest * 2**36).round().sum(1, keepdim=True) / 2**36 * largest
-    limit = (EXACT - 1) // QMAX - (weight.size(1) + 1) // 2  # rounding adds at most a half to each
+    limit = (LIMIT - 1) // QMAX - (weight.size(1) + 1) // 2  # rounding adds at most a half to each
     step = (sums * (1 / limit)).float().clamp(min=TINY)
     return (weight / step).round().float(), step[:, 0]

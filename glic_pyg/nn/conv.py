@@ -57,6 +57,7 @@ class GatedFeedForward(HasKernels, nn.Module):
         self.depthwise = (
             nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False) if depthwise else None
         )
+        self.gelu = nn.GELU()
         self.project_out = PointwiseConv2d(ratio * channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ class GatedFeedForward(HasKernels, nn.Module):
         if self.depthwise is not None:
             hidden = self.depthwise(hidden)
         a, b = hidden.chunk(2, dim=1)
-        return x + self.project_out(F.gelu(a) * b)
+        return x + self.project_out(self.gelu(a) * b)
 
     def _in_bands(self, x: Tensor) -> Tensor:
         out = normed_feed_forward(

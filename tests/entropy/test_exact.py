@@ -12,7 +12,7 @@ from torch import nn
 from glic_pyg import GLIC
 from glic_pyg.build import build_entropy_model
 from glic_pyg.config import ModelConfig
-from glic_pyg.entropy.exact import EXACT, QMAX, _quantise, exact, exact_arithmetic, gelu
+from glic_pyg.entropy.exact import LIMIT, QMAX, _quantise, exact, exact_arithmetic, gelu
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
 
 CONVOLUTIONS = {
@@ -58,8 +58,8 @@ def test_no_sum_leaves_the_integers_that_float32_has(kind):
     weight = exact(conv).weight
     assert torch.equal(weight, weight.round())
     sums = weight.double().abs().flatten(1).sum(1) * QMAX
-    assert (sums < EXACT).all()
-    assert (sums > 0.8 * EXACT).all()  # and the bits that there are, are used
+    assert (sums < LIMIT).all()
+    assert (sums > 0.8 * LIMIT).all()  # and the bits that there are, are used
 
 
 @pytest.mark.parametrize("spread", [0.01, 1, 100])
@@ -69,7 +69,7 @@ def test_wide_and_uneven_weights_stay_within(spread):
     conv.weight.copy_((spread * torch.randn(3, 4000)).exp().clamp(1e-30, 1e30)[..., None, None])
     conv.weight[2] = 0
     made = exact(conv)
-    assert (made.weight.double().abs().flatten(1).sum(1) * QMAX < EXACT).all()
+    assert (made.weight.double().abs().flatten(1).sum(1) * QMAX < LIMIT).all()
     assert made(torch.ones(1, 4000, 1, 1)).isfinite().all()
 
 
@@ -142,12 +142,13 @@ def test_gelu():
     "module",
     [
         GatedFeedForward(24, ratio=2),
+        GatedFeedForward(24, ratio=2, depthwise=True),
         ConvBlock(24, 24, ratio=2),
         ConvBlock(24, 36, ratio=2),
         build_entropy_model(ModelConfig(hyper_channels=16)).hyper.h_s,
         build_entropy_model(ModelConfig(hyper_channels=16)).y.latent_codec["y0"].entropy_parameters,
     ],
-    ids=["feed-forward", "block", "adapted block", "h_s", "parameters"],
+    ids=["feed-forward", "depthwise feed-forward", "block", "adapted block", "h_s", "parameters"],
 )
 @torch.no_grad()
 def test_networks_are_near_the_floating_point_ones(module):
@@ -170,8 +171,8 @@ def test_networks_are_near_the_floating_point_ones(module):
 def test_what_has_no_exact_counterpart():
     with pytest.raises(TypeError, match=r"Expected a module of the entropy model \(got Softmax\)"):
         exact(nn.Softmax())
-    with pytest.raises(TypeError, match="Expected a pointwise feed-forward part"):
-        exact(GatedFeedForward(4, ratio=1, depthwise=True))
+    with pytest.raises(TypeError, match=r"Expected a module of the entropy model \(got Softmax\)"):
+        exact(nn.Sequential(nn.Conv2d(2, 2, 1), nn.Sequential(nn.Softmax())))
 
 
 @pytest.mark.parametrize(
