@@ -53,8 +53,8 @@ def test_weights_that_mix_channels_are_apart(model, optimizer):
 def test_weights_of_pyg_layers_mix_channels(tiny_config):
     model = GLIC(dataclasses.replace(tiny_config, aggregation=Aggregation("torch_geometric.nn.GATv2Conv")))
     mixing, rest, _ = names_by_group(model, build_optimizers(model, "soap"))
-    assert any("aggregation.layer.lin_l.weight" in name for name in mixing)
-    assert any("aggregation.layer.att" in name for name in rest)
+    assert any("aggregate.layer.lin_l.weight" in name for name in mixing)
+    assert any("aggregate.layer.att" in name for name in rest)
 
 
 class Linear(nn.Module):
