@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-# Threads that wait for each other on busy cores must not spin: they cost four times what the work does.
-# Read when torch is imported, here and in all processes that tests start.
+# Threads that wait for each other on busy cores must not spin: that takes four times as long as the tests
+# themselves. Read when torch is imported, here and in all processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -203,3 +204,26 @@ def test_threads_are_those_asked_for(glic, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.set_num_threads", asked.append)
     glic("compress", tmp_path / "a.png", "-o", tmp_path / "b.glic", "--threads", "3", "--device", "no")
     assert asked == [3]
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_wait_briefly_unless_the_user_says_how(given, spins):
+    """Said before torch is imported, which reads it."""
+    program = (
+        "import atexit, os, sys; from glic_pyg.cli.main import main; "
+        "atexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)); main()"
+    )
+    rest = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", program, "--version"],
+        env=rest | given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.splitlines()[-1] == f"{spins} False"
