@@ -13,6 +13,7 @@ from glic_pyg.codec import GLIC, QualityError, check_quality, latent_checksum
 from glic_pyg.container import QUALITY_STEPS, Bitstream, BitstreamError, pack, unpack, unpack_size
 from glic_pyg.entropy import LatentError
 from glic_pyg.image import MAX_PIXELS, ImageError, check_picture, check_size
+from glic_pyg.refinement import STEPS, TILES, Watch, check_effort, refine
 from glic_pyg.tiles import WHOLE, MemoryBoundError, Tiling, tiling_within
 
 EXACT_SINCE = 3
@@ -24,6 +25,9 @@ def encode(
     x: Tensor,
     quality: float | None = None,
     *,
+    effort: int = 0,
+    lmbda: float | None = None,
+    watch: Watch | None = None,
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
 ) -> bytes:
@@ -33,21 +37,32 @@ def encode(
         model: The model.
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
         quality: Only for a model of several qualities, by default the middle one; rounded to 256ths.
+        effort: 0 to 4: how long better latents of this picture are looked for, see `glic_pyg.refinement`.
+        lmbda: What they are better by, which models of one quality need; see `refinement.refine`.
+        watch: Is told of every step of that, and may end it.
         max_pixels: A larger picture is refused, as `decode` would with the same number.
         max_memory: Bytes that the process may hold, with a model on the CPU. A picture too large for that
             goes through g_a in tiles, see `glic_pyg.tiles`.
 
     Raises:
         ImageError: `x` is not one RGB picture in [0, 1], or is too large.
-        QualityError: the model has no such quality.
+        QualityError: the model has no such quality; or one only, and lambda is missing.
+        EffortError: there is no such effort.
         MemoryBoundError: the picture cannot be coded within `max_memory`.
         ModelError, TableError, LatentError: the model cannot code it, see `GLIC.code`.
     """
-    quality_steps(model, quality)  # refused before the work
+    steps = quality_steps(model, quality)  # refused before the work
+    check_effort(model, effort, lmbda)
     check_picture(x)
-    check_size(*x.shape[-2:], max_pixels=max_pixels)
-    tiling = tiling_for(model, x.shape[-2:], max_memory, picture_bytes=x.nbytes)
-    return encode_latents(model, model.analyse(x, tiling), x.shape[-2:], quality)[0]
+    shape = x.shape[-2:]
+    check_size(*shape, max_pixels=max_pixels)
+    refining = refining_for(model, x, max_memory) if effort else {}
+    y = model.analyse(x, tiling_for(model, shape, max_memory, picture_bytes=x.nbytes))
+    if effort:
+        y = refine(
+            model, x, y, _quality(model, steps), steps=STEPS[effort], lmbda=lmbda, watch=watch, **refining
+        )
+    return encode_latents(model, y, shape, quality)[0]
 
 
 def encode_latents(
@@ -126,6 +141,25 @@ def decode(
     return model.synthesise(y_hat, shape, tiling, dtype=torch.uint8 if bounded else torch.float32)
 
 
+def refining_for(model: GLIC, x: Tensor, max_memory: int | None) -> dict[str, Tiling]:
+    """Return the tiles in which latents are refined, and pictures restored to judge them, within a bound.
+
+    Args:
+        model: The model.
+        x: The picture.
+        max_memory: Bytes that the process may hold.
+
+    Raises:
+        MemoryBoundError: the bound is too low.
+    """
+    if max_memory is None:
+        return {"tiling": TILES, "restoring": WHOLE}
+    shape, held = x.shape[-2:], x.nbytes + 2 * 3 * math.prod(x.shape[-2:])
+    restoring = tiling_for(model, shape, max_memory, picture_bytes=held)
+    within = tiling_for(model, shape, max_memory, picture_bytes=held, refining=True)
+    return {"tiling": min(within, TILES), "restoring": restoring}
+
+
 def tiling_for(
     model: GLIC,
     shape: Sequence[int],
@@ -133,6 +167,7 @@ def tiling_for(
     *,
     picture_bytes: int,
     restoring: bool = False,
+    refining: bool = False,
 ) -> Tiling:
     """Return the largest tiles with which coding a picture keeps a bound on memory, if there is one.
 
@@ -142,6 +177,7 @@ def tiling_for(
         max_memory: Bytes that the process may hold.
         picture_bytes: Of the pictures that are held.
         restoring: Whether they are made only once the latents are decoded.
+        refining: Whether tiles are of pictures whose latents are refined.
 
     Raises:
         MemoryBoundError: the bound is too low, or is none of the memory that the model is in.
@@ -151,7 +187,13 @@ def tiling_for(
     if model.device.type != "cpu":
         raise MemoryBoundError(f"Expected a model on the CPU for --max-memory (got one on {model.device})")
     return tiling_within(
-        max_memory, model.config, model.nbytes, shape, picture_bytes=picture_bytes, restoring=restoring
+        max_memory,
+        model.config,
+        model.nbytes,
+        shape,
+        picture_bytes=picture_bytes,
+        restoring=restoring,
+        refining=refining,
     )
 
 

@@ -237,7 +237,7 @@ class GLIC(nn.Module):
             TableError: the model's tables are not sound.
             LatentError: latents that cannot be coded, of unsound weights.
         """
-        nets, gains = self._nets(exact=exact), self._gains(quality)
+        nets, gains = self._nets(exact=exact), self.gains(quality)
         with _undisturbed(y.device):
             strings, y_hat = encode_latents(
                 self.latent_codec,
@@ -280,7 +280,7 @@ class GLIC(nn.Module):
             raise LatentError(
                 f"Expected strings of a picture with pixels (got one of {shape[1]} x {shape[0]})"
             )
-        nets, gains = self._nets(exact=exact), self._gains(quality)
+        nets, gains = self._nets(exact=exact), self.gains(quality)
         height, width = (side * LATENT_STRIDE // HYPER_STRIDE for side in latent_shape(shape))
         with _undisturbed(self.device):
             y_hat = decode_latents(
@@ -336,7 +336,7 @@ class GLIC(nn.Module):
         Raises:
             QualityError: the model has no such quality, or there is neither one nor one per picture.
         """
-        gains = self._gains(quality, pictures=len(y))
+        gains = self.gains(quality, pictures=len(y))
         with torch.no_grad() if rounded else nullcontext():
             y = gains["y"] * y
         with torch.autocast(y.device.type, enabled=False):  # probabilities need float32
@@ -395,8 +395,16 @@ class GLIC(nn.Module):
         self._identity.forget_if_changed(self)
         return self
 
-    def _gains(self, quality: Tensor | float | None, *, pictures: int = 1) -> dict[str, Tensor | float]:
-        """Return the gains of y and z and their inverses, see `GainUnits`."""
+    def gains(self, quality: Tensor | float | None, *, pictures: int = 1) -> dict[str, Tensor | float]:
+        """Return the gains of y and z and their inverses, see `GainUnits`.
+
+        Args:
+            quality: Per picture, or one for all; only for a model of several qualities.
+            pictures: How many there are.
+
+        Raises:
+            QualityError: the model has no such quality, or there is neither one nor one per picture.
+        """
         qualities = self.config.qualities
         if not isinstance(quality, Tensor):
             check_quality(qualities, quality)

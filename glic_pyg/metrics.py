@@ -18,16 +18,23 @@ def bpp(data: bytes, x: Tensor) -> float:
     return 8 * len(data) / (x.size(-2) * x.size(-1))
 
 
+def mse(x: Tensor, x_hat: Tensor) -> float:
+    """Return the mean squared error of two pictures in [0, 1], rounded to 8 bits, in squares of 1/255."""
+    _check_shapes(x, x_hat)
+    parts = zip(*(picture.split(ROWS_AT_ONCE, dim=-2) for picture in (x, x_hat)), strict=True)
+    # Sums of whole numbers, exact in any order; of a large picture the differences need not all be held.
+    return (
+        sum((to_8bit(a).double() - to_8bit(b).double()).square().sum().item() for a, b in parts) / x.numel()
+    )
+
+
 def psnr(x: Tensor, x_hat: Tensor) -> float:
     """Return the PSNR of two pictures in [0, 1], rounded to 8 bits, over all three channels in dB.
 
     It is infinite where they are the same.
     """
-    _check_shapes(x, x_hat)
-    parts = zip(*(picture.split(ROWS_AT_ONCE, dim=-2) for picture in (x, x_hat)), strict=True)
-    # Sums of whole numbers, exact in any order; of a large picture the differences need not all be held.
-    mse = sum((to_8bit(a).double() - to_8bit(b).double()).square().sum().item() for a, b in parts) / x.numel()
-    return 10 * math.log10(255**2 / mse) if mse else math.inf
+    error = mse(x, x_hat)
+    return 10 * math.log10(255**2 / error) if error else math.inf
 
 
 def psnr_unrounded(x: Tensor, x_hat: Tensor) -> float:

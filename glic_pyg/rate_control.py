@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from glic_pyg.bitstream import encode_latents, tiling_for
+from glic_pyg.bitstream import encode_latents, refining_for, tiling_for
 from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.container import QUALITY_STEPS
 from glic_pyg.image import MAX_PIXELS, check_picture, check_size
 from glic_pyg.metrics import bpp, psnr
+from glic_pyg.refinement import STEPS, Watch, check_effort, refine
 
 TOLERANCE = 0.005
 
@@ -21,6 +23,8 @@ def encode_to_bpp(
     x: Tensor,
     target: float,
     *,
+    effort: int = 0,
+    watch: Watch | None = None,
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
 ) -> bytes:
@@ -30,13 +34,17 @@ def encode_to_bpp(
         model: A model of several qualities.
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
         target: In bits per pixel.
+        effort: See `bitstream.encode`; what is gained betters the picture, at no more bits.
+        watch: See `bitstream.encode`.
         max_pixels: See `bitstream.encode`.
         max_memory: See `bitstream.encode`.
 
     Raises:
         QualityError: none of the model's qualities gives that.
+        EffortError: there is no such effort.
     """
-    return _search(model, x, target, lambda data, _: bpp(data, x), "bpp", max_pixels, max_memory)
+    search = Search("bpp", "bits", effort, watch, max_pixels, max_memory)
+    return _encode(model, x, target, lambda data, _: bpp(data, x), search)
 
 
 def encode_to_psnr(
@@ -44,6 +52,8 @@ def encode_to_psnr(
     x: Tensor,
     target: float,
     *,
+    effort: int = 0,
+    watch: Watch | None = None,
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
 ) -> bytes:
@@ -53,11 +63,14 @@ def encode_to_psnr(
         model: A model of several qualities.
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
         target: In dB.
+        effort: See `bitstream.encode`; what is gained lessens the bits, at no larger error.
+        watch: See `bitstream.encode`.
         max_pixels: See `bitstream.encode`.
         max_memory: See `bitstream.encode`.
 
     Raises:
         QualityError: none of the model's qualities gives that.
+        EffortError: there is no such effort.
     """
 
     def measure(_: bytes, y_hat: Tensor) -> float:
@@ -66,33 +79,53 @@ def encode_to_psnr(
         tiling = tiling_for(model, shape, max_memory, picture_bytes=both, restoring=True)
         return psnr(x, model.synthesise(y_hat, shape, tiling, dtype=torch.uint8))
 
-    return _search(model, x, target, measure, "dB", max_pixels, max_memory)
+    return _encode(model, x, target, measure, Search("dB", "mse", effort, watch, max_pixels, max_memory))
 
 
-def _search(
+class Search(NamedTuple):
+    """How a quality is looked for.
+
+    Args:
+        unit: Of the target.
+        hold: What refining must not let grow, see `refine`.
+        effort: See `bitstream.encode`.
+        watch: See `bitstream.encode`.
+        max_pixels: See `bitstream.encode`.
+        max_memory: See `bitstream.encode`.
+    """
+
+    unit: str
+    hold: Literal["bits", "mse"]
+    effort: int
+    watch: Watch | None
+    max_pixels: int
+    max_memory: int | None
+
+
+def _encode(
     model: GLIC,
     x: Tensor,
     target: float,
     measure: Callable[[bytes, Tensor], float],
-    unit: str,
-    max_pixels: int,
-    max_memory: int | None,
+    search: Search,
 ) -> bytes:
     """Halve the range of qualities until what is measured, which grows with quality, is near the target.
 
     The latents are the same for all qualities: g_a runs once.
     """
-    config = model.config
+    config, unit = model.config, search.unit
     if config.qualities == 1:
         raise QualityError(f"Expected a model of several qualities for {target:g} {unit} (got one)")
     check_picture(x)
     shape = x.shape[-2:]
-    check_size(*shape, max_pixels=max_pixels)
-    y = model.analyse(x, tiling_for(model, shape, max_memory, picture_bytes=x.nbytes))
+    check_size(*shape, max_pixels=search.max_pixels)
+    check_effort(model, search.effort, lmbda=None)
+    refining = refining_for(model, x, search.max_memory) if search.effort else {}
+    y = model.analyse(x, tiling_for(model, shape, search.max_memory, picture_bytes=x.nbytes))
 
-    def attempt(steps: int) -> tuple[float, bytes]:
+    def attempt(steps: int) -> tuple[float, bytes, int]:
         data, y_hat = encode_latents(model, y, shape, steps / QUALITY_STEPS)
-        return measure(data, y_hat), data
+        return measure(data, y_hat), data, steps
 
     low, high = QUALITY_STEPS, config.qualities * QUALITY_STEPS
     tried = [attempt(low), attempt(high)]
@@ -102,11 +135,25 @@ def _search(
             f"Expected a target in {least:.4g}..{most:.4g} {unit} for this picture (got {target:g})"
         )
 
-    def nearest() -> tuple[float, bytes]:
+    def nearest() -> tuple[float, bytes, int]:
         return min(tried, key=lambda result: abs(result[0] - target))
 
     while high - low > 1 and abs(nearest()[0] - target) > TOLERANCE * target:
         middle = (low + high) // 2
         tried.append(attempt(middle))
         low, high = (middle, high) if tried[-1][0] < target else (low, middle)
-    return nearest()[1]
+    _, data, steps = nearest()
+    if not search.effort:
+        return data
+    quality = steps / QUALITY_STEPS
+    y = refine(
+        model,
+        x,
+        y,
+        quality,
+        steps=STEPS[search.effort],
+        hold=search.hold,
+        watch=search.watch,
+        **refining,
+    )
+    return encode_latents(model, y, shape, quality)[0]

@@ -21,7 +21,8 @@ FLOORS = """
     build
     checkpoint tiles
     codec
-    published bitstream
+    published refinement
+    bitstream
     rate_control
     inspection evaluation training
     experiments

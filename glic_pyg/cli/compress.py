@@ -3,6 +3,7 @@
 glic compress photo.jpg -o photo.glic
 glic compress photo.jpg -o photo.glic --quality 6.5
 glic compress photo.jpg -o photo.glic --target-bpp 0.25
+glic compress photo.jpg -o photo.glic --effort 2
 glic compress photos/ -o coded/ --target-psnr 32
 glic compress - -o - < photo.jpg > photo.glic
 """
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glic_pyg.cli import flags
+
+INTERRUPTED = 130
 
 if TYPE_CHECKING:
     from glic_pyg.files import FileBytes
@@ -37,6 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     aim.add_argument(
         "--target-psnr", type=flags.positive, metavar="P", help="wanted PSNR in dB, of 8-bit pictures"
     )
+    flags.add_effort(parser)
     flags.add_max_pixels(parser)
     flags.add_max_memory(parser)
     flags.add_machine(parser)
@@ -49,10 +53,12 @@ def run(args: Namespace) -> int:
     from glic_pyg import bitstream
     from glic_pyg.cli.conversion import Conversion
     from glic_pyg.cli.machine import load_model
+    from glic_pyg.cli.refining import Refining
     from glic_pyg.container import VERSION
     from glic_pyg.image import most_bytes, picture_size, picture_suffixes, read_pixels
     from glic_pyg.metrics import bpp
     from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
+    from glic_pyg.refinement import check_effort
     from glic_pyg.tiles import check_memory
 
     model = load_model(args)
@@ -60,20 +66,26 @@ def run(args: Namespace) -> int:
     aims = {"quality": args.quality, "target_bpp": args.target_bpp, "target_psnr": args.target_psnr}
     if args.target_bpp is None and args.target_psnr is None:
         aims["quality"] = bitstream.quality_steps(model, args.quality)
+    check_effort(model, args.effort, args.lmbda)
+    refining = Refining()
     bounds = {"max_pixels": args.max_pixels, "max_memory": args.max_memory}
+    options: dict[str, Any] = {**bounds, "effort": args.effort, "watch": refining.watch}
 
     def compress(source: FileBytes) -> tuple[bytes, dict[str, Any], str]:
+        if refining.stopped:  # the picture before has been written
+            raise KeyboardInterrupt
         start = time.perf_counter()
         if args.max_memory is not None:
             check_memory(args.max_memory, model.config, model.nbytes, picture_size(source))
         x = read_pixels(source, max_pixels=args.max_pixels).to(device)
         source.close()
-        if args.target_bpp is not None:
-            data = encode_to_bpp(model, x, args.target_bpp, **bounds)
-        elif args.target_psnr is not None:
-            data = encode_to_psnr(model, x, args.target_psnr, **bounds)
-        else:
-            data = bitstream.encode(model, x, args.quality, **bounds)
+        with refining:
+            if args.target_bpp is not None:
+                data = encode_to_bpp(model, x, args.target_bpp, **options)
+            elif args.target_psnr is not None:
+                data = encode_to_psnr(model, x, args.target_psnr, **options)
+            else:
+                data = bitstream.encode(model, x, args.quality, lmbda=args.lmbda, **options)
         height, width = x.shape[-2:]
         rate, seconds = bpp(data, x), time.perf_counter() - start
         figures = {"bytes": len(data), "height": height, "width": width, "bpp": rate, "seconds": seconds}
@@ -85,6 +97,7 @@ def run(args: Namespace) -> int:
             "format": VERSION,
             "model": model.identity.hex(),
             "max_memory": args.max_memory,
+            **({"effort": args.effort, "lambda": args.lmbda} if args.effort else {}),
             **aims,
         },
         suffixes=picture_suffixes(),
@@ -94,4 +107,5 @@ def run(args: Namespace) -> int:
         inputs=[Path(args.model)],
         as_json=args.json,
     )
-    return convert(args.input, args.output)
+    status = convert(args.input, args.output)
+    return INTERRUPTED if refining.stopped else status

@@ -56,6 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="processes; several disturb the times (default: 1)",
     )
+    flags.add_effort(parser)
     flags.add_machine(parser)
     flags.add_force(parser)
     flags.add_json(parser)
@@ -75,6 +76,8 @@ def run(args: Namespace) -> int:
         qualities=args.quality,
         workers=args.workers,
         device=args.device,
+        effort=args.effort,
+        lmbda=args.lmbda,
         allow_code=args.allow_code,
         force=args.force,
         command=args.command_line,

@@ -151,6 +151,26 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print results as JSON, a line each")
 
 
+def add_effort(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how long better latents are looked for."""
+    parser.add_argument(
+        "--effort",
+        type=whole,
+        default=0,
+        choices=range(5),
+        metavar="N",
+        help="0 to 4: look for smaller files of the same picture in 0, 25, 100, 400 or 1500 steps, each of "
+        "about three times as long as decoding (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--lambda",
+        type=positive,
+        dest="lmbda",
+        metavar="L",
+        help="of the training of a model of one quality, which --effort needs",
+    )
+
+
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     """Add the flag that bounds the size of pictures."""
     parser.add_argument(

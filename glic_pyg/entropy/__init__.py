@@ -2,7 +2,7 @@
 
 import glic_pyg.upstream  # noqa: F401 - before compressai
 from glic_pyg.entropy.coder import LatentError, ProbabilityNets, decode_latents, encode_latents
-from glic_pyg.entropy.forward import forward_latents
+from glic_pyg.entropy.forward import dithered_latents, forward_latents
 from glic_pyg.entropy.gain import GainUnits
 from glic_pyg.entropy.latent_codec import latent_codec
 from glic_pyg.entropy.tables import (
@@ -22,6 +22,7 @@ __all__ = [
     "accept_tables_of_any_size",
     "check_tables",
     "decode_latents",
+    "dithered_latents",
     "encode_latents",
     "forward_latents",
     "latent_codec",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
+from compressai.entropy_models import GaussianConditional
 from compressai.latent_codecs import HyperLatentCodec, HyperpriorLatentCodec
 from compressai.latent_codecs.gain import GainHyperLatentCodec, GainHyperpriorLatentCodec
 from compressai.ops import quantize_ste
 from torch import Tensor
+
+Quantise = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Rows of half a group, their scales and means -> their y_hat, all of one shape."""
 
 
 class Checkerboard(NamedTuple):
@@ -103,10 +108,110 @@ def forward_latents(
     """
     z_hat, z_likelihoods = _side_information(codec.hyper, y, z_gain, rounded=rounded)
     board = Checkerboard.of(y)
-    num_anchors = len(board.order) // 2
-    side = board.split(codec.hyper.h_s(z_hat * z_gain_inverse))
     latents = board.split(y.detach() if rounded else y)
-    hats, scales, means = [], [], []
+    scales, means = [], []
+
+    def quantise(own: Tensor, scale: Tensor, mean: Tensor) -> Tensor:
+        scales.append(scale)
+        means.append(mean)
+        symbols = quantize_ste(own - mean)
+        return (symbols.detach() if rounded else symbols) + mean
+
+    y_hat = _through_groups(codec, board, latents, z_hat * z_gain_inverse, quantise)
+    scale, mean = (
+        torch.cat([torch.cat(some[half::2], dim=-1) for half in (0, 1)], dim=1) for some in (scales, means)
+    )
+    gaussian = _gaussian(codec)
+    if rounded:
+        y_likelihoods = gaussian._likelihood(quantize_ste(latents - mean), scale)
+        y_likelihoods = gaussian.likelihood_lower_bound(y_likelihoods)
+    else:
+        _, y_likelihoods = gaussian(latents, scale, mean)
+    likelihoods = {"y": board.merge(y_likelihoods), "z": z_likelihoods}
+    return {"likelihoods": likelihoods, "y_hat": y_hat}
+
+
+def dithered_latents(
+    codec: HyperpriorLatentCodec | GainHyperpriorLatentCodec,
+    y: Tensor,
+    *,
+    z_gain: Tensor | float,
+    z_gain_inverse: Tensor | float,
+    width: float,
+    curvature: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    r"""Return y_hat and its bits as the coder has them, with gradients that tell y where to go.
+
+    Symbols are whole numbers, as in the coder, so that no value carries what rounding would remove. Which of
+    two is left to chance where \( r = y - mean \) is within `width / 2` of their middle: that lets a
+    gradient see the other one. Gradients go straight through the rounding, and are of whole steps, not of
+    slopes. With \( n = \lfloor r \rfloor \), bits b, and c the curvature of what else the loss has, they are
+
+    .. math:: b(n + 1) - b(n), \quad \pm c / 2,
+
+    the latter added to the slope at \(n\) (plus) or \(n + 1\) (minus), whichever the symbol is. At 0, where
+    most symbols are, b has no slope at all, however dear it is to leave it; and a slope at one symbol is not
+    what it takes to get to the next. z is what the coder makes of y, without a gradient.
+
+    After the stochastic rounding of Yang et al., "Improving Inference for Neural Image Compression", NeurIPS
+    2020, and Perugachi-Diaz et al., "Robustly overfitting latents for flexible neural image compression",
+    2024; whole symbols and the gradients of whole steps are this project's.
+
+    Args:
+        codec: The entropy model.
+        y: Latents with their gain, `1 x M x H x W`; H and W multiples of 4.
+        z_gain: Of z before it is rounded.
+        z_gain_inverse: Of z after it.
+        width: 0 is rounding, 1 makes every probability linear in r.
+        curvature: Second derivative of the loss but for the bits, by a symbol of each channel, `M`.
+        generator: Of the chances.
+
+    Returns:
+        `y_hat` of y's shape, and the bits of y, a scalar, to the gradient of which the curvature is added.
+    """
+    z_hat, _ = _side_information(codec.hyper, y.detach(), z_gain, rounded=True)
+    board, gaussian, bits = Checkerboard.of(y), _gaussian(codec), []
+    of_halves = (c for c in curvature.split(codec.y.groups) for _ in range(2))
+
+    def quantise(own: Tensor, scale: Tensor, mean: Tensor) -> Tensor:
+        def bits_of(symbols: Tensor) -> Tensor:
+            return -gaussian.likelihood_lower_bound(gaussian._likelihood(symbols, scale)).log2()
+
+        residual = own - mean
+        fixed = residual.detach()
+        chance = torch.rand(fixed.shape, generator=generator, device=fixed.device, dtype=fixed.dtype)
+        symbols = (fixed + width * (chance - 0.5)).round()
+        moved = residual - fixed  # 0, with the gradient of the residual
+        with torch.no_grad():
+            below = fixed.floor()
+            step = bits_of(below + 1) - bits_of(below) + next(of_halves) * (0.5 - (symbols - below))
+        bits.append((bits_of(symbols) + moved * step).sum())
+        return symbols + moved + mean
+
+    y_hat = _through_groups(codec, board, board.split(y), z_hat * z_gain_inverse, quantise)
+    return y_hat, torch.stack(bits).sum()
+
+
+def _through_groups(
+    codec: HyperpriorLatentCodec | GainHyperpriorLatentCodec,
+    board: Checkerboard,
+    latents: Tensor,
+    z_hat: Tensor,
+    quantise: Quantise,
+) -> Tensor:
+    """Go through the groups of channels, each in two halves, and return y_hat.
+
+    Args:
+        codec: The entropy model.
+        board: The positions of y.
+        latents: y in rows, see `Checkerboard.split`.
+        z_hat: What h_s reads.
+        quantise: Rows of half a group, their scales and means -> their y_hat.
+    """
+    num_anchors = len(board.order) // 2
+    side = board.split(codec.hyper.h_s(z_hat))
+    hats: list[Tensor] = []
     for k, (group, part) in enumerate(
         zip(codec.y.latent_codec.values(), latents.split(codec.y.groups, dim=-1), strict=True)
     ):
@@ -114,7 +219,7 @@ def forward_latents(
         if k > 0:
             context = codec.y.channel_context[f"y{k}"](torch.cat(hats, dim=1))
             known = torch.cat([board.split(context), side], dim=-1)
-        halves = []
+        halves: list[Tensor] = []
         context = side.new_zeros(len(side), num_anchors, 2 * part.size(-1))
         for own, of_half in zip(part.split(num_anchors, 1), known.split(num_anchors, 1), strict=True):
             if halves:
@@ -122,23 +227,14 @@ def forward_latents(
                 context = board.split(group.context_prediction(board.merge(hat)))[:, num_anchors:]
             rows = torch.cat([context, of_half], dim=-1)
             parameters = group.entropy_parameters(rows[:, None].movedim(-1, 1)).movedim(1, -1)[:, 0]
-            scale, mean = parameters.chunk(2, dim=-1)
-            symbols = quantize_ste(own - mean)
-            halves.append((symbols.detach() if rounded else symbols) + mean)
-            scales.append(scale)
-            means.append(mean)
+            halves.append(quantise(own, *parameters.chunk(2, dim=-1)))
         hats.append(board.merge(torch.cat(halves, dim=1)))
-    scale, mean = (
-        torch.cat([torch.cat(some[half::2], dim=-1) for half in (0, 1)], dim=1) for some in (scales, means)
-    )
-    gaussian = next(iter(codec.y.latent_codec.values())).y.gaussian_conditional  # all have the same settings
-    if rounded:
-        y_likelihoods = gaussian._likelihood(quantize_ste(latents - mean), scale)
-        y_likelihoods = gaussian.likelihood_lower_bound(y_likelihoods)
-    else:
-        _, y_likelihoods = gaussian(latents, scale, mean)
-    likelihoods = {"y": board.merge(y_likelihoods), "z": z_likelihoods}
-    return {"likelihoods": likelihoods, "y_hat": torch.cat(hats, dim=1)}
+    return torch.cat(hats, dim=1)
+
+
+def _gaussian(codec: HyperpriorLatentCodec | GainHyperpriorLatentCodec) -> GaussianConditional:
+    """Return one group's Gaussian: all have the same settings."""
+    return next(iter(codec.y.latent_codec.values())).y.gaussian_conditional
 
 
 def _side_information(

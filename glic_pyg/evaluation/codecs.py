@@ -21,6 +21,7 @@ from glic_pyg.codec import GLIC
 from glic_pyg.errors import PackageError, require
 from glic_pyg.evaluation.compressai_models import is_compressai, load_compressai
 from glic_pyg.image import crop, pad, read_image, to_pil
+from glic_pyg.refinement import check_effort
 
 
 class Codec(ABC):
@@ -61,9 +62,20 @@ class GlicCodec(Codec):
         name: A model that comes with the package, or the path of a checkpoint.
         allow_code: See `GLIC.from_pretrained`.
         device: Where it computes.
+        effort: See `bitstream.encode`; any but 0 is told in its name.
+        lmbda: See `bitstream.encode`.
     """
 
-    def __init__(self, name: str, *, allow_code: bool = False, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        allow_code: bool = False,
+        device: str = "cpu",
+        effort: int = 0,
+        lmbda: float | None = None,
+    ) -> None:
+        self.effort, self.lmbda = effort, lmbda
         self.model = GLIC.from_pretrained(name, allow_code=allow_code).to(device)
         self.device = device
         count = self.model.config.qualities
@@ -71,10 +83,14 @@ class GlicCodec(Codec):
         identity = self.model.identity.hex()
         # Two checkpoints may have one configuration, and so one name.
         shown = name if name in shipped() else f"{self.model.config.name}-{identity[:8]}"
-        super().__init__(shown, {"identity": identity}, qualities)
+        settings: dict[str, Any] = {"identity": identity}
+        check_effort(self.model, effort, lmbda)
+        if effort:
+            shown, settings = f"{shown}-effort{effort}", {**settings, "effort": effort, "lambda": lmbda}
+        super().__init__(shown, settings, qualities)
 
     def encode(self, x: Tensor, quality: float | None) -> bytes:
-        return bitstream.encode(self.model, x.to(self.device), quality)
+        return bitstream.encode(self.model, x.to(self.device), quality, effort=self.effort, lmbda=self.lmbda)
 
     def decode(self, data: bytes) -> Tensor:
         return bitstream.decode(self.model, data).cpu()
@@ -84,6 +100,8 @@ class GlicCodec(Codec):
 
     @torch.no_grad()
     def estimate(self, x: Tensor, quality: float | None) -> float:
+        if self.effort:
+            return math.nan
         y = self.model.analyse(x.to(self.device))
         likelihoods = self.model.likelihoods(y, quality)["likelihoods"]
         return -sum(p.log2().sum().item() for p in likelihoods.values())
@@ -184,23 +202,33 @@ RIVALS: dict[str, tuple[str, str, dict[str, Any], str, Sequence[int]]] = {
 """Format, library, options, name of the quality and its values, of what Pillow writes."""
 
 
-def load_codec(name: str, *, allow_code: bool = False, device: str = "cpu") -> Codec:
+def load_codec(
+    name: str,
+    *,
+    allow_code: bool = False,
+    device: str = "cpu",
+    effort: int = 0,
+    lmbda: float | None = None,
+) -> Codec:
     """Return a rival by its name, a model of CompressAI's by its name, or else a GLIC model by name or path.
 
     Args:
         name: The codec's.
         allow_code: See `GLIC.from_pretrained`.
         device: Where a model computes.
+        effort: Of a GLIC model, see `bitstream.encode`.
+        lmbda: Of a GLIC model of one quality, see `bitstream.encode`.
 
     Raises:
         CheckpointError: none of them.
+        EffortError, QualityError: see `bitstream.encode`.
         PackageError: a rival that this installation lacks.
     """
     if name in RIVALS:
         return PillowCodec(name)
     if is_compressai(name):
         return CompressaiCodec(name, device=device)
-    return GlicCodec(name, allow_code=allow_code, device=device)
+    return GlicCodec(name, allow_code=allow_code, device=device, effort=effort, lmbda=lmbda)
 
 
 def _jpegxl_version() -> str:

@@ -58,6 +58,8 @@ def evaluate(
     qualities: Sequence[float] | None = None,
     workers: int = 1,
     device: str = "cpu",
+    effort: int = 0,
+    lmbda: float | None = None,
     allow_code: bool = False,
     force: bool = False,
     command: str = "",
@@ -73,6 +75,8 @@ def evaluate(
         qualities: Of models of several; None is all whole ones.
         workers: Processes; several disturb the times.
         device: Where models compute.
+        effort: Of GLIC's models, see `bitstream.encode`.
+        lmbda: Of GLIC's models of one quality, see `bitstream.encode`.
         allow_code: See `GLIC.from_pretrained`.
         force: Whether files may be overwritten that no earlier call wrote.
         command: That asks for it, to be noted beside the means.
@@ -84,10 +88,10 @@ def evaluate(
         CheckpointError, PackageError: see `load_codec`.
     """
     pictures = _pictures(datasets)
-    codecs = _codecs([*models, *rivals], allow_code=allow_code, device=device)
+    codecs = _codecs([*models, *rivals], allow_code=allow_code, device=device, effort=effort, lmbda=lmbda)
     table = Table(output / "pictures.csv")
     jobs = [
-        Job(name, quality, picture, allow_code, device)
+        Job(name, quality, picture, allow_code, device, effort, lmbda)
         for name, codec in codecs.items()
         for quality in _qualities(name, codec, None if name in RIVALS else qualities)
         for picture in pictures
@@ -139,9 +143,9 @@ def _pictures(folders: Sequence[Path]) -> list[Path]:
     return list(pictures.values())
 
 
-def _codecs(names: Sequence[str], *, allow_code: bool, device: str) -> dict[str, Codec]:
+def _codecs(names: Sequence[str], **options: Any) -> dict[str, Codec]:
     """Return codecs by name, each once, whatever its names."""
-    codecs = {name: cached_codec(name, allow_code=allow_code, device=device) for name in names}
+    codecs = {name: cached_codec(name, **options) for name in names}
     first: dict[tuple[str, str], str] = {}
     for name, codec in codecs.items():
         first.setdefault((codec.name, settings_hash(codec.settings)), name)

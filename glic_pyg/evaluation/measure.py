@@ -89,6 +89,8 @@ class Job:
         picture: To compress.
         allow_code: See `GLIC.from_pretrained`.
         device: Where a model computes.
+        effort: See `load_codec`.
+        lmbda: See `load_codec`.
     """
 
     codec: str
@@ -96,6 +98,8 @@ class Job:
     picture: Path
     allow_code: bool = False
     device: str = "cpu"
+    effort: int = 0
+    lmbda: float | None = None
 
     def key(self, codec: Codec) -> Key:
         """Return the key that its row will have."""
@@ -109,22 +113,30 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
 
 
 @cache
-def cached_codec(name: str, *, allow_code: bool = False, device: str = "cpu") -> Codec:
+def cached_codec(
+    name: str,
+    *,
+    allow_code: bool = False,
+    device: str = "cpu",
+    effort: int = 0,
+    lmbda: float | None = None,
+) -> Codec:
     """Load a codec, once per process, as `load_codec` does."""
-    return load_codec(name, allow_code=allow_code, device=device)
+    return load_codec(name, allow_code=allow_code, device=device, effort=effort, lmbda=lmbda)
 
 
 @cache
-def warm_codec(name: str, *, allow_code: bool = False, device: str = "cpu") -> Codec:
-    """Load a codec, and let it compile what it compiles, once per process."""
-    codec = cached_codec(name, allow_code=allow_code, device=device)
+def warm(codec: Codec) -> Codec:
+    """Let a codec compile what it compiles, once per process, and return it."""
     codec.decode(codec.encode(torch.zeros(1, 3, 64, 64), codec.qualities[0]))
     return codec
 
 
 def measure(job: Job) -> Row:
     """Compress a picture, restore it, and compare."""
-    codec = warm_codec(job.codec, allow_code=job.allow_code, device=job.device)
+    options = {"allow_code": job.allow_code, "device": job.device, "lmbda": job.lmbda}
+    warm(cached_codec(job.codec, **options, effort=min(job.effort, 1)))
+    codec = cached_codec(job.codec, **options, effort=job.effort)
     data = read_file(job.picture, most_bytes())
     digest, x = hash_bytes(data.getvalue()), read_image(data)
     with peak_memory() as encoding:

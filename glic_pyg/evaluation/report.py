@@ -199,7 +199,14 @@ def _pictures(
 
 
 def _restore(row: Row, result: dict[str, Any], x: Tensor, *, allow_code: bool, device: str) -> Restored:
-    codec = cached_codec(result["codec"], allow_code=allow_code, device=device)
+    settings = result["settings"]
+    codec = cached_codec(
+        result["codec"],
+        allow_code=allow_code,
+        device=device,
+        effort=settings.get("effort", 0),
+        lmbda=settings.get("lambda"),
+    )
     data = codec.encode(x, None if row.quality != row.quality else row.quality)
     x_hat = codec.decode(data)
     return Restored(row.codec, bits_per_pixel(data, x), psnr(x, x_hat), x_hat)

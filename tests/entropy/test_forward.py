@@ -8,7 +8,7 @@ import torch
 from compressai.entropy_models import EntropyModel
 
 from glic_pyg.build import build_entropy_model
-from glic_pyg.entropy import forward_latents
+from glic_pyg.entropy import dithered_latents, forward_latents
 from glic_pyg.entropy.forward import Checkerboard
 
 
@@ -151,3 +151,62 @@ def test_checkerboard_is_the_order_of_the_coder(codec, tiny_config):
     ours = board.split(x).movedim(-1, 1).unflatten(2, (2, 6, 4)).movedim(2, 0)
     assert torch.equal(ours, theirs)
     assert torch.equal(board.merge(board.split(x)), x)
+
+
+def dithered(model, y, width, curvature=0.0):
+    gains = model.gains(None)
+    return dithered_latents(
+        model.latent_codec,
+        y,
+        z_gain=gains["z"],
+        z_gain_inverse=gains["z_inverse"],
+        width=width,
+        curvature=torch.full((y.size(1),), curvature),
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def test_without_dither_symbols_and_bits_are_the_coders(tiny_model):
+    y = 3 * torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(0))
+    y_hat, bits = dithered(tiny_model, y, 0)
+    expected = tiny_model.likelihoods(y, rounded=True)
+    torch.testing.assert_close(y_hat, expected["y_hat"])
+    torch.testing.assert_close(bits, -expected["likelihoods"]["y"].log2().sum())
+
+
+def test_dither_moves_only_what_is_near_the_middle_of_two_symbols(tiny_model):
+    y = 3 * torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(0))
+    plain, _ = dithered(tiny_model, y, 0)
+    moved, _ = dithered(tiny_model, y, 0.5)
+    first = (moved - plain)[:, :4]  # whose means nothing before them changes, in the anchors
+    board = torch.arange(8)[:, None] + torch.arange(12)
+    anchors = first[..., board % 2 == 0]
+    far = (y - plain)[:, :4][..., board % 2 == 0].abs() < 0.25
+    assert anchors[far].abs().max() == 0
+    torch.testing.assert_close(anchors.abs().max(), torch.tensor(1.0))
+
+
+def test_the_gradient_of_bits_is_what_the_next_symbol_costs(tiny_model):
+    """Of the last half of the last group, on which nothing else depends."""
+    y = 3 * torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(0))
+    y.requires_grad_()
+    y_hat, bits = dithered(tiny_model, y, 0)
+    _, curved = dithered(tiny_model, y, 0, curvature=3.0)
+    assert curved == bits
+    (with_curvature,) = torch.autograd.grad(curved, y)
+    (gradient,) = torch.autograd.grad(bits, y)
+    odd = (torch.arange(4)[:, None] + torch.arange(4)) % 2 == 1
+    for channel, row, column in [(12, 0, 1), (13, 1, 0), (15, 2, 3), (14, 3, 2)]:
+        assert odd[row, column]
+        costs = []
+        for up in (0, 1):
+            tried = y.detach().clone()
+            below = (y - y_hat)[0, channel, row, column].detach() < 0
+            # y_hat is the nearer symbol: the lower one where the residual is above it, else the upper one.
+            tried[0, channel, row, column] = y_hat[0, channel, row, column].detach() + up - int(below)
+            costs.append(dithered(tiny_model, tried, 0)[1])
+        torch.testing.assert_close(
+            gradient[0, channel, row, column], costs[1] - costs[0], atol=2e-3, rtol=1e-3
+        )
+        up = -1.5 if below else 1.5  # half of it, towards the middle between the two
+        torch.testing.assert_close((with_curvature - gradient)[0, channel, row, column], torch.tensor(up))
