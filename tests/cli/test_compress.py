@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from glic_pyg import GLIC, bitstream
+from glic_pyg.cli.refining import Refining
 from glic_pyg.config import Part
 from glic_pyg.image import read_image, to_8bit, write_png
 from glic_pyg.ledger import NAME
@@ -358,3 +360,52 @@ def test_results_for_programs(glic, tiny_model, model_file, tmp_path):
         "decompress", coded / "a.glic", "-o", tmp_path / "a.png", "--model", model_file, "--json"
     )
     assert json.loads(out)["output"] == str(tmp_path / "a.png")
+
+
+EFFORT = ["--effort", "1", "--lambda", "0.02"]
+
+
+def test_effort_makes_another_file_of_the_same_kind(glic, tiny_model, model_file, tmp_path):
+    source, coded = picture(tmp_path / "a.png"), tmp_path / "a.glic"
+    status, _, err = glic("compress", source, "-o", coded, "--model", model_file, *EFFORT)
+    assert (status, err) == (0, "")
+    assert coded.read_bytes() == bitstream.encode(tiny_model, read_image(source), effort=1, lmbda=0.02)
+    status, _, _ = glic("decompress", coded, "-o", tmp_path / "b.png", "--model", model_file)
+    assert status == 0
+
+
+def test_effort_that_cannot_be_is_refused(glic, model_file, tmp_path):
+    command = ["compress", picture(tmp_path / "a.png"), "-o", tmp_path / "a.glic", "--model", model_file]
+    status, _, err = glic(*command, "--effort", "5")
+    assert (status, err) == (2, "error: argument --effort: Expected one of 0, 1, 2, 3, 4 (got 5)\n")
+    status, _, err = glic(*command, "--effort", "1")
+    assert status == 2
+    assert err.startswith("error: Expected the lambda of its training to refine with a model of one quality")
+    assert not (tmp_path / "a.glic").exists()
+
+
+def test_ctrl_c_writes_the_best_so_far_and_begins_no_other(glic, model_file, tmp_path, monkeypatch):
+    for name in "ab":
+        picture(tmp_path / "photos" / f"{name}.png")
+    watch, steps = Refining.watch, []
+
+    def press(self, done, *rest):
+        steps.append(done)
+        if done == 12:
+            signal.raise_signal(signal.SIGINT)
+        return watch(self, done, *rest)
+
+    monkeypatch.setattr(Refining, "watch", press)
+    before = signal.getsignal(signal.SIGINT)
+    status, out, _ = glic(
+        "compress", tmp_path / "photos", "-o", tmp_path / "coded", "--model", model_file, *EFFORT
+    )
+    assert status == 130
+    assert signal.getsignal(signal.SIGINT) == before
+    assert steps == list(range(1, 13))
+    assert len(out.splitlines()) == 1
+    assert [path.name for path in (tmp_path / "coded").glob("*.glic")] == ["a.glic"]
+    status, _, _ = glic(
+        "decompress", tmp_path / "coded" / "a.glic", "-o", tmp_path / "a.png", "--model", model_file
+    )
+    assert status == 0
