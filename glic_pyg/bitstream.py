@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -56,9 +57,9 @@ def encode(
     check_picture(x)
     shape = x.shape[-2:]
     check_size(*shape, max_pixels=max_pixels)
-    refining = refining_for(model, x, max_memory) if effort else {}
+    refining = refining_for(model, x, max_memory) if effort else None
     y = model.analyse(x, tiling_for(model, shape, max_memory, picture_bytes=x.nbytes))
-    if effort:
+    if refining is not None:
         y = refine(
             model, x, y, _quality(model, steps), steps=STEPS[effort], lmbda=lmbda, watch=watch, **refining
         )
@@ -141,7 +142,14 @@ def decode(
     return model.synthesise(y_hat, shape, tiling, dtype=torch.uint8 if bounded else torch.float32)
 
 
-def refining_for(model: GLIC, x: Tensor, max_memory: int | None) -> dict[str, Tiling]:
+class RefiningTilings(TypedDict):
+    """How a picture is cut into tiles, as `refinement.refine` takes it: to refine it, and to judge it."""
+
+    tiling: Tiling
+    restoring: Tiling
+
+
+def refining_for(model: GLIC, x: Tensor, max_memory: int | None) -> RefiningTilings:
     """Return the tiles in which latents are refined, and pictures restored to judge them, within a bound.
 
     Args:

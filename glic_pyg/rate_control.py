@@ -120,7 +120,7 @@ def _encode(
     shape = x.shape[-2:]
     check_size(*shape, max_pixels=search.max_pixels)
     check_effort(model, search.effort, lmbda=None)
-    refining = refining_for(model, x, search.max_memory) if search.effort else {}
+    refining = refining_for(model, x, search.max_memory) if search.effort else None
     y = model.analyse(x, tiling_for(model, shape, search.max_memory, picture_bytes=x.nbytes))
 
     def attempt(steps: int) -> tuple[float, bytes, int]:
@@ -143,7 +143,7 @@ def _encode(
         tried.append(attempt(middle))
         low, high = (middle, high) if tried[-1][0] < target else (low, middle)
     _, data, steps = nearest()
-    if not search.effort:
+    if refining is None:
         return data
     quality = steps / QUALITY_STEPS
     y = refine(
