@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from glic_pyg.build import NAMES
+from glic_pyg.checkpoint_header import METADATA, SUFFIX, WEIGHTS
 from glic_pyg.config import ConfigError, ModelConfig, Part, named, shown
 from glic_pyg.entropy import TABLES, TableError, check_tables
 from glic_pyg.errors import UserError
@@ -27,9 +28,6 @@ from glic_pyg.identity import current_names, digest, identity_of
 Model = TypeVar("Model", bound=nn.Module)
 
 FORMAT_VERSION = 2
-METADATA = "glic_pyg"
-SUFFIX = ".safetensors"
-WEIGHTS = Path(__file__).parent / "weights"
 LAYERS = "torch_geometric.nn."
 IDENTITY_BYTES = 8
 DTYPES = (torch.float32, torch.float16)

@@ -6,12 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from glic_pyg.config import ConfigError, ModelConfig
 from glic_pyg.errors import FileError
 
 METADATA = "glic_pyg"
+SUFFIX = ".safetensors"
+WEIGHTS = Path(__file__).parent / "weights"
 MOST_BYTES = 100_000_000
 """Of a header, as safetensors has it."""
 SHIPPED = {"7a834900857de10f": "glic_nano"}

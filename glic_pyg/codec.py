@@ -437,12 +437,13 @@ class GLIC(nn.Module):
                 "Expected a model with probability tables (got one without); call update() first"
             )
 
-        def make() -> ProbabilityNets:
+        def make(*, exactly: bool) -> ProbabilityNets:
             check_tables(self.latent_codec)
-            return ProbabilityNets(self.latent_codec, exactly=True)
+            return ProbabilityNets(self.latent_codec, exactly=exactly)
 
-        nets = self._exact_nets.get(self.latent_codec, make)
-        return nets if exact else ProbabilityNets(self.latent_codec, exactly=False)
+        if not exact:
+            return make(exactly=False)
+        return self._exact_nets.get(self.latent_codec, partial(make, exactly=True))
 
 
 def check_quality(qualities: int, quality: float | None) -> None:

@@ -22,9 +22,8 @@ RENAMED: tuple[tuple[str, str], ...] = (
 )
 """Modules' earlier names and their names today, in the order in which they were renamed.
 
-Each is a part of a tensor's name, whole between dots; `*` stands for one name between dots, as in
-`("stages.*.score", "stages.*.builder.score")`. By it weights and unfinished runs of earlier versions load,
-and a model's identity stays what it was.
+Each is a part of a tensor's name, whole between dots; `*` stands for one name between dots. By it weights and
+unfinished runs of earlier versions load, and a model's identity stays what it was.
 """
 
 

@@ -21,7 +21,7 @@ from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE, ModelConfig
 from glic_pyg.errors import UserError
 
 MARGIN = 64
-"""Pixels of a tile beyond what is kept of it, at least; see the README for what others give."""
+"""Pixels of a tile beyond what is kept of it, at least; docs/compress.md has what others give."""
 
 LEAST_SIDE = 256
 """Of tiles: a smaller one would be mostly margin."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pictures import pictures_below
 from portability import ARITHMETIC, SETTINGS, start
 from tqdm import tqdm
 
@@ -25,8 +26,7 @@ from glic_pyg.cli.main import run
 from glic_pyg.cli.printing import aligned
 from glic_pyg.codec import check_quality
 from glic_pyg.errors import FileError
-from glic_pyg.files import files_below, write_file
-from glic_pyg.image import picture_suffixes
+from glic_pyg.files import write_file
 from glic_pyg.ledger import writing
 
 
@@ -34,16 +34,13 @@ def main() -> int:
     """Parse the command line, run all settings, print and write the tables."""
     parser = flags.Parser(__doc__)
     parser.add_argument("-d", "--dataset", type=Path, required=True, help="folder of pictures")
-    parser.add_argument("--model", default="glic_nano", help="name or checkpoint (default: %(default)s)")
+    flags.add_model(parser)
     parser.add_argument("--quality", type=float, help="of a model of several (default: the middle one)")
     parser.add_argument("--work", type=Path, help="folder for what is coded (default: a temporary one)")
     parser.add_argument("--save-json", type=flags.file_name, help="write the tables")
-    flags.add_allow_code(parser)
     flags.add_force(parser)
     args = parser.parse_args()
-    pictures = files_below(args.dataset, picture_suffixes())
-    if not pictures:
-        raise FileError(f"Expected pictures in {args.dataset} (got none)")
+    pictures = pictures_below(args.dataset)
     model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
     check_quality(model.config.qualities, args.quality)  # complains before any work is done
     job = {

@@ -15,15 +15,15 @@ from pathlib import Path
 from statistics import fmean
 
 from matplotlib.figure import Figure
+from pictures import pictures_below
 from tqdm import tqdm
 
 from glic_pyg import GLIC
 from glic_pyg.cli import flags
 from glic_pyg.cli.main import run
-from glic_pyg.errors import FileError
 from glic_pyg.figures import save_figure
-from glic_pyg.files import files_below, write_file
-from glic_pyg.image import picture_suffixes, read_pixels
+from glic_pyg.files import write_file
+from glic_pyg.image import read_pixels
 from glic_pyg.refinement import refine
 
 
@@ -33,15 +33,12 @@ def main() -> int:
     add = parser.add_argument
     add("-d", "--dataset", type=Path, required=True, help="folder of pictures")
     add("-o", "--output", type=flags.file_name, required=True, help=".svg or .png file")
-    add("--model", default="glic_nano", help="name or .safetensors file (default: %(default)s)")
+    flags.add_model(parser)
     add("--quality", type=float, nargs="+", default=[1, 4, 7], help="(default: 1 4 7)")
     add("--steps", type=flags.count, default=400, help="(default: %(default)s)")
     add("--side", type=flags.count, default=192, help="of the crops (default: %(default)s)")
-    flags.add_allow_code(parser)
     args = parser.parse_args()
-    paths = files_below(args.dataset, picture_suffixes())
-    if not paths:
-        raise FileError(f"Expected a folder with pictures (got {args.dataset})")
+    paths = pictures_below(args.dataset)
     model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
     gains: dict[str, dict[str, list[float]]] = {}
     for quality in args.quality:

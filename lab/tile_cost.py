@@ -13,14 +13,13 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+from pictures import pictures_below
 from torch import Tensor
 
 from glic_pyg import GLIC, bitstream
 from glic_pyg.cli import flags
 from glic_pyg.cli.main import run
-from glic_pyg.errors import FileError
-from glic_pyg.files import files_below
-from glic_pyg.image import picture_suffixes, read_pixels
+from glic_pyg.image import read_pixels
 from glic_pyg.metrics import bpp, psnr
 from glic_pyg.tiles import MARGIN, Tiling
 
@@ -30,16 +29,13 @@ def main() -> int:
     parser = flags.Parser(__doc__)
     add = parser.add_argument
     add("-d", "--dataset", type=Path, required=True, help="folder of pictures")
-    add("--model", default="glic_nano", help="name or .safetensors file (default: %(default)s)")
+    flags.add_model(parser)
     add("--kept", type=int, default=256, help="side of what is kept of a tile, 64 n (default: %(default)s)")
     add("--margins", type=int, nargs="+", default=[MARGIN], help="32 n (default: %(default)s)")
-    flags.add_allow_code(parser)
     args = parser.parse_args()
     if args.kept < 64 or any(n % 32 or n < 0 for n in args.margins) or args.kept % 64:
         parser.error("Expected --kept to be a multiple of 64 and --margins ones of 32 (got others)")
-    paths = files_below(args.dataset, picture_suffixes())
-    if not paths:
-        raise FileError(f"Expected a folder with pictures (got {args.dataset})")
+    paths = pictures_below(args.dataset)
     model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
     for margin in args.margins:
         side = args.kept + 2 * margin

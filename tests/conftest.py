@@ -298,6 +298,29 @@ def config(tiny_config: ModelConfig) -> TrainConfig:
 
 
 @pytest.fixture
+def model_file(tiny_model: GLIC, tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    tiny_model.save(path)
+    return path
+
+
+@pytest.fixture
+def ending(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run what ends its process, in this one: work, name, arguments -> exit status, stdout, stderr."""
+
+    def run(work: Callable[[], object], *words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", list(map(str, words)))
+        with pytest.raises(SystemExit) as caught:
+            work()
+        captured = capsys.readouterr()
+        return caught.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Six pictures of 70 x 90 pixels, one of them in a subfolder."""
     folder = tmp_path / "photos"

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from glic_pyg.cli import flags
 
-INTERRUPTED = 130
-
 if TYPE_CHECKING:
     from glic_pyg.files import FileBytes
 
@@ -62,7 +60,6 @@ def run(args: Namespace) -> int:
     from glic_pyg.tiles import check_memory
 
     model = load_model(args)
-    device = next(model.parameters()).device
     aims = {"quality": args.quality, "target_bpp": args.target_bpp, "target_psnr": args.target_psnr}
     if args.target_bpp is None and args.target_psnr is None:
         aims["quality"] = bitstream.quality_steps(model, args.quality)
@@ -77,7 +74,7 @@ def run(args: Namespace) -> int:
         start = time.perf_counter()
         if args.max_memory is not None:
             check_memory(args.max_memory, model.config, model.nbytes, picture_size(source))
-        x = read_pixels(source, max_pixels=args.max_pixels).to(device)
+        x = read_pixels(source, max_pixels=args.max_pixels).to(model.device)
         source.close()
         with refining:
             if args.target_bpp is not None:
@@ -108,4 +105,6 @@ def run(args: Namespace) -> int:
         as_json=args.json,
     )
     status = convert(args.input, args.output)
-    return INTERRUPTED if refining.stopped else status
+    if refining.stopped:
+        raise KeyboardInterrupt
+    return status

@@ -55,7 +55,7 @@ def _show(args: Namespace, coded: Path, restored: Path, both: Path, graph: Path)
     with as_file(files("skimage") / "data" / PHOTO) as path:
         x = read_image(path)
     height, width = x.shape[-2:]
-    on_device = x.to(next(model.parameters()).device)
+    on_device = x.to(model.device)
     bitstream.encode(model, on_device[..., :64, :64])  # the first call compiles the kernels
     print(f"photo     {PHOTO} of scikit-image, {width} x {height}; model {model.config.name}")
 

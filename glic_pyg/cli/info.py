@@ -11,14 +11,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from glic_pyg.checkpoint_header import SHIPPED, read_header
+from glic_pyg.checkpoint_header import SHIPPED, SUFFIX, WEIGHTS, read_header
 from glic_pyg.cli import flags
 from glic_pyg.cli.printing import USER_ERRORS, aligned, print_json, print_line, say
 from glic_pyg.container import MAGIC, QUALITY_STEPS, BitstreamError, most_bytes, unpack
 from glic_pyg.errors import FileError
 from glic_pyg.files import read_file
 
-WEIGHTS = Path(__file__).parents[1] / "weights"
 MOST_BYTES = 1 << 30
 """Of a .glic file."""
 
@@ -60,7 +59,7 @@ def describe(name: str) -> dict[str, Any]:
         if sys.stdin is None:
             raise FileError("Expected standard input to be open (got a closed one)")
         return _describe(sys.stdin.buffer, "standard input")
-    path = WEIGHTS / f"{name}.safetensors" if name in SHIPPED.values() else Path(name)
+    path = WEIGHTS / (name + SUFFIX) if name in SHIPPED.values() else Path(name)
     with path.open("rb") as file:
         return _describe(file, name)
 

@@ -54,6 +54,10 @@ class Codec(ABC):
         """Return the bits that the entropy model expects; NaN where there is none."""
         return math.nan
 
+    def warm(self) -> None:
+        """Compile what is compiled when it is first used."""
+        self.decode(self.encode(torch.zeros(1, 3, 64, 64), self.qualities[0]))
+
 
 class GlicCodec(Codec):
     """A GLIC model and its `.glic` files.
@@ -90,7 +94,15 @@ class GlicCodec(Codec):
         super().__init__(shown, settings, qualities)
 
     def encode(self, x: Tensor, quality: float | None) -> bytes:
-        return bitstream.encode(self.model, x.to(self.device), quality, effort=self.effort, lmbda=self.lmbda)
+        return self._encode(x, quality, self.effort)
+
+    def _encode(self, x: Tensor, quality: float | None, effort: int) -> bytes:
+        return bitstream.encode(self.model, x.to(self.device), quality, effort=effort, lmbda=self.lmbda)
+
+    def warm(self) -> None:
+        """Compile; the least effort uses all that more of it does."""
+        x = torch.zeros(1, 3, 64, 64)
+        self.decode(self._encode(x, self.qualities[0], min(self.effort, 1)))
 
     def decode(self, data: bytes) -> Tensor:
         return bitstream.decode(self.model, data).cpu()

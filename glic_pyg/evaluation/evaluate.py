@@ -106,7 +106,7 @@ def evaluate(
             codec = codecs[name]
             rows = [table.rows[job.key(codec)] for job in jobs if job.codec == name and job.picture in common]
             about = f"real files of {len(common)} pictures, workers {workers}"
-            means[name] = results(str(name), codec, rows, description=about, command=command)
+            means[name] = results(name, codec, rows, description=about, command=command)
             write_file(outputs[name], json.dumps(means[name], indent=1) + "\n")
     return Evaluation(means, errors)
 

@@ -16,8 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from glic_pyg.errors import FileError, UserError
 from glic_pyg.evaluation.codecs import Codec, load_codec
 from glic_pyg.evaluation.complexity import peak_memory
@@ -112,31 +110,22 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@cache
-def cached_codec(
-    name: str,
-    *,
-    allow_code: bool = False,
-    device: str = "cpu",
-    effort: int = 0,
-    lmbda: float | None = None,
-) -> Codec:
-    """Load a codec, once per process, as `load_codec` does."""
-    return load_codec(name, allow_code=allow_code, device=device, effort=effort, lmbda=lmbda)
+cached_codec = cache(load_codec)
+"""Loads a codec, once per process."""
 
 
 @cache
-def warm(codec: Codec) -> Codec:
-    """Let a codec compile what it compiles, once per process, and return it."""
-    codec.decode(codec.encode(torch.zeros(1, 3, 64, 64), codec.qualities[0]))
-    return codec
+def warm(codec: Codec) -> None:
+    """Let a codec compile what it compiles, once per process."""
+    codec.warm()
 
 
 def measure(job: Job) -> Row:
     """Compress a picture, restore it, and compare."""
-    options = {"allow_code": job.allow_code, "device": job.device, "lmbda": job.lmbda}
-    warm(cached_codec(job.codec, **options, effort=min(job.effort, 1)))
-    codec = cached_codec(job.codec, **options, effort=job.effort)
+    codec = cached_codec(
+        job.codec, allow_code=job.allow_code, device=job.device, effort=job.effort, lmbda=job.lmbda
+    )
+    warm(codec)
     data = read_file(job.picture, most_bytes())
     digest, x = hash_bytes(data.getvalue()), read_image(data)
     with peak_memory() as encoding:

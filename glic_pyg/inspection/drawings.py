@@ -151,8 +151,7 @@ def erf_picture(
     graphs = (run or run_stages(model, image, [stage])[stage]).graphs
     map_size = graphs.local.map_size
     named = _named_nodes(image, graphs, nodes)
-    device = next(model.parameters()).device
-    x = pad(image.to(device), HYPER_STRIDE)
+    x = pad(image.to(model.device), HYPER_STRIDE)
     side = node_size(image, map_size)
     rows, columns = (size // LATENT_STRIDE for size in x.shape[-2:])
     places = [
@@ -164,7 +163,7 @@ def erf_picture(
         for j in range(GRID)
     ]
     with torch.no_grad():
-        y_hat = model(image.to(device))["y_hat"]
+        y_hat = model(image.to(model.device))["y_hat"]
     aspect = min(max(columns / rows, 0.6), 2.5)
     size = (2.8 * aspect * (len(named) + 1) + 1, 4 * 3.2 + 0.8)
     figure = Figure(figsize=size, dpi=120, layout="constrained")

@@ -84,7 +84,7 @@ def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> di
     Raises:
         ValueError: no such stage.
     """
-    image = image.to(next(model.parameters()).device)
+    image = image.to(model.device)
     modules = {stage: stage_module(model, stage) for stage in stages}
     attentions = {
         stage: [a for layer in m.layers if isinstance(a := layer.aggregate, GraphAttention)]

@@ -1,30 +1,28 @@
 """Running the commands as their users do."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from glic_pyg.cli.main import main
 
 
 @pytest.fixture
-def glic(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+def glic(ending) -> Callable[..., tuple[int, str, str]]:
     """Run a command in this process: name, arguments -> exit status, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["glic", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return caught.value.code, captured.out, captured.err
-
-    return run
+    return lambda *arguments: ending(main, "glic", *arguments)
 
 
 @pytest.fixture
-def model_file(tiny_model, tmp_path) -> Path:
-    path = tmp_path / "tiny.safetensors"
-    tiny_model.save(path)
-    return path
+def four_photos(tmp_path, monkeypatch) -> Path:
+    """The current folder, with four pictures in its folder `photos`."""
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((80, 72)).save(tmp_path / "photos" / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -3,20 +3,13 @@
 import csv
 import json
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 
 @pytest.fixture
-def setting(tmp_path, tiny_config, monkeypatch):
+def setting(four_photos, tiny_config):
     """The current folder, with four pictures, a base and two variants."""
-    (tmp_path / "photos").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(4):
-        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((80, 72)).save(tmp_path / "photos" / f"{i}.png")
     base = {
         "model": tiny_config.to_dict(),
         "steps": 3,
@@ -25,14 +18,13 @@ def setting(tmp_path, tiny_config, monkeypatch):
         "eval_size": 64,
         "num_workers": 0,
     }
-    (tmp_path / "whole.yaml").write_text(yaml.safe_dump(base))
+    (four_photos / "whole.yaml").write_text(yaml.safe_dump(base))
     for name, change in [
         ("near", {"graph": {"candidates": ["local"]}}),
         ("sage", {"aggregation": "torch_geometric.nn.SAGEConv"}),
     ]:
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"base": "whole.yaml", "model": change}))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+        (four_photos / f"{name}.yaml").write_text(yaml.safe_dump({"base": "whole.yaml", "model": change}))
+    return four_photos
 
 
 def test_rows_and_table(setting, glic, monkeypatch):

@@ -9,11 +9,9 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 from safetensors.torch import load_file
 
 from glic_pyg.training.config import Milestone, TrainConfig
@@ -31,18 +29,12 @@ SETTINGS = {
 
 
 @pytest.fixture
-def setting(tmp_path, tiny_config, monkeypatch):
+def setting(four_photos, tiny_config):
     """The current folder, with four pictures and a broken one, a training configuration and its model's."""
-    (tmp_path / "photos").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(4):
-        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((80, 72)).save(tmp_path / "photos" / f"{i}.png")
-    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
-    (tmp_path / "tiny_model.yaml").write_text(tiny_config.to_yaml())
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    (four_photos / "photos" / "broken.jpg").write_bytes(b"no picture")
+    (four_photos / "tiny_model.yaml").write_text(tiny_config.to_yaml())
+    (four_photos / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
+    return four_photos
 
 
 # What Python 3.12 and later say about starting a worker.
