@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from glic_pyg.codec import GLIC, QualityError
-from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE
+from glic_pyg.config import LATENT_STRIDE
 from glic_pyg.entropy import dithered_latents
 from glic_pyg.errors import UserError
-from glic_pyg.image import crop, pad, to_float
+from glic_pyg.image import crop, to_float
 from glic_pyg.metrics import mse
 from glic_pyg.tiles import WHOLE, Tiling
 
@@ -187,10 +187,9 @@ def _refine_tile(
     watch: Watch,
 ) -> _Refined:
     """Refine the latents of one tile as those of a picture of its own."""
-    pixels = x[0, 0].numel()
-    weight = lmbda * pixels  # bits per error
+    price = weight = lmbda * x[0, 0].numel()  # bits per error; the weight moves where something is held
     gains = {name: torch.as_tensor(gain).detach() for name, gain in model.gains(quality).items()}
-    padded = pad(to_float(x), HYPER_STRIDE)
+    original = to_float(x)
     shape = (x.size(-2), x.size(-1))
     generator = torch.Generator(device=y.device).manual_seed(0)
     start = best = cost(model, x, y, quality, restoring)
@@ -213,7 +212,7 @@ def _refine_tile(
                 generator=generator,
             )
             x_hat = crop(model.g_s(y_hat * gains["y_inverse"]), *shape).clamp(0, 1)
-            error = (x_hat - crop(padded, *shape)).square().mean() * 255**2
+            error = (x_hat - original).square().mean() * 255**2
             optimizer.zero_grad()
             (weight * error + bits).backward()
             if not moving.grad.isfinite().all():
@@ -222,13 +221,13 @@ def _refine_tile(
             if (step + 1) % max(10, steps // 40) == 0 or step + 1 == steps:
                 tried = moving.detach() / gains["y"]
                 now = cost(model, x, tried, quality, restoring)
-                if _better(now, best, start, lmbda * pixels, hold):
+                if _better(now, best, start, price, hold):
                     best, latents = now, tried
                 if hold == "bits":
                     weight *= (start.bits / now.bits) ** 2
-                elif hold == "mse":
+                elif hold == "mse" and start.mse > 0:
                     weight *= (now.mse / start.mse) ** 2
-            if watch(step + 1, steps, 1 - _total(best, lmbda * pixels) / _total(start, lmbda * pixels)):
+            if watch(step + 1, steps, 1 - _total(best, price) / _total(start, price)):
                 stopped = True
                 break
     return _Refined(latents, stopped)

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from glic_pyg import GLIC, bitstream
+from glic_pyg import GLIC, bitstream, refinement
 from glic_pyg.bitstream import decode, encode
 from glic_pyg.codec import QualityError
 from glic_pyg.container import unpack
 from glic_pyg.metrics import bpp, psnr
 from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
-from glic_pyg.refinement import EffortError, cost, refine, trade
+from glic_pyg.refinement import Cost, EffortError, cost, refine, trade
 from glic_pyg.tiles import Tiling
 
 GOLDEN = Path(__file__).parent / "golden" / "files"
@@ -185,3 +185,14 @@ def test_a_refined_file_of_another_day_decodes():
     y_hat = model.decode(unpack(data).strings, (72, 120), unpack(data).quality / 256)
     assert zlib.crc32(y_hat.numpy().data) == unpack(data).latent_checksum
     assert decode(model, data).shape == (1, 3, 72, 120)
+
+
+def test_a_picture_that_is_restored_exactly_stays_so(variable_model, x, monkeypatch):
+    """No error can be held that is 0, and the file may not have one."""
+    costs = iter([Cost(800.0, 0.0), Cost(700.0, 0.1), Cost(720.0, 0.0)])
+    monkeypatch.setattr(refinement, "cost", lambda *_: next(costs))
+    gains = []
+    y = variable_model.analyse(x)
+    told = {"steps": 12, "lmbda": LAMBDA, "hold": "mse", "watch": lambda *told: gains.append(told[2])}
+    refine(variable_model, x, y, 2, **told)
+    assert gains[-3:] == pytest.approx([0, 0, 0.1])  # the 700 bits had an error
