@@ -34,15 +34,17 @@ import torch
 from dense_stage import make_dense
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from glic_pyg.codec import GLIC  # isort: skip - before compressai
 from compressai.entropy_models import EntropyBottleneck
 
 from glic_pyg.config import ModelConfig
+from glic_pyg.identity import current_names
 from glic_pyg.nn.gfa import silence_attention
 from glic_pyg.training.loss import RateDistortionLoss
+from glic_pyg.training.optimizer import mixing_weights
 
 LAMBDAS = (0.0009, 0.0016, 0.0028, 0.005, 0.009, 0.016, 0.028, 0.05, 0.09, 0.16)
 SCALES = (1.0, 0.8, 0.64)
@@ -182,6 +184,50 @@ class Crops:
         self.share[k].uniform_(generator=self.generator)
 
 
+class Muon:
+    """Orthogonalised momentum for weights that mix channels, as one CUDA graph can hold it.
+
+    The same update as `build_optimizers` takes from its library, many matrices of one shape at a time; that
+    library asks the host for the learning rate in every step.
+
+    Args:
+        weights: Linear maps and kernels, a row per output channel.
+        rate: The learning rate, a scalar on their device.
+    """
+
+    def __init__(self, weights: list[nn.Parameter], rate: Tensor) -> None:
+        self.rate = rate
+        shapes: dict[tuple[int, int], list[nn.Parameter]] = {}
+        for w in weights:
+            shapes.setdefault((len(w), w[0].numel()), []).append(w)
+        self.groups = list(shapes.values())
+        self.momentum = [w.new_zeros(len(g), len(w), w[0].numel()) for g in self.groups for w in g[:1]]
+
+    @torch.no_grad()
+    def step(self, broken: Tensor) -> None:
+        """Update all weights, or none where `broken` says so."""
+        for group, momentum in zip(self.groups, self.momentum, strict=True):
+            gradient = torch.stack([w.grad.flatten(1) for w in group])
+            gradient = torch.where(broken, 0.0, gradient)
+            momentum.lerp_(gradient, 0.05)
+            update = orthogonalize(gradient.lerp(momentum, 0.95))
+            rate = self.rate * (~broken) * (0.2 * math.sqrt(max(update.shape[1:])))
+            update = (update * rate).unbind()
+            torch._foreach_sub_(group, [u.view_as(w) for u, w in zip(update, group, strict=True)])
+
+
+def orthogonalize(x: Tensor) -> Tensor:
+    """Bring singular values of `N x R x C` near 1 by five Newton-Schulz steps, as Jordan (2024) has them."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = x.size(1) > x.size(2)
+    x = x.mT if tall else x
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    for _ in range(5):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.mT if tall else x).float()
+
+
 class Job:
     """A model in training.
 
@@ -194,6 +240,7 @@ class Job:
         weights: To start from.
         eager: Not to make CUDA graphs.
         learning_rate: At its largest.
+        muon: Whether weights that mix channels are Muon's; all others are Adam's.
     """
 
     def __init__(
@@ -207,6 +254,7 @@ class Job:
         weights: dict[str, Tensor] | None,
         learning_rate: float,
         eager: bool = False,
+        muon: bool = False,
     ) -> None:
         self.name, self.crops, self.half = name, crops, half
         self.device = crops.x[0].device
@@ -222,9 +270,13 @@ class Job:
             factorized, self.model.latent_codec.hyper.entropy_bottleneck
         )
         self.criterion = RateDistortionLoss(LAMBDAS[: config.qualities], distortion="mse").to(self.device)
-        network, quantiles = [], []
+        mixing = {id(w) for w in mixing_weights(self.model)} if muon else set()
+        network, matrices, quantiles = [], [], []
         for key, parameter in self.model.named_parameters():
-            (quantiles if key.endswith(".quantiles") else network).append(parameter)
+            if id(parameter) in mixing:
+                matrices.append(parameter)
+            else:
+                (quantiles if key.endswith(".quantiles") else network).append(parameter)
         self.largest_rate = learning_rate
         self.rate = torch.zeros((), device=self.device)
         cuda = self.device.type == "cuda"
@@ -236,7 +288,9 @@ class Job:
             fused=True,
             capturable=cuda,
         )
-        self.parameters = [*network, *quantiles]
+        self.muon = Muon(matrices, self.rate)
+        self.network = [*network, *matrices]
+        self.parameters = [*self.network, *quantiles]
         self.average = [p.detach().clone() for p in self.parameters]
         self.sums = torch.zeros(4, device=self.device)
         self.stream = torch.cuda.Stream() if cuda else None
@@ -248,15 +302,16 @@ class Job:
         """Take a step of phase k."""
         x = self.crops.x[k]
         quality = (self.crops.share[k] * self.model.config.qualities).long() + 1
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         output = self.forward(x, quality)
         result = self.criterion(output, x, self.model.orthogonality_loss(), quality)
         (result.loss + self.model.aux_loss()).backward()
-        norm = clip_grad_norm_(self.optimizer.param_groups[0]["params"], 1.0, foreach=True)
+        norm = clip_grad_norm_(self.network, 1.0, foreach=True)
         broken = ~(norm.isfinite() & result.loss.isfinite())
         # The fused Adam leaves everything as it is where this is 1, without asking the host.
         self.optimizer.grad_scale, self.optimizer.found_inf = None, broken.float()
         self.optimizer.step()
+        self.muon.step(broken)
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.parameters, 1e-3)
         row = torch.stack([result.loss, result.bpp, result.psnr, norm]).detach()
@@ -287,7 +342,7 @@ class Job:
                 self.step(k)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         # Other threads may be reading photos.
         with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
             self.step(k)
@@ -479,6 +534,7 @@ def main() -> None:
     training.add_argument("--steps", type=int, help="at most")
     training.add_argument("--checkpoint", nargs="+", type=Path, help="weights to start from, of all models")
     training.add_argument("--learning-rate", type=float, default=1e-3)
+    training.add_argument("--optimizer", choices=["adam", "muon"], default="adam")
     training.add_argument("--batch-size", type=int, default=16, help="crops (default: %(default)s)")
     training.add_argument("--large-since", type=float, default=0.75, help="share of time before larger crops")
     training.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="bf16-mixed")
@@ -494,7 +550,9 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     device = torch.device(args.device)
     start = time.monotonic()
-    weights = {k: v for path in args.checkpoint or () for k, v in load_file(path).items()} or None
+    weights = {
+        k: v for path in args.checkpoint or () for k, v in current_names(load_file(path)).items()
+    } or None
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(Photos, args.photos, at_most=args.at_most)
         phases = [
@@ -509,9 +567,10 @@ def main() -> None:
                 crops=crops,
                 seed=args.seed,
                 half=args.precision == "bf16-mixed",
-                weights=weights,
+                weights=weights or None,
                 eager=args.eager,
                 learning_rate=args.learning_rate,
+                muon=args.optimizer == "muon",
             )
             for name, path in (model.split("=") for model in args.models)
         ]

@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 import torch_geometric.nn
 from compressai.layers import CheckerboardMaskedConv2d
-from pytorch_optimizer import SOAP, Muon
 from torch import nn, optim
 
 
@@ -32,7 +31,7 @@ def build_optimizers(model: nn.Module, name: Literal["adam", "soap", "muon"]) ->
         model: The model to train.
         name: Which of them.
     """
-    mixing = {id(weight) for weight in _mixing_weights(model)} if name != "adam" else set()
+    mixing = {id(weight) for weight in mixing_weights(model)} if name != "adam" else set()
     matrices, rest, quantiles = [], [], []
     for path, parameter in model.named_parameters():
         if id(parameter) in mixing:
@@ -43,16 +42,20 @@ def build_optimizers(model: nn.Module, name: Literal["adam", "soap", "muon"]) ->
             rest.append(parameter)
     adam = optim.Adam([{"params": rest}, {"params": quantiles}], fused=True)
     if name == "soap":
+        from pytorch_optimizer import SOAP
+
         soap = SOAP(matrices, weight_decay=0.0)
         # In other bases than the kernels' own, what a mask covers moves with the rest.
         soap.register_step_post_hook(lambda *_: _cover(model))
         return [soap, adam]
     if name == "muon":
+        from pytorch_optimizer import Muon
+
         return [Muon([{"params": matrices, "use_muon": True, "use_adjusted_lr": True}]), adam]
     return [adam]
 
 
-def _mixing_weights(model: nn.Module) -> list[nn.Parameter]:
+def mixing_weights(model: nn.Module) -> list[nn.Parameter]:
     """Return the weights of linear maps and convolutions that read and write several channels."""
     linear = nn.Linear | torch_geometric.nn.Linear
     return [

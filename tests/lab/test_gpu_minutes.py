@@ -1,0 +1,35 @@
+import torch
+from gpu_minutes import Muon, orthogonalize
+from pytorch_optimizer import Muon as LibrarysMuon
+from torch import nn
+
+
+def test_muon_takes_the_steps_of_its_library():
+    torch.manual_seed(0)
+    shapes = [(24, 12), (24, 12), (12, 40), (8, 4, 3, 3)]
+    ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [nn.Parameter(w.detach().clone()) for w in ours]
+    muon = Muon(ours, torch.tensor(0.01))
+    library = LibrarysMuon([{"params": theirs, "use_muon": True, "use_adjusted_lr": True, "lr": 0.01}])
+    for _ in range(3):
+        for w, other in zip(ours, theirs, strict=True):
+            w.grad = torch.randn(w.shape)
+            other.grad = w.grad.clone()
+        muon.step(torch.tensor(False))
+        library.step()
+    for w, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(w, other, atol=2e-3, rtol=0)
+    before = [w.detach().clone() for w in ours]
+    muon.momentum = [torch.zeros_like(m) for m in muon.momentum]
+    for w in ours:
+        w.grad = torch.full_like(w, torch.nan)
+    muon.step(torch.tensor(True))
+    for w, old in zip(ours, before, strict=True):
+        torch.testing.assert_close(w.detach(), old, atol=0, rtol=0)
+
+
+def test_orthogonalize_brings_singular_values_near_1():
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(3, 30, 20)))
+    assert values.min() > 0.5
+    assert values.max() < 1.3
