@@ -52,6 +52,7 @@ FINAL_SHARE = 0.01  # of the learning rate, at the end of the cosine
 WARMUP_STEPS = 200
 SAVE_EVERY = 60  # seconds
 LOG_EVERY = 100  # steps
+FILL = 64  # sides of stacked matrices are multiples of it
 
 
 # ---- photos
@@ -187,8 +188,8 @@ class Crops:
 class Muon:
     """Orthogonalised momentum for weights that mix channels, as one CUDA graph can hold it.
 
-    The same update as `build_optimizers` takes from its library, many matrices of one shape at a time; that
-    library asks the host for the learning rate in every step.
+    The same update as `build_optimizers` takes from its library, which asks the host for the learning rate in
+    every step. Matrices lie side by side in few stacks, filled up with zeros, which stay zeros.
 
     Args:
         weights: Linear maps and kernels, a row per output channel.
@@ -196,36 +197,48 @@ class Muon:
     """
 
     def __init__(self, weights: list[nn.Parameter], rate: Tensor) -> None:
-        self.rate = rate
-        shapes: dict[tuple[int, int], list[nn.Parameter]] = {}
-        for w in weights:
-            shapes.setdefault((len(w), w[0].numel()), []).append(w)
-        self.groups = list(shapes.values())
-        self.momentum = [w.new_zeros(len(g), len(w), w[0].numel()) for g in self.groups for w in g[:1]]
+        self.weights, self.rate = weights, rate
+        shapes = [(len(w), w[0].numel()) for w in weights]
+        stacked = [tuple(-(-side // FILL) * FILL for side in sorted(shape)) for shape in shapes]
+        self.gradients = {s: rate.new_zeros(stacked.count(s), *s) for s in dict.fromkeys(stacked)}
+        self.momentum = {s: torch.zeros_like(x) for s, x in self.gradients.items()}
+        self.updates = {s: torch.zeros_like(x) for s, x in self.gradients.items()}
+        self.places = [
+            (s, stacked[:i].count(s), rows, columns)
+            for i, (s, (rows, columns)) in enumerate(zip(stacked, shapes, strict=True))
+        ]
 
     @torch.no_grad()
     def step(self, broken: Tensor) -> None:
         """Update all weights, or none where `broken` says so."""
-        for group, momentum in zip(self.groups, self.momentum, strict=True):
-            gradient = torch.stack([w.grad.flatten(1) for w in group])
-            gradient = torch.where(broken, 0.0, gradient)
-            momentum.lerp_(gradient, 0.05)
-            update = orthogonalize(gradient.lerp(momentum, 0.95))
-            rate = self.rate * (~broken) * (0.2 * math.sqrt(max(update.shape[1:])))
-            update = (update * rate).unbind()
-            torch._foreach_sub_(group, [u.view_as(w) for u, w in zip(update, group, strict=True)])
+        torch._foreach_copy_(self._matrices(self.gradients), [w.grad.flatten(1) for w in self.weights])
+        for s, gradient in self.gradients.items():
+            gradient.copy_(torch.where(broken, 0.0, gradient))
+            self.momentum[s].lerp_(gradient, 0.05)
+            self.updates[s].copy_(orthogonalize(gradient.lerp(self.momentum[s], 0.95)))
+            self.updates[s].mul_(self.rate * (~broken))
+        updates = self._matrices(self.updates)
+        torch._foreach_mul_(updates, [0.2 * max(u.shape) ** 0.5 for u in updates])
+        torch._foreach_sub_(
+            self.weights, [u.reshape(w.shape) for u, w in zip(updates, self.weights, strict=True)]
+        )
+
+    def _matrices(self, stacks: dict[tuple[int, ...], Tensor]) -> list[Tensor]:
+        """Return the weights' places in the stacks, upright; they lie there with their long side across."""
+        return [
+            stacks[s][i, :rows, :columns] if rows <= columns else stacks[s][i, :columns, :rows].T
+            for s, i, rows, columns in self.places
+        ]
 
 
 def orthogonalize(x: Tensor) -> Tensor:
-    """Bring singular values of `N x R x C` near 1 by five Newton-Schulz steps, as Jordan (2024) has them."""
+    """Bring singular values of `N x R x C`, R <= C, near 1: Newton-Schulz steps of Jordan (2024)."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    tall = x.size(1) > x.size(2)
-    x = x.mT if tall else x
     x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(5):
         square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
-    return (x.mT if tall else x).float()
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.float()
 
 
 class Job:
