@@ -11,7 +11,7 @@ from torch import Tensor
 
 from glic_pyg import container
 from glic_pyg.codec import GLIC, QualityError, check_quality, latent_checksum
-from glic_pyg.container import QUALITY_STEPS, Bitstream, BitstreamError, pack, unpack, unpack_size
+from glic_pyg.container import QUALITY_STEPS, Bitstream, BitstreamError, pack, unpack, unpack_head
 from glic_pyg.entropy import LatentError
 from glic_pyg.image import MAX_PIXELS, ImageError, check_picture, check_size
 from glic_pyg.refinement import STEPS, TILES, Watch, check_effort, refine
@@ -220,9 +220,9 @@ def most_bytes(head: bytes, max_pixels: int = MAX_PIXELS) -> int:
     Raises:
         BitstreamError: not a .glic file, of another version, or too large a picture.
     """
-    if (size := unpack_size(head)) is not None:
+    if (known := unpack_head(head)) is not None:
         try:
-            check_size(*size, max_pixels=max_pixels)
+            check_size(known.height, known.width, max_pixels=max_pixels)
         except ImageError as error:
             raise BitstreamError(str(error)) from error
     return container.most_bytes(head)

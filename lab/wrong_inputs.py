@@ -220,7 +220,7 @@ def wrong_file(files: Sequence[bytes], rng: np.random.Generator) -> bytes:
 
 
 def _with_wrong_contents(stream: container.Bitstream, rng: np.random.Generator) -> container.Bitstream:
-    fields = vars(stream) | {"version": container.VERSION}
+    fields = vars(stream) | {"version": max(stream.version, container.PLAIN_VERSION)}
     strings = list(stream.strings)
     at = int(rng.integers(len(strings))) if strings else 0
     string = bytearray(strings[at] if strings else b"")

@@ -12,7 +12,7 @@ import torch
 
 from glic_pyg.bitstream import decode, encode, most_bytes
 from glic_pyg.codec import GLIC, QualityError
-from glic_pyg.container import Bitstream, BitstreamError, pack, unpack
+from glic_pyg.container import Bitstream, BitstreamError, pack, unpack, unpack_head
 from glic_pyg.entropy import coder
 from glic_pyg.image import MAX_PIXELS, ImageError, to_8bit
 
@@ -36,8 +36,72 @@ def test_bytes_are_pinned():
     assert unpack(with_checksum(version1)) == dataclasses.replace(STREAM, quality=0, version=1)
     version2 = b"GLIC\x02" + PINNED[5:]
     assert unpack(with_checksum(version2)) == dataclasses.replace(STREAM, version=2)
-    with pytest.raises(ValueError, match=r"Expected a stream of version 3 to write \(got 2\)"):
+    with pytest.raises(ValueError, match=r"Expected a stream of version 3\.\.4 to write \(got 2\)"):
         pack(dataclasses.replace(STREAM, version=2))
+
+
+CHUNKS = {"EXIF": b"II*\0", "ALPH": b"a" * 130, "late": b""}
+PINNED_WITH_CHUNKS = (
+    b"GLIC\x04\x00\x01\x02\x03\x04\x05\x06\x07\x80\x05\x11\xac\x02\x02\x04\x03\x02\x01\x03"
+    b"\x03abc\x00\xc8\x01" + b"x" * 200 + b"EXIF\x04II*\0ALPH\x82\x01" + b"a" * 130 + b"late\x00"
+)
+
+
+def test_bytes_of_chunks_are_pinned():
+    """Channels and the number of strings come before what they are of; unknown chunks are kept."""
+    stream = dataclasses.replace(STREAM, version=4, channels=2, chunks=CHUNKS)
+    assert pack(stream) == with_checksum(PINNED_WITH_CHUNKS)
+    assert unpack(with_checksum(PINNED_WITH_CHUNKS)) == stream
+    for start in (PINNED_WITH_CHUNKS[:64], PINNED_WITH_CHUNKS[:19]):
+        assert unpack_head(start) == (4, stream.identity, 640, 17, 300, 2)
+    assert unpack_head(PINNED_WITH_CHUNKS[:18]) is None
+    assert unpack_head(PINNED) == (3, stream.identity, 640, 17, 300, 3)
+    assert most_bytes(PINNED_WITH_CHUNKS) == most_bytes(PINNED) + (1 << 24) + 640
+    with pytest.raises(ValueError, match="Expected RGB without chunks in version 3"):
+        pack(dataclasses.replace(stream, version=3))
+
+
+def of_version_4(channels, *chunks, count=b"\x00"):
+    """Return a file of 1 x 1 pixels; chunks are name, length and bytes as they are written."""
+    head = b"GLIC\x04" + bytes(8) + b"\x00\x01\x01" + bytes([channels]) + bytes(4)
+    return with_checksum(head + count + b"".join(chunks))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (of_version_4(0), r"Expected 1 to 4 channels \(got 0\)"),
+        (of_version_4(5), r"Expected 1 to 4 channels \(got 5\)"),
+        (of_version_4(4), r"Expected a chunk ALPH with 2 or 4 channels, and with no others \(got 4 ch"),
+        (of_version_4(3, b"ALPH\x00"), r"Expected a chunk ALPH with 2 or 4 .* \(got 3 channels\)"),
+        (of_version_4(3, b"EXIF\x00", b"EXIF\x00"), r"Expected one chunk 'EXIF' \(got two\)"),
+        (of_version_4(3, b"EX\nF\x00"), r"Expected a chunk's name of 4 characters \(got 'EX\\nF'\)"),
+        (of_version_4(3, b"\xffXIF\x00"), r"Expected a chunk's name of 4 characters \(got '.XIF'\)"),
+        (of_version_4(3, b"EXIF\xff\xff\xff\xff\x0f"), r"Expected \d+ bytes .*: cut short"),
+        (of_version_4(3, b"EXIF\x09abc"), r"Expected 32 bytes and a checksum \(got 26\): cut short"),
+        (of_version_4(3, b"EXI"), "cut short"),
+        (
+            of_version_4(3, *(f"a{i:03}".encode() + b"\0" for i in range(65))),
+            r"Expected at most 64 chunks \(got more\)",
+        ),
+        (of_version_4(3, count=b"\xff" + bytes(255)), r"Expected at most \d+ strings \(got more\)"),
+        (of_version_4(3, count=b"\x02\x00"), "cut short"),
+    ],
+)
+def test_chunks_that_cannot_be(data, message):
+    with pytest.raises(BitstreamError, match=message):
+        unpack(data)
+
+
+def test_as_many_and_as_long_chunks_as_there_may_be():
+    chunks = {f"a{i:03}": b"" for i in range(63)} | {"XMP ": bytes(1 << 24)}
+    stream = dataclasses.replace(STREAM, version=4, channels=1, chunks=chunks)
+    assert unpack(pack(stream)) == stream
+    for more in ({"late": b""}, {"a000": b"b"}):
+        with pytest.raises(BitstreamError, match=r"Expected .*chunks"):
+            pack(dataclasses.replace(stream, chunks=chunks | more))
+    with pytest.raises(BitstreamError, match=r"Expected chunks of at most 16777216 bytes \(got more\)"):
+        unpack(of_version_4(3, b"EXIF\x81\x80\x80\x08" + bytes((1 << 24) + 1)))
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
@@ -175,16 +239,16 @@ def test_header_is_small(tiny_model, photo):
     assert len(encode(tiny_model, photo(64, 64))) == 5 + 8 + 1 + 2 + 4 + lengths + len(b"".join(strings)) + 4
 
 
-def test_every_changed_byte_is_noticed():
-    data = pack(STREAM)
+@pytest.mark.parametrize("data", [with_checksum(PINNED), with_checksum(PINNED_WITH_CHUNKS)])
+def test_every_changed_byte_is_noticed(data):
     for i in range(len(data)):
         changed = data[:i] + bytes([data[i] ^ 0x41]) + data[i + 1 :]
         with pytest.raises(BitstreamError):
             unpack(changed)
 
 
-def test_every_cut_is_noticed():
-    data = pack(STREAM)
+@pytest.mark.parametrize("data", [with_checksum(PINNED), with_checksum(PINNED_WITH_CHUNKS)])
+def test_every_cut_is_noticed(data):
     for i in range(len(data)):
         with pytest.raises(BitstreamError):
             unpack(data[:i])
@@ -198,8 +262,8 @@ def test_every_cut_is_noticed():
         (b"", r"Expected a \.glic file \(got one that starts with b''\)"),
         (b"\x89PNG\r\n\x1a\n" * 9, r"Expected a \.glic file \(got one that starts with b'\\x89PNG'\)"),
         (b"GLIC", r"Expected 1 bytes and a checksum \(got 0\): cut short"),
-        (b"GLIC\x04" + bytes(40), r"Expected format version 1..3 \(got 4: a newer glic_pyg made it\)"),
-        (b"GLIC\x00" + bytes(40), r"Expected format version 1..3 \(got 0\)"),
+        (b"GLIC\x05" + bytes(40), r"Expected format version 1..4 \(got 5: a newer glic_pyg made it\)"),
+        (b"GLIC\x00" + bytes(40), r"Expected format version 1..4 \(got 0\)"),
         (PINNED + bytes(4), r"Expected checksum [0-9a-f]{8} \(got 00000000\): damaged or cut short"),
         # From here on made on purpose: the checksum is right.
         (with_checksum(PINNED[:30]), r"Expected 225 bytes and a checksum \(got 26\): cut short"),

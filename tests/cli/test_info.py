@@ -59,7 +59,7 @@ def test_a_checkpoint_is_told_without_its_weights(glic, tiny_model, tmp_path):
         (b"no such thing", "Expected a .glic file or a checkpoint of glic_pyg (got {})"),
         (b"\x02" + bytes(7) + b"{}", "Expected a .glic file or a checkpoint of glic_pyg (got {})"),
         (b"GLIC", "{}: Expected 1 bytes and a checksum"),
-        (b"GLIC\x07" + bytes(30), "{}: Expected format version 1..3 (got 7"),
+        (b"GLIC\x07" + bytes(30), "{}: Expected format version 1..4 (got 7"),
     ],
 )
 def test_anything_else_is_one_line(glic, tmp_path, content, message):
