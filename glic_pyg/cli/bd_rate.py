@@ -73,29 +73,44 @@ def _compare(anchor: str, names: Sequence[str], args: Namespace) -> int:
     from glic_pyg.evaluation.compare import compare, load_curve
 
     load_curve(anchor, metric=args.metric)  # one that is none ends the command, not each comparison
-    least, most = args.bpp or (0, math.inf)
-    if not args.json:
-        limits = f", {least:g} to {most:g} bpp" if args.bpp else ""
-        say(f"{args.metric} against {anchor}, {args.method}{limits}")
-    status = 0
+    compared: list[Comparison] = []
+    errors = []
     for name in names:
         try:
-            result = compare(anchor, name, metric=args.metric, method=args.method, bpp=(least, most))
+            bpp = args.bpp or (0, math.inf)
+            compared.append(compare(anchor, name, metric=args.metric, method=args.method, bpp=bpp))
         except UserError as error:
-            print_line("error", error)
-            status = 2
-            continue
-        if args.json:
-            print_json({"anchor": anchor} | vars(result) | {"delta": vars(result.delta)})
-        else:
-            say(f"{name:{max(map(len, names))}}  {_text(result, args.metric)}")
-    return status
+            errors.append(error)
+    if args.json:
+        for result in compared:
+            means = result.means._asdict()
+            print_json({"anchor": anchor} | vars(result) | {"delta": vars(result.delta), "means": means})
+    else:
+        limits = ", {:g} to {:g} bpp".format(*args.bpp) if args.bpp else ""
+        say(f"{args.metric} against {anchor}, {args.method}{limits}{_in_common(compared)}")
+        for result in compared:
+            say(f"{result.name:{max(map(len, names))}}  {_text(result, args.metric)}")
+    for error in errors:
+        print_line("error", error)
+    return 2 if errors else 0
+
+
+def _in_common(compared: Sequence[Comparison]) -> str:
+    """Return what holds for all comparisons: the pictures, and how far the curves overlap."""
+    text = ""
+    if len(counts := {result.means.count for result in compared}) == 1 and (count := counts.pop()):
+        text += f", means of {count} picture{'s' if count > 1 else ''}"
+    if overlaps := [result.delta.overlap for result in compared]:
+        least, most = f"{min(overlaps):.0%}", f"{max(overlaps):.0%}"
+        text += f", overlap {least}" + (f" to {most}" if most != least else "")
+    return text
 
 
 def _text(result: Comparison, metric: str) -> str:
     unit = "" if metric == "ms-ssim-rgb" else " dB"
-    thin = " (thin!)" if result.thin else ""
-    text = f"{result.delta.text(unit=unit)}, overlap {result.delta.overlap:.0%}{thin}"
+    text = result.delta.text(unit=unit)
+    if result.delta.thin:
+        text += f"; overlap {result.delta.overlap:.0%} (thin!)"
     if result.flat:
         text += f"; {result.flat} of {result.points} points left out: more bits did not make them better"
     if result.picture_rate is not None:

@@ -99,7 +99,8 @@ def run(args: Namespace) -> int:
         elif isinstance(result, Exception):
             say(f"  {name} against {rival}: {result}")
         else:
-            say(f"  {name} against {rival}: {result.text()} (overlap {result.overlap:.0%})")
+            thin = f"; overlap {result.overlap:.0%} (thin!)" if result.thin else ""
+            say(f"  {name} against {rival}: {result.text()}{thin}")
     return int(evaluation.errors > 0)
 
 

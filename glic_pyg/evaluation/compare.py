@@ -8,14 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from glic_pyg.evaluation.bd import Curve, CurveError, Delta, Method, delta
+from glic_pyg.evaluation.bd import Curve, CurveError, Delta, Method, Pictures, delta
 from glic_pyg.evaluation.measure import Row, Table
 from glic_pyg.evaluation.paper import curve
 from glic_pyg.evaluation.results import read_results
 from glic_pyg.metrics import decibels
 
-THIN = 0.75
-"""Curves that have less in common are hardly compared."""
 METRICS: Mapping[str, Callable[[Row], float]] = {
     "psnr-rgb": lambda row: row.psnr,
     "ms-ssim-rgb": lambda row: row.ms_ssim,
@@ -37,6 +35,7 @@ class Comparison:
             both files.
         pictures: That both tables have.
         compared: Those of them whose curves can be compared.
+        means: The pictures that the curves' points are means of.
     """
 
     name: str
@@ -46,11 +45,7 @@ class Comparison:
     picture_rate: float | None
     pictures: int
     compared: int
-
-    @property
-    def thin(self) -> bool:
-        """Whether the curves have little in common."""
-        return self.delta.overlap < THIN
+    means: Pictures
 
 
 def compare(anchor: str, name: str, *, metric: str, method: Method, bpp: tuple[float, float]) -> Comparison:
@@ -83,6 +78,7 @@ def compare(anchor: str, name: str, *, metric: str, method: Method, bpp: tuple[f
         picture_rate=statistics.fmean(rates) if rates else None,
         pictures=len(common),
         compared=len(rates),
+        means=of_name.pictures if of_name.pictures.count else of_anchor.pictures,
     )
 
 
@@ -91,7 +87,12 @@ def load_curve(name: str, *, metric: str) -> Curve:
     if not name.endswith(".json"):
         return curve(name, metric=metric)
     content = read_results(Path(name))
-    return Curve.of(f"{name} ({content['name']})", content["results"], metric=metric)
+    return Curve.of(
+        f"{name} ({content['name']})",
+        content["results"],
+        metric=metric,
+        pictures=Pictures(digest=content["pictures_sha256"]),
+    )
 
 
 def _of_pictures(name: str, *, metric: str, bpp: tuple[float, float]) -> dict[str, Curve]:

@@ -10,7 +10,7 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -279,6 +279,11 @@ def notes(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def digest_of(pictures: Iterable[str]) -> str:
+    """Return what tells sets of pictures apart, of the hashes of their files in any order."""
+    return hashlib.sha256("\n".join(sorted(set(pictures))).encode()).hexdigest()
+
+
 def results(
     name: str, codec: Codec, rows: Sequence[Row], *, description: str, command: str
 ) -> dict[str, Any]:
@@ -305,6 +310,7 @@ def results(
         "name": codec.name,
         "description": description,
         "command": command,
+        "pictures_sha256": digest_of(row.picture_sha256 for row in rows),
         "codec": name,
         "settings": codec.settings,
         "results": {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from glic_pyg.evaluation.anchors import DATASETS, anchor_names, load_anchor, load_paper_table
-from glic_pyg.evaluation.bd import Curve, Method, delta
+from glic_pyg.evaluation.anchors import DATASETS, PICTURES, anchor_names, load_anchor, load_paper_table
+from glic_pyg.evaluation.bd import Curve, Method, Pictures, delta
 
 VTM = {"kodak": "kodak/vtm-compressai", "tecnick": "tecnick/vtm-9.1", "clic": "clic/vtm-9.1"}
 """The anchor behind the paper's table, found by trying: no other gives its figures."""
@@ -84,4 +84,6 @@ def curve(name: str, *, metric: str = "psnr-rgb") -> Curve:
         UsageError: no such points.
         CurveError: they are not of that metric.
     """
-    return Curve.of(name, load_anchor(name)["results"], metric=metric)
+    dataset = name.partition("/")[0]
+    pictures = Pictures(PICTURES[dataset], dataset)
+    return Curve.of(name, load_anchor(name)["results"], metric=metric, pictures=pictures)

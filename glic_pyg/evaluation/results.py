@@ -11,14 +11,14 @@ from typing import Any
 from glic_pyg.errors import FileError
 from glic_pyg.files import read_json
 
-TEXTS = ("name", "description", "command", "codec")
+TEXTS = ("name", "description", "command", "codec", "pictures_sha256")
 
 
 def read_results(path: Path) -> dict[str, Any]:
     """Return the results in a file: `results`, columns with a value for each rate, and what else it tells.
 
-    Columns may also stand by themselves, or be rows, or single values. `name`, `description`, `command` and
-    `codec` are texts and `settings` is a mapping, empty where nothing is told; a missing name is the file's.
+    Columns may also stand by themselves, or be rows, or single values. `TEXTS` are texts and `settings` is a
+    mapping, empty where nothing is told; a missing name is the file's.
 
     Raises:
         FileError: no such file, or something else; says what.

@@ -22,14 +22,49 @@ def test_two_files(glic, tmp_path):
     status, out, _ = glic("bd-rate", "--anchor", anchor, "--compare", test, "--method", "pchip")
     assert status == 0
     first, second = out.splitlines()
-    assert first == f"psnr-rgb against {anchor}, pchip"
-    assert second.startswith(f"{test}  BD-rate -30.00 %, BD-score +1.029 dB, overlap 100%")
+    assert first == f"psnr-rgb against {anchor}, pchip, overlap 100%"
+    assert second == f"{test}  BD-rate -30.00 %, BD-score +1.029 dB"
 
 
 def test_thin_overlap_is_told(glic, tmp_path):
-    anchor, test = results(tmp_path / "a.json"), results(tmp_path / "b.json", gain=4)
-    _, out, _ = glic("bd-rate", "--anchor", anchor, "--compare", test)
-    assert "overlap 20% (thin!)" in out
+    """28 to 34 dB beside 32 to 38 dB, and beside 30 to 36 dB."""
+    anchor, thin = results(tmp_path / "a.json"), results(tmp_path / "b.json", gain=4)
+    near = results(tmp_path / "c.json", gain=2)
+    _, out, _ = glic("bd-rate", "--anchor", anchor, "--compare", thin, near)
+    first, second, third = out.splitlines()
+    assert first.endswith(", overlap 33% to 67%")
+    assert second.endswith("; overlap 33% (thin!)")
+    assert ", overlap" not in third and third.endswith(" dB")
+
+
+def test_a_curve_within_a_longer_one_is_not_thin(glic, tmp_path):
+    rates, scores = zip(*((0.1 * 2**i, 20 + 2 * i) for i in range(12)), strict=True)
+    longer = broken(tmp_path / "longer.json", **{"bpp": rates, "psnr-rgb": scores})
+    _, out, _ = glic("bd-rate", "--anchor", longer, "--compare", results(tmp_path / "a.json"))
+    assert out.splitlines()[0].endswith(", overlap 100%")
+
+
+def test_means_of_other_pictures_are_refused(glic, tmp_path):
+    """As many, or others; where nothing is told of the pictures, they are taken for the same."""
+    three = broken(tmp_path / "three.json", pictures=[3] * 4)
+    kodak = broken(tmp_path / "kodak.json", pictures=[24] * 4)
+    status, out, err = glic("bd-rate", "--anchor", "kodak/webp", "--compare", three, kodak)
+    both = f"kodak/webp of 24 pictures of kodak and {three} (three) of 3 pictures"
+    assert (status, err) == (2, f"error: Expected means of the same pictures (got {both})\n")
+    assert out.startswith("psnr-rgb against kodak/webp, cubic, means of 24 pictures, overlap ")
+    assert out.splitlines()[1].startswith(f"{kodak}  BD-rate ")
+
+    status, _, err = glic("bd-rate", "--anchor", "kodak/glic", "--compare", "tecnick/glic")
+    assert (status, "kodak/glic of 24 pictures of kodak and tecnick/glic of 100" in err) == (2, True)
+
+    for path, digest in ((three, "a"), (kodak, "b")):
+        content = json.loads(path.read_text())
+        content["results"]["pictures"] = [24] * 4
+        path.write_text(json.dumps(content | {"pictures_sha256": digest}))
+    status, _, err = glic("bd-rate", "--anchor", three, "--compare", kodak)
+    assert (status, "Expected means of the same pictures" in err) == (2, True)
+    status, _, _ = glic("bd-rate", "--anchor", three, "--compare", results(tmp_path / "a.json"))
+    assert status == 0
 
 
 def test_the_mean_over_pictures_is_told_where_there_is_a_table(glic, tmp_path):
@@ -112,7 +147,7 @@ def test_without_a_rate_in_common_there_is_no_bd_score(glic, tmp_path):
     a, b = results(tmp_path / "a.json"), results(tmp_path / "b.json", scale=100)
     status, out, _ = glic("bd-rate", "--anchor", a, "--compare", b)
     assert status == 0
-    assert "BD-rate +9900.00 %, BD-score none, without a rate in common, overlap 100%" in out
+    assert "BD-rate +9900.00 %, BD-score none, without a rate in common" in out
 
 
 def test_points_that_do_not_rise_are_counted(glic, tmp_path):
@@ -162,7 +197,10 @@ def test_an_anchor_by_its_name_is_taken_in_every_data_set_that_has_it(glic):
     status, out, _ = glic("bd-rate", "--anchor", "vtm-9.1", "--compare", "hpcm-base", "lalic")
     assert status == 0
     heads = [line for line in out.splitlines() if " against " in line]
-    assert heads == [f"psnr-rgb against {dataset}/vtm-9.1, cubic" for dataset in ("tecnick", "clic")]
+    assert heads == [
+        "psnr-rgb against tecnick/vtm-9.1, cubic, means of 100 pictures, overlap 100%",
+        "psnr-rgb against clic/vtm-9.1, cubic, means of 41 pictures, overlap 100%",
+    ]
     table = {row["method"]: row["bd_rate"] for row in load_paper_table()["rows"]}
     for dataset in ("tecnick", "clic"):
         for name, points in {"HPCM": "hpcm-base", "LALIC": "lalic"}.items():

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from glic_pyg.evaluation.bd import METHODS, Curve, CurveError, delta
+from glic_pyg.evaluation.bd import METHODS, Curve, CurveError, Pictures, delta
 
 ANCHOR = Curve("anchor", (0.1, 0.2, 0.4, 0.8, 1.6), (28.0, 30.0, 32.0, 34.0, 36.0))
 
@@ -19,7 +19,7 @@ def test_closed_forms(method):
     result = delta(ANCHOR, better, method=method)
     assert result.rate == pytest.approx(100 * (2**-0.5 - 1))
     assert result.score == pytest.approx(1)
-    assert result.overlap == pytest.approx(7 / 9)
+    assert result.overlap == pytest.approx(7 / 8)
 
 
 def test_order_and_points_that_do_not_rise_do_not_matter():
@@ -30,6 +30,26 @@ def test_order_and_points_that_do_not_rise_do_not_matter():
 def test_a_range_of_rates():
     assert ANCHOR.within(0.2, 0.9) == Curve("anchor", (0.2, 0.4, 0.8), (30.0, 32.0, 34.0))
     assert ANCHOR.within(2, 3) == Curve("anchor", (), ())
+
+
+def test_pictures_that_are_known_to_differ():
+    kodak, other = Pictures(24, "kodak"), Pictures(24, digest="a")
+    assert not kodak.unlike(other)
+    assert not Pictures().unlike(kodak)
+    assert kodak.unlike(Pictures(3))
+    assert kodak.unlike(Pictures(24, "clic"))
+    assert other.unlike(Pictures(24, digest="b"))
+
+
+def test_the_pictures_of_a_column():
+    """MS-SSIM is of those that are large enough."""
+    results = {"bpp": [1, 2], "psnr-rgb": [3, 4], "ms-ssim-rgb": [0.5, 0.6]}
+    counts = {"pictures": [24, 24], "ms-ssim-pictures": [22, 22]}
+    assert Curve.of("a", results | counts).pictures == Pictures(24)
+    assert Curve.of("a", results | counts, metric="ms-ssim-db-rgb").pictures == Pictures(22)
+    assert Curve.of("a", results | counts).within(0, 1).sorted().pictures == Pictures(24)
+    for odd in ([24, 23], [None, None], [math.inf, math.inf], 24):
+        assert Curve.of("a", results | {"pictures": odd}).pictures == Pictures()
 
 
 def test_what_cannot_be_compared_is_refused():

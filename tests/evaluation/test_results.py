@@ -38,9 +38,11 @@ def test_layouts(tmp_path, content, columns):
 
 def test_what_is_not_told_is_empty(tmp_path):
     assert read(tmp_path, COLUMNS) == {
-        "name": "a", "description": "", "command": "", "codec": "", "settings": {}, "results": COLUMNS,
+        "name": "a", "description": "", "command": "", "codec": "", "pictures_sha256": "", "settings": {},
+        "results": COLUMNS,
     }  # fmt: skip
-    about = {"name": "n", "description": "d", "command": "c", "codec": "x", "settings": {"identity": "i"}}
+    about = dict.fromkeys(("name", "description", "command", "codec", "pictures_sha256"), "x")
+    about |= {"settings": {"identity": "i"}}
     assert read(tmp_path, about | {"results": COLUMNS}) == about | {"results": COLUMNS}
     wrong = {"name": 3, "description": [], "command": None, "codec": {}, "settings": "s"}
     assert read(tmp_path, wrong | {"results": COLUMNS})["name"] == "a"

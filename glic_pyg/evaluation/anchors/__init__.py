@@ -10,7 +10,9 @@ from typing import Any
 from glic_pyg.errors import UsageError
 
 FOLDER = Path(__file__).parent
-DATASETS = ("kodak", "tecnick", "clic")
+PICTURES = {"kodak": 24, "tecnick": 100, "clic": 41}
+"""How many pictures the points of each data set are means of."""
+DATASETS = tuple(PICTURES)
 
 
 def anchor_names() -> list[str]:
