@@ -11,11 +11,12 @@ import glic_pyg.upstream  # noqa: F401 - before torch_geometric
 # isort: split
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from torch import nn
+from compressai.latent_codecs import HyperpriorLatentCodec
+from compressai.latent_codecs.gain import GainHyperpriorLatentCodec
 from torch_geometric.nn import MessagePassing
 
 from glic_pyg.config import ConfigError, GraphConfig, ModelConfig, Part
@@ -91,9 +92,11 @@ def build_graph_stage(
     """
     if not config.graph.candidates:
         return FeedForwardStage(channels=channels, depth=depth, ffn_ratio=ffn_ratio)
-    layer = None
+    layer: Callable[..., MessagePassing] | None = None
     if config.aggregation.name != "attention":
-        cls = find_class("aggregation", config.aggregation.name, MessagePassing)
+        cls: Callable[..., MessagePassing] = find_class(
+            "aggregation", config.aggregation.name, MessagePassing
+        )
         layer = partial(cls, **config.aggregation.settings)
     try:
         return GFAStage(
@@ -121,7 +124,7 @@ def _graph_builder(config: GraphConfig, channels: int) -> GraphBuilder:
     )
 
 
-def build_entropy_model(config: ModelConfig) -> nn.Module:
+def build_entropy_model(config: ModelConfig) -> HyperpriorLatentCodec | GainHyperpriorLatentCodec:
     """Make the latent codec of y."""
     return latent_codec(
         latent_channels=config.latent_channels,

@@ -408,9 +408,9 @@ class GLIC(nn.Module):
         qualities = self.config.qualities
         if not isinstance(quality, Tensor):
             check_quality(qualities, quality)
-        elif qualities == 1:
+        elif self.gain is None:
             raise QualityError(f"Expected no quality for a model of one (got {quality})")
-        if qualities == 1:
+        if self.gain is None:
             return dict.fromkeys(("y", "y_inverse", "z", "z_inverse"), 1.0)
         if quality is None:
             quality = self.config.default_quality

@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from glic_pyg.errors import FileError, UserError
 from glic_pyg.files import read_file, write_file
 from glic_pyg.limits import MAX_PIXELS, MAX_SIDE
 from glic_pyg.mending import lacks_rows, mended
-from glic_pyg.srgb import to_srgb
+from glic_pyg.srgb import converted, to_srgb
 
 T = TypeVar("T")
 Source = str | Path | io.BytesIO
@@ -170,7 +170,7 @@ def _with_file(path: Source, work: Callable[[Source, list[str]], T], notes: list
     return result
 
 
-def _opened(source: Source) -> Image.Image:
+def _opened(source: Source) -> ImageFile.ImageFile:
     """Open a picture, JPEG XL by its plugin, which is imported only if it is needed."""
     try:
         return Image.open(source)
@@ -210,7 +210,7 @@ def _may_lack_rows(image: Image.Image) -> bool:
     return "interlace" in image.info or not np.asarray(last).any()
 
 
-def _set_transparent_color(image: Image.Image, source: Source) -> Image.Image | None:
+def _set_transparent_color(image: ImageFile.ImageFile, source: Source) -> Image.Image | None:
     """Set a PNG's transparent colour, told in the file's bits, to what it is in those that Pillow reads.
 
     Args:
@@ -235,14 +235,14 @@ def _set_transparent_color(image: Image.Image, source: Source) -> Image.Image | 
         del image.info["transparency"]
         is_color = True
         # Read as if its bytes were in the other order, a picture has its lower bits.
-        for part, bits in (
+        for part, halves in (
             ("RGB;16B", [value >> 8 for value in color]),
             ("RGB;16L", [v & 255 for v in color]),
         ):
             with _opened(source) as copy:
-                copy.tile = [(*copy.tile[0][:3], part)]
+                copy.tile = [copy.tile[0]._replace(args=part)]
                 del copy.info["transparency"]
-                is_color = is_color & (np.array(copy) == bits).all(-1)
+                is_color = is_color & (np.array(copy) == halves).all(-1)
         return Image.fromarray(np.where(is_color, 0, 255).astype(np.uint8))
     return None
 
@@ -252,7 +252,7 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
     if image.format == "JXL" and not getattr(image, "jpeg", False):
         return image  # its decoder has turned it: EXIF does not count in JPEG XL
     try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION))
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # whatever Pillow meets in broken EXIF data
         notes.append("has broken EXIF data: left out")
         return image
@@ -274,7 +274,7 @@ def _rgb(image: Image.Image, notes: list[str]) -> np.ndarray:
             alpha = band.getchannel("A")
             transparent |= alpha.getextrema() != (255, 255)
         if convert is not None:
-            band = ImageCms.applyTransform(band.convert(convert.input_mode), convert)
+            band = converted(band.convert(convert.input_mode), convert)
         if alpha is not None:
             band.putalpha(alpha)
             band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
@@ -306,7 +306,7 @@ def _deep_grey(image: Image.Image, black: int, white: int, path: Source, notes: 
     clear = stored == image.info["transparency"] if "transparency" in image.info else None
     if (convert := to_srgb(image, notes)) is not None:
         grey = Image.fromarray(to_8bit(torch.from_numpy(values)).numpy()).convert(convert.input_mode)
-        values = np.array(ImageCms.applyTransform(grey, convert))
+        values = np.array(converted(grey, convert))
     if clear is not None and clear.any():
         values[clear] = 255 if values.dtype == np.uint8 else 1
         notes.append(TRANSPARENT)

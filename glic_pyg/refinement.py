@@ -114,7 +114,7 @@ def refine(
         QualityError: the model has no such quality.
         ModelError, TableError, LatentError: the model cannot code, see `GLIC.code`.
     """
-    if lmbda is None and model.config.qualities > 1:
+    if lmbda is None:
         lmbda = trade(model, x, y, quality, restoring)
     if lmbda is None:  # more bits bring nothing to this picture, or to any
         return y
@@ -158,10 +158,12 @@ def trade(
     """Return how many bits per pixel this picture pays for an error less by 1, at a quality.
 
     Told by its files half a quality below and above: the slope of its own curve, which is what a lambda is.
-    None where more bits do not lessen the error.
+    None where more bits do not lessen the error, and for a model of one quality, which has no such curve.
     """
     qualities = model.config.qualities
     middle = model.config.default_quality if quality is None else quality
+    if middle is None:
+        return None
     low, high = (cost(model, x, y, min(max(middle + way, 1), qualities), restoring) for way in (-0.5, 0.5))
     if high.bits <= low.bits or high.mse >= low.mse:
         return None
@@ -215,7 +217,7 @@ def _refine_tile(
             error = (x_hat - original).square().mean() * 255**2
             optimizer.zero_grad()
             (weight * error + bits).backward()
-            if not moving.grad.isfinite().all():
+            if moving.grad is None or not moving.grad.isfinite().all():
                 break
             optimizer.step()
             if (step + 1) % max(10, steps // 40) == 0 or step + 1 == steps:

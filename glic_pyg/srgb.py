@@ -54,10 +54,17 @@ def _transform(profile: bytes) -> tuple[str, str, ImageCms.ImageCmsTransform | N
     mode = MODES[space]
     transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
     white = Image.new(mode, (1, 1), (0, 0, 0, 0) if mode == "CMYK" else "white")
-    brightest = ImageCms.applyTransform(white, transform).getpixel((0, 0))
+    brightest = tuple(np.array(converted(white, transform))[0, 0].tolist())
     if min(brightest) < LEAST_WHITE:
         raise ValueError(f"its white is {brightest} in sRGB")
     return name or "without a name", mode, None if _keeps_srgb(transform) else transform
+
+
+def converted(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    """Return a picture with its colours converted."""
+    result = ImageCms.applyTransform(image, transform)
+    assert result is not None  # as it is where a picture is converted in place
+    return result
 
 
 def _keeps_srgb(transform: ImageCms.ImageCmsTransform) -> bool:
@@ -69,5 +76,5 @@ def _keeps_srgb(transform: ImageCms.ImageCmsTransform) -> bool:
     else:
         levels = np.arange(0, 256, 15, dtype=np.uint8)
         colors = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3))
-    converted = np.array(ImageCms.applyTransform(colors, transform)).astype(int)
-    return bool(abs(converted - np.array(colors.convert("RGB"))).max() <= 1)
+    result = np.array(converted(colors, transform)).astype(int)
+    return bool(abs(result - np.array(colors.convert("RGB"))).max() <= 1)

@@ -37,4 +37,4 @@ def _complete_files(parser: ArgumentParser, how: object) -> None:
             for command in action.choices.values():
                 _complete_files(command, how)
         elif action.nargs != 0 and action.choices is None and action.type in (None, Path, file_name):
-            action.complete = how
+            vars(action).update(complete=how)  # where shtab looks

@@ -96,12 +96,12 @@ class Conversion:
             raise FileError(f"Expected an output name that ends in {self.new_suffix} (got {target})")
         data = read_file(sys.stdin.buffer if source == STREAM else source, self.most_bytes)
         made = self._hash(data)
-        result, *about = self.work(data)
+        result, figures, text = self.work(data)
         if streams:
             write_file(path, result)
         else:
             self._write(path, result, Ledger(follow_links(path).parent), Path(source).name, made)
-        self._tell(source, target, *about, file=sys.stderr if streams else sys.stdout)
+        self._tell(source, target, figures, text, file=sys.stderr if streams else sys.stdout)
 
     def _tell(
         self, source: str | Path, target: str | Path, figures: Mapping[str, Any], text: str, *, file: TextIO
@@ -122,7 +122,7 @@ class Conversion:
             raise FileError(f"Expected files to convert in {source} (got none)")
         ledgers = {place: Ledger(folder / place) for place in {p.relative_to(source).parent for p in found}}
         names = output_names([path.relative_to(source) for path in found], self.new_suffix, ledgers)
-        inputs = {identity(path): path for path in (*found, *self.inputs)}
+        inputs: dict[object, Path] = {identity(path): path for path in (*found, *self.inputs)}
         failed = done = 0
         for path, name in zip(tqdm(found, unit="file", disable=None), names, strict=True):
             try:

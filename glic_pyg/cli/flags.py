@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,10 +32,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str | None = None, **settings: Any) -> None:
         super().__init__(description=description, formatter_class=_Help, allow_abbrev=False, **settings)
 
-    def parse_args(
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> argparse.Namespace:
-        """Return what the arguments say, or end with an error's line."""
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+        """Return what the arguments say, a Namespace unless another is given, or end with an error's line."""
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flags = getattr(parsed, "flags", self._option_string_actions)
@@ -92,7 +90,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     add_threads(parser)
 
 
-def add_accelerator(parser: argparse.ArgumentParser) -> None:
+def add_accelerator(parser: argparse._ActionsContainer) -> None:
     """Add the flags that say what trains."""
     kinds = ("auto", "cpu", "cuda")
     about = "%(choices)s; auto takes a GPU where there is one (default: %(default)s)"
@@ -100,7 +98,7 @@ def add_accelerator(parser: argparse.ArgumentParser) -> None:
     add_threads(parser)
 
 
-def add_threads(parser: argparse.ArgumentParser) -> None:
+def add_threads(parser: argparse._ActionsContainer) -> None:
     """Add the flag that bounds the threads of the process."""
     parser.add_argument("--threads", type=threads, metavar="N", help="of the CPU (default: one per core)")
 

@@ -120,10 +120,10 @@ def _draw(args: Namespace, output: Path | None) -> None:
     if args.html is not None:
         graph_page(model, image, title=args.input.name, runs=runs).save(args.html)
     if args.export is not None:
-        size = node_size(image, run.graphs.local.map_size)
-        export_graphs(run.graphs, args.export, node_size=size)
+        size = node_size(image, run.pair.local.map_size)
+        export_graphs(run.pair, args.export, node_size=size)
     written = [path for path in (output, args.erf, args.html, args.export) if path is not None]
-    stages = {stage: run.graphs for stage, run in runs.items()} if args.summary else {}
+    stages = {stage: run.pair for stage, run in runs.items()} if args.summary else {}
     sizes = {stage: node_size(image, graphs.local.map_size) for stage, graphs in stages.items()}
     if args.json:
         rows = [

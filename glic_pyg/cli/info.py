@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, cast
 
 from glic_pyg.checkpoint_header import SHIPPED, SUFFIX, WEIGHTS, read_header
 from glic_pyg.cli import flags
@@ -58,13 +59,13 @@ def describe(name: str) -> dict[str, Any]:
     if name == "-":
         if sys.stdin is None:
             raise FileError("Expected standard input to be open (got a closed one)")
-        return _describe(sys.stdin.buffer, "standard input")
+        return _describe(cast(BufferedReader, sys.stdin.buffer), "standard input")  # typeshed says less
     path = WEIGHTS / (name + SUFFIX) if name in SHIPPED.values() else Path(name)
     with path.open("rb") as file:
         return _describe(file, name)
 
 
-def _describe(file: BinaryIO, name: str) -> dict[str, Any]:
+def _describe(file: BufferedReader, name: str) -> dict[str, Any]:
     start = file.peek(len(MAGIC))[: len(MAGIC)]
     if start == MAGIC:
         try:
@@ -79,7 +80,7 @@ def _describe(file: BinaryIO, name: str) -> dict[str, Any]:
         "kind": "checkpoint",
         "name": config.name,
         "identity": identity,
-        "model": SHIPPED.get(identity),
+        "model": SHIPPED.get(identity or ""),
         "parameters": header.parameters,
         "stored_as": list(header.dtypes),
         "qualities": config.qualities,

@@ -13,6 +13,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from types import ModuleType
 from typing import NoReturn
 
@@ -101,13 +102,13 @@ def run(work: Callable[[], int]) -> NoReturn:
     """
     told: set[str] = set()
 
-    def show(message: Warning | str, *_: object) -> None:
+    def show(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in told:  # Python forgets what it has shown whenever a filter changes
             told.add(str(message))
             print_line("warning", message)
 
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # it was closed
+        if isinstance(stream, TextIOWrapper):  # it may be closed, or somebody else's
             stream.reconfigure(errors="backslashreplace")  # whatever a terminal's encoding lacks
     if sys.stderr is not None and sys.stderr.isatty():
         show_log("glic_pyg.compiled")

@@ -50,18 +50,23 @@ class _Held:
     """Settings of the process that have one value while anybody needs it, and then what they had before."""
 
     def __init__(self) -> None:
+        self.before: list[Callable[[], object]] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Let nobody need them."""
         self.lock = threading.Lock()
         self.users = 0
-        self.before: list[Callable[[], object]] = []
 
     def take(self) -> None:
         """Set them, if nobody has yet."""
         with self.lock:
             if self.users == 0:
                 backends = torch.backends
+                mkldnn: Any = backends.mkldnn  # an object, which torch puts in the place of a module
                 above = {
-                    backends.mkldnn.matmul: backends.mkldnn,
-                    backends.mkldnn.conv: backends.mkldnn,
+                    mkldnn.matmul: mkldnn,
+                    mkldnn.conv: mkldnn,
                     backends.cuda.matmul: backends.cudnn,
                 }
                 for backend, parent in above.items():
@@ -71,7 +76,7 @@ class _Held:
                         self._set(backend, "fp32_precision", "ieee", "none" if inherited else precision)
                 if torch.cuda.is_available():
                     self._set(backends.cudnn, "enabled", False, backends.cudnn.enabled)
-                if not (backends.mkldnn.enabled and backends.mkldnn.is_available()):
+                if not (mkldnn.enabled and mkldnn.is_available()):
                     (enabled,) = backends.nnpack.set_flags(False)  # it would take convolutions of a batch
                     self.before.append(partial(backends.nnpack.set_flags, enabled))
             self.users += 1
@@ -99,7 +104,7 @@ _held = _Held()
 def _restart() -> None:
     """Let a forked process, where those who hold settings are not, begin anew."""
     _held.restore()
-    _held.__init__()
+    _held.begin()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing is forked
@@ -172,10 +177,19 @@ class ExactConv2d(nn.Module):
 
     Args:
         conv: The convolution, its kernel 1x1, depthwise or dense.
+
+    Raises:
+        TypeError: its padding is told by a name.
     """
+
+    weight: Tensor
+    step: Tensor
+    bias: Tensor | None
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
+        if isinstance(conv.padding, str):
+            raise TypeError(f"Expected padding in numbers (got {conv.padding})")
         self.stride, self.padding, self.groups = conv.stride, conv.padding, conv.groups
         self.pointwise = conv.kernel_size == (1, 1)
         weight = conv.weight.detach()
@@ -205,6 +219,9 @@ class ExactLayerNorm2d(nn.Module):
     Args:
         norm: The normalisation.
     """
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, norm: LayerNorm2d) -> None:
         super().__init__()

@@ -141,9 +141,10 @@ class CompressaiCodec(Codec):
 
     @torch.no_grad()
     def encode(self, x: Tensor, quality: float | None) -> bytes:
-        coded = self.load(quality=int(quality)).compress(pad(x.to(self.device), 64))
+        number = _integer(quality)
+        coded = self.load(quality=number).compress(pad(x.to(self.device), 64))
         strings = [string for (string,) in coded["strings"]]
-        head = self.HEAD.pack(int(quality), *x.shape[-2:], *coded["shape"], len(strings))
+        head = self.HEAD.pack(number, *x.shape[-2:], *coded["shape"], len(strings))
         return b"".join([head, *(self.LENGTH.pack(len(string)) for string in strings), *strings])
 
     @torch.no_grad()
@@ -163,7 +164,7 @@ class CompressaiCodec(Codec):
 
     @torch.no_grad()
     def estimate(self, x: Tensor, quality: float | None) -> float:
-        likelihoods = self.load(quality=int(quality))(pad(x.to(self.device), 64))["likelihoods"]
+        likelihoods = self.load(quality=_integer(quality))(pad(x.to(self.device), 64))["likelihoods"]
         return -sum(p.log2().sum().item() for p in likelihoods.values())
 
 
@@ -184,13 +185,13 @@ class PillowCodec(Codec):
         elif not features.check(library):
             raise PackageError(f"Expected a Pillow with {name} (got {metadata.version('pillow')} without)")
         else:
-            version = features.version(library)
+            version = str(features.version(library))
         about = {"pillow": metadata.version("pillow"), library: version, "parameter": self.parameter}
         super().__init__(name, about | self.options, qualities)
 
     def encode(self, x: Tensor, quality: float | None) -> bytes:
         file = io.BytesIO()
-        value = [quality] if self.parameter == "quality_layers" else int(quality)
+        value = [quality] if self.parameter == "quality_layers" else _integer(quality)
         to_pil(x).save(file, format=self.format, **self.options, **{self.parameter: value})
         return file.getvalue()
 
@@ -212,6 +213,12 @@ RIVALS: dict[str, tuple[str, str, dict[str, Any], str, Sequence[int]]] = {
     "jpegxl": ("JXL", "jpegxl", {"effort": 7}, "quality", (5, 10, 20, 30, 40, 50, 60, 70, 80, 90)),
 }  # fmt: skip
 """Format, library, options, name of the quality and its values, of what Pillow writes."""
+
+
+def _integer(quality: float | None) -> int:
+    if quality is None:
+        raise ValueError("Expected a quality (got none)")
+    return int(quality)
 
 
 def load_codec(

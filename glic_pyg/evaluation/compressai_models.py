@@ -7,9 +7,9 @@ import os
 from functools import lru_cache
 from unittest.mock import patch
 
+from compressai.models import CompressionModel
 from compressai.registry import MODELS
 from compressai.zoo import image_models
-from torch import nn
 
 from glic_pyg.checkpoint import CheckpointError, load_failure
 
@@ -21,7 +21,7 @@ def is_compressai(name: str) -> bool:
     return name in image_models or name in MODELS
 
 
-def build_compressai(name: str) -> nn.Module:
+def build_compressai(name: str) -> CompressionModel:
     """Make a model with random weights, ready to compress."""
     model = image_models[name](quality=QUALITY) if name in image_models else MODELS[name]()
     model.update()
@@ -29,7 +29,7 @@ def build_compressai(name: str) -> nn.Module:
 
 
 @lru_cache(maxsize=1)
-def load_compressai(name: str, *, quality: int, device: str = "cpu") -> nn.Module:
+def load_compressai(name: str, *, quality: int, device: str = "cpu") -> CompressionModel:
     """Load a model with CompressAI's published weights for MSE, which are downloaded where they are not yet.
 
     Raises:

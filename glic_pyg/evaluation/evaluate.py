@@ -213,9 +213,10 @@ def _compared(
 
 
 def _qualities(name: str, codec: Codec, wanted: Sequence[float] | None) -> tuple[float | None, ...]:
-    if wanted is None or codec.qualities == (None,):
+    offered = [quality for quality in codec.qualities if quality is not None]
+    if wanted is None or not offered:
         return codec.qualities
-    least, most = codec.qualities[0], codec.qualities[-1]
+    least, most = offered[0], offered[-1]
     for quality in wanted:
         if not least <= quality <= most:
             raise UsageError(f"Expected a quality in {least}..{most} for {name} (got {quality:g})")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from glic_pyg.errors import FileError, UserError
 from glic_pyg.evaluation.codecs import Codec, load_codec
@@ -126,8 +126,8 @@ def measure(job: Job) -> Row:
         job.codec, allow_code=job.allow_code, device=job.device, effort=job.effort, lmbda=job.lmbda
     )
     warm(codec)
-    data = read_file(job.picture, most_bytes())
-    digest, x = hash_bytes(data.getvalue()), read_image(data)
+    photo = read_file(job.picture, most_bytes())
+    digest, x = hash_bytes(photo.getvalue()), read_image(photo)
     with peak_memory() as encoding:
         start = time.perf_counter()
         data = codec.encode(x, job.quality)
@@ -208,7 +208,7 @@ class Table:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: dict[Key, Row] = {}
-        kinds = {field.name: {"str": str, "int": int, "float": float}[field.type] for field in fields(Row)}
+        kinds = get_type_hints(Row)
         if not path.exists():
             return
         try:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from string import ascii_uppercase as LETTERS
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -59,13 +59,19 @@ SIMILARITY = "cosine similarity with the node"
 # Colours that colour-blind eyes order too.
 SIMILARITIES, COUNTS, SCORES, FIELDS = "viridis", "viridis", "cividis", "magma"
 COLORS = {"local": "#0072B2", "global": "#D55E00"}
-NODE = {"marker": "*", "color": "white", "markeredgecolor": "black", "linestyle": "none", "clip_on": False}
-NEIGHBOR = {"edgecolor": "black", "linewidth": 0.4}
-ZERO = {"marker": "s", "facecolor": "none", "edgecolor": "black", "linewidth": 0.8}
-WINDOW = {"fill": False, "edgecolor": "black", "linestyle": "--", "linewidth": 0.9}
+NODE: dict[str, Any] = {
+    "marker": "*",
+    "color": "white",
+    "markeredgecolor": "black",
+    "linestyle": "none",
+    "clip_on": False,
+}
+NEIGHBOR: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.4}
+ZERO: dict[str, Any] = {"marker": "s", "facecolor": "none", "edgecolor": "black", "linewidth": 0.8}
+WINDOW: dict[str, Any] = {"fill": False, "edgecolor": "black", "linestyle": "--", "linewidth": 0.9}
 HALO = [withStroke(linewidth=2, foreground="black")]
-LETTER = {"fontsize": 9, "fontweight": "bold", "color": "white", "path_effects": HALO}
-TEXT = {"fontsize": 8.5, "loc": "left"}
+LETTER: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": "white", "path_effects": HALO}
+TEXT: dict[str, Any] = {"fontsize": 8.5, "loc": "left"}
 
 
 Scope = Literal["local", "global", "both"]
@@ -108,10 +114,10 @@ def graph_picture(
         raise LayerError(f"Expected a head with attention only (got head {head} with {by})")
     attention = stage_attention(run, head=head) if by == "attention" else None
     heads = "mean of all heads" if head is None else f"head {head}"
-    named = _named_nodes(image, run.graphs, nodes)
+    named = _named_nodes(image, run.pair, nodes)
     return draw_graphs(
         image,
-        run.graphs,
+        run.pair,
         named,
         title=f"{model.config.name}, stage {stage}",
         scope=scope,
@@ -148,7 +154,7 @@ def erf_picture(
     if height * width > MAX_FIELD_PIXELS:
         most = f"{MAX_FIELD_PIXELS} pixels for effective receptive fields"
         raise ImageError(f"Expected at most {most} (got {width} x {height})")
-    graphs = (run or run_stages(model, image, [stage])[stage]).graphs
+    graphs = (run or run_stages(model, image, [stage])[stage]).pair
     map_size = graphs.local.map_size
     named = _named_nodes(image, graphs, nodes)
     x = pad(image.to(model.device), HYPER_STRIDE)
@@ -180,7 +186,9 @@ def erf_picture(
             centers = [(r * stride + stride // 2, c * stride + stride // 2) for r, c in grid]
             mean = centered_mean(fields[len(places) :], centers)
             marks = [(r * stride + (stride - 1) / 2, c * stride + (stride - 1) / 2) for r, c in places]
-            shown = list(zip(named, fields[: len(places)], marks, strict=True))
+            shown: list[tuple[str, Tensor, tuple[float, float] | None]] = [
+                *zip(named, fields[: len(places)], marks, strict=True)
+            ]
             top, left = (size // 2 for size in fields.shape[-2:])
             inner = mean[top : top + fields.size(-2), left : left + fields.size(-1)]
             shown.append((f"mean of {len(grid)} positions", inner, None))
@@ -201,7 +209,7 @@ def _draw_field(axes: Axes, field: Tensor, colors: ScalarMappable, mark: tuple[f
     coarse = F.max_pool2d(relative[None], step, ceil_mode=True)[0]
     extent = (-0.5, field.size(1) - 0.5, field.size(0) - 0.5, -0.5)
     axes.set_facecolor(colors.cmap(0))
-    axes.imshow(coarse.clamp(min=1e-9), norm=colors.norm, cmap=colors.cmap, extent=extent)
+    axes.imshow(coarse.clamp(min=1e-9), norm=_norm(colors), cmap=colors.cmap, extent=extent)
     axes.set(xticks=[], yticks=[])
     if mark is not None:
         row, column = mark
@@ -241,7 +249,7 @@ def draw_graphs(
     widths = (side * sum(panels.values()) + 0.8, max(aspect * (height - 3.8) / 2, 4))
     figure = Figure(figsize=(sum(widths), height + 1), dpi=150, layout="constrained")
     figure.suptitle(f"{title}: {photo.height} x {photo.width} nodes of {photo.side} x {photo.side} pixels")
-    left, right = figure.subfigures(1, 2, width_ratios=widths, wspace=0.02)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=widths, wspace=0.02)[0]
     if weights is None:
         weights = (graphs.local.similarity, graphs.global_.similarity)
     shown = {
@@ -296,7 +304,7 @@ class _Photo:
     def draw(self, axes: Axes) -> None:
         extent = (-0.5, self.width - 0.5, self.height - 0.5, -0.5)
         axes.imshow(0.6 * self.pixels + 0.4, extent=extent)
-        padding = {"facecolor": "white", "alpha": 0.7, "linewidth": 0}
+        padding: dict[str, Any] = {"facecolor": "white", "alpha": 0.7, "linewidth": 0}
         axes.add_patch(Rectangle((self.right, -0.5), extent[1] - self.right, self.height, **padding))
         axes.add_patch(Rectangle((-0.5, self.bottom), self.right + 0.5, extent[2] - self.bottom, **padding))
         axes.set(xlim=extent[:2], ylim=extent[2:])
@@ -348,11 +356,12 @@ def _draw_neighbors(
 
 def _range(values: list[Tensor], found: Iterable[Neighborhood], weight_name: str) -> Normalize:
     """Return what the colours span: similarities up to 1, attention up to the most that any other has."""
-    others = [
-        value[~neighbors.is_zero & (neighbors.source != neighbors.node)]
-        for value, neighbors in zip(values, found, strict=True)
-    ]
-    others = torch.cat(others)
+    others = torch.cat(
+        [
+            value[~neighbors.is_zero & (neighbors.source != neighbors.node)]
+            for value, neighbors in zip(values, found, strict=True)
+        ]
+    )
     if weight_name == SIMILARITY:
         return Normalize(min(float(others.min()) if len(others) else 0.0, 0.9999), 1)
     most = float(others.max()) if len(others) else 1.0
@@ -382,8 +391,9 @@ def _draw_maps(
 ) -> None:
     """Draw maps of score, quota and degree, and the histogram of degrees."""
     quotas, degrees_ = ([f"{scope} {kind}" for scope in graphs] for kind in ("quota", "degree"))
+    rows: list[Any] = [["score"] * len(graphs), quotas, degrees_, ["histogram"] * len(graphs)]
     panels = figure.subplot_mosaic(
-        [["score"] * len(graphs), quotas, degrees_, ["histogram"] * len(graphs)],
+        rows,
         height_ratios=[2, 1, 1, 0.8] if len(graphs) == 2 else [1, 1, 1, 0.7],
     )
     score = next(iter(graphs.values())).score[:-1]
@@ -396,7 +406,7 @@ def _draw_maps(
     scores = ScalarMappable(Normalize(0, float(score.quantile(0.995))), SCORES)
     for name, values in maps.items():
         axes, colors = panels[name], scores if name == "score" else counts
-        axes.imshow(values.view(photo.height, photo.width), norm=colors.norm, cmap=colors.cmap)
+        axes.imshow(values.view(photo.height, photo.width), norm=_norm(colors), cmap=colors.cmap)
         axes.set(xticks=[], yticks=[])
         axes.set_title(f"{name}, mean {values.mean():.3g}", **TEXT)
         for label, node in nodes.items():
@@ -408,6 +418,11 @@ def _draw_maps(
     _color_bar(scores, [panels["score"]], "score", extend="max")
     _color_bar(counts, [panels[name] for name in degrees_], "edges per node", extend="max")
     _draw_histogram(panels["histogram"], {scope: maps[f"{scope} degree"] for scope in graphs}, most)
+
+
+def _norm(colors: ScalarMappable) -> Normalize:
+    assert isinstance(colors.norm, Normalize)  # as all are that are made here
+    return colors.norm
 
 
 def _color_bar(colors: ScalarMappable, axes: Sequence[Axes], label: str, extend: str = "neither") -> None:
@@ -423,7 +438,9 @@ def _draw_histogram(axes: Axes, degree: Mapping[str, Tensor], most: float) -> No
     bins = np.arange(0, most + width, width) - 0.5
     for scope, values in degree.items():
         counted = values.clamp(max=bins[-1]).numpy()
-        axes.hist(counted, bins=bins, histtype="step", color=COLORS[scope], label=scope, linewidth=1.4)
+        axes.hist(
+            counted, bins=bins.tolist(), histtype="step", color=COLORS[scope], label=scope, linewidth=1.4
+        )
     axes.set(yticks=[])
     axes.set_xlabel("degree (the last bin: or more)", fontsize=8.5)
     axes.set_ylabel("nodes", fontsize=8.5)

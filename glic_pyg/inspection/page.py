@@ -77,7 +77,7 @@ def graph_page(
     """
     stages = {}
     for stage, run in (runs or run_stages(model, image)).items():
-        graphs = run.graphs
+        graphs = run.pair
         _, height, width = graphs.local.map_size
         stages[stage] = {
             "height": height,

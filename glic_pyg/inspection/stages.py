@@ -62,14 +62,25 @@ class StageRun:
     """What a stage did with a picture.
 
     Args:
-        graphs: The graphs that it built; with names where there are two.
+        graphs: The graphs that it built.
         attentions: Those of its layers; none of layers that aggregate otherwise.
         inputs: What each of them was given, `N x C`.
     """
 
-    graphs: Graphs | tuple[Graph, ...]
+    graphs: tuple[Graph, ...]
     attentions: list[GraphAttention]
     inputs: list[Tensor]
+
+    @property
+    def pair(self) -> Graphs:
+        """The local and the global graph.
+
+        Raises:
+            ValueError: another number of graphs.
+        """
+        if len(self.graphs) != len(SCOPES):
+            raise ValueError(f"Expected a local and a global graph (got {len(self.graphs)} graphs)")
+        return Graphs(*self.graphs)
 
 
 @torch.no_grad()
@@ -112,16 +123,12 @@ def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> di
             hook.remove()
     return {
         stage: StageRun(
-            graphs=_named([_on_cpu(graph) for graph in graphs[module.graph_builder]]),
+            graphs=tuple(_on_cpu(graph) for graph in graphs[module.graph_builder]),
             attentions=[a if image.is_cpu else copy.deepcopy(a).cpu() for a in attentions[stage]],
             inputs=[inputs[attention].cpu() for attention in attentions[stage]],
         )
         for stage, module in modules.items()
     }
-
-
-def _named(graphs: list[Graph]) -> Graphs | tuple[Graph, ...]:
-    return Graphs(*graphs) if len(graphs) == len(SCOPES) else tuple(graphs)
 
 
 def _on_cpu(graph: Graph) -> Graph:
@@ -133,7 +140,7 @@ def _on_cpu(graph: Graph) -> Graph:
 
 def stage_graphs(model: GLIC, image: Tensor, stage: str) -> Graphs:
     """Return the two graphs of one stage, see `run_stages`."""
-    return run_stages(model, image, [stage])[stage].graphs
+    return run_stages(model, image, [stage])[stage].pair
 
 
 def node_size(image: Tensor, map_size: MapSize) -> int:

@@ -19,7 +19,7 @@ from glic_pyg.codec import GLIC
 from glic_pyg.files import write_file
 from glic_pyg.image import write_png
 from glic_pyg.training.config import TrainConfig
-from glic_pyg.training.lightning import Callback, TorchCheckpointIO, Trainer, WeightAveraging
+from glic_pyg.training.lightning import Callback, LightningModule, TorchCheckpointIO, Trainer, WeightAveraging
 from glic_pyg.training.module import CodecModule
 from glic_pyg.training.run_folder import RunFolder
 
@@ -36,26 +36,28 @@ class MovingAverage(WeightAveraging):
         self.decay = decay
         self._tensors: tuple[list[Tensor], ...] = ()
 
-    def on_train_batch_start(self, trainer: Trainer, module: CodecModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Let the run go on from the averages where the encoder is no longer trained: they are what stays."""
+        assert isinstance(module, CodecModule)
         if module.schedule.phase(module.step, module.seconds).rounded and not module.rounded:
             self._copy_average_to_current(module)
 
     @torch.no_grad()
     def on_train_batch_end(
-        self, trainer: Trainer, module: CodecModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the averages if there was a step; Lightning would look for them in all modules every time."""
         if trainer.global_step == self._latest_update_step:
             return
         self._latest_update_step = trainer.global_step
         average = self._average_model
+        assert average is not None  # made before training
         if not self._tensors:
             models = (average.module, module)
-            self._tensors = (
-                *(list(model.parameters()) for model in models),
-                *(list(model.buffers()) for model in models),
-            )
+            parameters: list[list[Tensor]] = [list(model.parameters()) for model in models]
+            self._tensors = (*parameters, *(list(model.buffers()) for model in models))
         averaged, current, buffers, current_buffers = self._tensors
         count = int(average.n_averaged)
         decay = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
@@ -94,8 +96,9 @@ class Recorder(Callback):
         self.stopped = False
         self._handlers: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: Trainer, module: CodecModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Record the start, and take the signals over from Lightning, which would end the run at once."""
+        assert isinstance(module, CodecModule)
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._stop)
         if trainer.is_global_zero:
@@ -103,19 +106,22 @@ class Recorder(Callback):
         self._last = time.monotonic()
         self._start = self._last - module.seconds
 
-    def on_train_batch_start(self, trainer: Trainer, module: CodecModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Note how long the batch was waited for."""
         self._waited = time.monotonic() - self._last
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: CodecModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write the line of the step, and a checkpoint where it is due."""
+        assert isinstance(module, CodecModule)
         self._read_clock(trainer, module)
         row = module.row | {"wait_seconds": self._waited, "seconds": module.seconds}
         if trainer.is_global_zero:
             self.run.append(self.run.log, row)
-            trainer.logger.log_metrics({f"train/{key}": value for key, value in row.items()}, module.step)
+            self._log(trainer, {f"train/{key}": value for key, value in row.items()}, module.step)
         self._stopping = trainer.strategy.reduce_boolean_decision(self.stopped, all=False)
         if module.schedule.share(module.step, module.seconds) == 1:
             trainer.should_stop = True  # whereupon Lightning evaluates, whatever the step
@@ -125,8 +131,9 @@ class Recorder(Callback):
             if self._stopping:
                 raise RunStopped
 
-    def on_validation_end(self, trainer: Trainer, module: CodecModule) -> None:
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Write the lines of the evaluation, sample pictures and checkpoints."""
+        assert isinstance(module, CodecModule)
         loss = sum(row["loss"] for row in module.scores) / len(module.scores)
         better = loss < self.best
         self.best = min(loss, self.best)
@@ -134,7 +141,7 @@ class Recorder(Callback):
             for row in module.scores:
                 self.run.append(self.run.eval, row)
                 figures = {f"held_out/{key}_{row['quality']}": row[key] for key in ("loss", "bpp", "psnr")}
-                trainer.logger.log_metrics(figures, module.step)
+                self._log(trainer, figures, module.step)
                 tqdm.write(
                     f"step {row['step']}, quality {row['quality']}: held-out loss {row['loss']:.4f}, "
                     f"bpp {row['bpp']:.4f}, PSNR {row['psnr']:.2f} dB",
@@ -150,13 +157,15 @@ class Recorder(Callback):
         elif self._stopping:
             raise RunStopped
 
-    def teardown(self, trainer: Trainer, module: CodecModule, stage: str) -> None:
+    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Give the signals back."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
 
-    def on_save_checkpoint(self, trainer: Trainer, module: CodecModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Let a finished run go on when it is given more steps."""
         checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
 
@@ -175,6 +184,10 @@ class Recorder(Callback):
         by_time = self.config.max_time is not None
         module.seconds = trainer.strategy.broadcast(seconds) if by_time else seconds
 
+    def _log(self, trainer: Trainer, figures: dict[str, float], step: int) -> None:
+        assert trainer.logger is not None
+        trainer.logger.log_metrics(figures, step)
+
     def _save(self, trainer: Trainer, path: Path) -> None:
         trainer.save_checkpoint(path)  # the first process writes, but all take part
         if trainer.is_global_zero:
@@ -192,12 +205,13 @@ class Progress(Callback):
     def __init__(self) -> None:
         self._bar = tqdm(disable=True)
 
-    def on_train_start(self, trainer: Trainer, module: CodecModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Show the bar, which stands where the run goes on."""
+        assert isinstance(module, CodecModule)
         terminal = sys.stderr.isatty()
         by_time = module.schedule.steps is None
         self._bar = tqdm(
-            total=round(module.config.max_time) if by_time else module.schedule.steps,
+            total=round(module.config.length) if by_time else module.schedule.steps,
             initial=round(module.seconds) if by_time else module.step,
             unit="step",
             bar_format="{percentage:.0f}%|{bar}| {n_fmt}/{total_fmt} s{postfix}" if by_time else None,
@@ -208,9 +222,10 @@ class Progress(Callback):
         self._start, self._first = time.monotonic(), module.sample
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: CodecModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the bar."""
+        assert isinstance(module, CodecModule)
         row = module.row
         pictures = (module.sample - self._first) / (time.monotonic() - self._start)
         self._bar.set_postfix_str(
@@ -221,7 +236,7 @@ class Progress(Callback):
         by_time = module.schedule.steps is None
         self._bar.update(min(round(module.seconds), self._bar.total) - self._bar.n if by_time else 1)
 
-    def teardown(self, trainer: Trainer, module: CodecModule, stage: str) -> None:
+    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """End the bar."""
         self._bar.close()
 

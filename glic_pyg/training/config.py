@@ -121,7 +121,7 @@ class TrainConfig(Config):
         )
         for name in ("learning_rate", "aux_learning_rate", "clip_max_norm"):
             self._require(name, getattr(self, name) > 0, "positive")
-        for part in (self, *self.milestones):
+        for part in self._parts:
             if part.patch_size == ():
                 raise ConfigError("Expected patch_size to be one side or several (got none)")
         for name, size in [
@@ -155,17 +155,20 @@ class TrainConfig(Config):
     @property
     def length(self) -> float:
         """The run's length in its unit."""
-        return {"epochs": self.epochs, "steps": self.steps, "seconds": self.max_time}[self.unit]
+        length = {"epochs": self.epochs, "steps": self.steps, "seconds": self.max_time}[self.unit]
+        assert length is not None  # it is what the unit goes by
+        return length
 
     @property
     def patch_sizes(self) -> list[int]:
         """All sides of crops, in any part of the run."""
         return [
-            size
-            for one in (self, *self.milestones)
-            if one.patch_size is not None
-            for size in sides(one.patch_size)
+            size for part in self._parts if part.patch_size is not None for size in sides(part.patch_size)
         ]
+
+    @property
+    def _parts(self) -> list[TrainConfig | Milestone]:
+        return [self, *self.milestones]
 
     @property
     def has_rounded(self) -> bool:

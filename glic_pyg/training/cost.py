@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from glic_pyg.codec import GLIC
 from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.training.callbacks import MovingAverage
 from glic_pyg.training.config import TrainConfig
-from glic_pyg.training.lightning import Callback, Trainer
+from glic_pyg.training.lightning import Callback, LightningModule, Trainer
 from glic_pyg.training.memory import keep_freed_memory
 from glic_pyg.training.module import CodecModule
 from glic_pyg.training.quiet import bare_trainer, quiet_lightning
@@ -39,7 +39,8 @@ def step_cost(model: GLIC, config: TrainConfig, x: Tensor) -> dict[str, float]:
     module = CodecModule(model.train(), config, Schedule(config, num_pictures=1))
     with quiet_lightning(), peak_memory() as memory:
         trainer = bare_trainer([MovingAverage(config.ema_decay), clock])
-        trainer.fit(module, DataLoader([(x, quality)] * config.steps, batch_size=None))
+        batches = [(x, quality)] * module.schedule.num_steps
+        trainer.fit(module, DataLoader(cast("Dataset[tuple[Tensor, Tensor]]", batches), batch_size=None))
     return {"step_seconds": min(clock.seconds[1:]), "peak_memory": memory["bytes"]}
 
 
@@ -47,10 +48,12 @@ class _Clock(Callback):
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
-    def on_train_batch_start(self, trainer: Trainer, module: CodecModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self._start = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: CodecModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.seconds.append(time.perf_counter() - self._start)

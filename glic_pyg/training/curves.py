@@ -30,7 +30,7 @@ def draw_runs(evaluations: Sequence[Path]) -> Figure:
     runs = [_read(path) for path in evaluations]
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     for axes, (name, label) in zip(figure.subplots(1, len(LABELS)), LABELS.items(), strict=True):
-        first = 0
+        first = 0.0
         for number, scores in enumerate(runs):
             if number:
                 axes.axvline(first, color="#999999", linestyle=":")

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import permutations
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,12 +24,14 @@ from glic_pyg.config import ConfigError
 from glic_pyg.files import files_below
 from glic_pyg.image import ImageError, picture_suffixes, read_pixels, to_8bit, to_float
 from glic_pyg.training.config import TrainConfig
-from glic_pyg.training.lightning import LightningDataModule
+from glic_pyg.training.lightning import LightningDataModule, Trainer
+from glic_pyg.training.module import CodecModule
 from glic_pyg.training.schedule import Schedule, StepSampler
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Sample = TypeVar("Sample", covariant=True)
 
 
 def folders_by_prefix(dataset: str | Path | Sequence[str | Path]) -> dict[str, Path]:
@@ -64,7 +66,8 @@ def find_and_split(
     Raises:
         ConfigError: no such folder, or too few pictures in one.
     """
-    training, held_out = [], []
+    training: list[Path] = []
+    held_out: list[Path] = []
     for folder in folders.values():
         pictures = find_pictures(folder, least_size=max(config.eval_size, *config.patch_sizes))
         if listed is not None:
@@ -92,7 +95,8 @@ def find_pictures(folder: str | Path, *, least_size: int) -> list[Path]:
     if not folder.is_dir():
         raise ConfigError(f"Expected a folder of pictures (got {folder})")
     files = files_below(folder, picture_suffixes())
-    pictures, small = [], []
+    pictures: list[Path] = []
+    small: list[Path] = []
     for path in tqdm(files, desc="headers", leave=False, disable=None):
         try:
             with Image.open(path) as image:
@@ -225,8 +229,8 @@ def _resampling(side: Tensor, size: int, reach: int) -> Tensor:
     return (weights / weights.sum(-1, keepdim=True)).float()
 
 
-class RandomCrops(Dataset[tuple[Tensor, int]]):
-    """Random crops, half of them mirrored, each with a random quality: `3 x size x size`, and 1 or more.
+class Samples(Dataset[Sample]):
+    """Random crops, half of them mirrored, each with a random quality, from 1 on.
 
     Every picture comes once in an epoch, in another order each time. A sample depends on the pictures, the
     seed and its number alone, so that a run that goes on sees what it would have seen, and a batch is the
@@ -256,12 +260,6 @@ class RandomCrops(Dataset[tuple[Tensor, int]]):
         self.least_scale = least_scale
         self.broken: set[int] = set()
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        sample, size = key
-        draw, quality, x = self.draw(sample, lambda picture: _decode(self.pictures[picture]))
-        draw = draw._replace(picture=0)
-        return Pixels([x]).crop(draw.row(), size, least_scale=self.least_scale)[0], quality
-
     def draw(self, sample: int, load: Callable[[int], T | None]) -> tuple[Draw, int, T]:
         """Return what is drawn for a sample, its quality, and its picture, as `load` returns it.
 
@@ -290,7 +288,17 @@ class RandomCrops(Dataset[tuple[Tensor, int]]):
         raise ConfigError(f"Expected pictures to train on (got {count} that cannot be decoded)")
 
 
-class RandomDraws(RandomCrops):
+class RandomCrops(Samples[tuple[Tensor, int]]):
+    """Samples cut out of files: `3 x size x size` in [0, 1], and the quality."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        sample, size = key
+        draw, quality, x = self.draw(sample, lambda picture: _decode(self.pictures[picture]))
+        draw = draw._replace(picture=0)
+        return Pixels([x]).crop(draw.row(), size, least_scale=self.least_scale)[0], quality
+
+
+class RandomDraws(Samples[tuple[Draw, int, int]]):
     """The same samples, not yet cut out: for pictures in memory, of which `broken` are known before."""
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Draw, int, int]:
@@ -333,7 +341,8 @@ class PictureData(LightningDataModule):
     ) -> None:
         super().__init__()
         in_memory = config.pictures == "memory"
-        self.training = (RandomDraws if in_memory else RandomCrops)(
+        kind: type[Samples[Any]] = RandomDraws if in_memory else RandomCrops
+        self.training = kind(
             training,
             qualities=config.model.qualities,
             seed=config.seed,
@@ -349,8 +358,9 @@ class PictureData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return the batches that are left; its length, if it has one, is that of the whole run."""
-        trainer = self.trainer
+        trainer = self._trainer()
         module = trainer.lightning_module
+        assert isinstance(module, CodecModule)
         device = trainer.strategy.root_device
         if self.pixels is not None:
             self.pixels.to(device)
@@ -381,10 +391,14 @@ class PictureData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """Return this device's share of the held-out pictures, one by one."""
-        shares, rank = self.trainer.world_size, self.trainer.global_rank
+        shares, rank = self._trainer().world_size, self._trainer().global_rank
         if len(self.held_out) < shares:
             raise ConfigError(f"Expected at least {shares} held-out pictures (got {len(self.held_out)})")
-        return DataLoader(self.held_out[rank::shares], batch_size=1)
+        return DataLoader(cast("Dataset[Tensor]", self.held_out[rank::shares]), batch_size=1)
+
+    def _trainer(self) -> Trainer:
+        assert self.trainer is not None  # Lightning asks for batches when it has set it
+        return self.trainer
 
 
 def _decode_all(pictures: Sequence[Path]) -> tuple[Pixels, set[int]]:

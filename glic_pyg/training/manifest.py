@@ -112,7 +112,8 @@ def _read(path: Path) -> list[Picture]:
             raise FileError(
                 f"Expected names of files in the data set's folder (got {cells[0][:100]!r} in {path})"
             )
-        rows.append(Picture(cells[0], *map(int, cells[1:4]), cells[4]))
+        width, height, size = map(int, cells[1:4])
+        rows.append(Picture(cells[0], width, height, size, cells[4]))
     return rows
 
 

@@ -58,12 +58,12 @@ def build_optimizers(model: nn.Module, name: Literal["adam", "soap", "muon"]) ->
 def mixing_weights(model: nn.Module) -> list[nn.Parameter]:
     """Return the weights of linear maps and convolutions that read and write several channels."""
     linear = nn.Linear | torch_geometric.nn.Linear
-    return [
-        module.weight
+    weights = [
+        module.get_parameter("weight")
         for module in model.modules()
         if isinstance(module, linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
-        if min(module.weight.shape[:2]) > 1
     ]
+    return [weight for weight in weights if min(weight.shape[:2]) > 1]
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ class Phase:
         rounded: Whether latents are rounded and the encoder stays as it is.
     """
 
-    begin: int
+    begin: float
     batch_size: int
     patch_size: int | tuple[int, ...]
     learning_rate: float
@@ -48,7 +48,7 @@ class Schedule:
         self.phases: list[Phase] = []
         names = ("batch_size", "patch_size", "learning_rate", "rounded")
         settings = {name: getattr(config, name) for name in names}
-        position = begin = 0
+        position = begin = 0.0
         for milestone in [*config.milestones, None]:
             self.phases.append(Phase(position, **settings))
             span = (config.length if milestone is None else milestone.at) - begin
@@ -66,11 +66,22 @@ class Schedule:
                     for name in settings
                     if getattr(milestone, name) is not None
                 }
-        self.steps = None if config.unit == "seconds" else position
+        self.steps = None if config.unit == "seconds" else int(position)
         if self.steps is not None and config.warmup_steps >= self.steps:
             raise ConfigError(
                 f"Expected warmup_steps to be less than the run's {self.steps} (got {config.warmup_steps})"
             )
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the run.
+
+        Raises:
+            TypeError: nobody knows, since it goes by time.
+        """
+        if self.steps is None:
+            raise TypeError("Expected a run by steps (got one by time)")
+        return self.steps
 
     def share(self, step: int, seconds: float) -> float:
         """Return how much of the run is over after so many steps and seconds, from 0 to 1, its end."""
@@ -90,10 +101,10 @@ class Schedule:
         """
         rate, final = self.phase(step, seconds).learning_rate, self.config.final_learning_rate
         warmup = self.config.warmup_steps
-        if self.config.max_time is None:
-            progress = min(1.0, (step - warmup) / (self.steps - warmup))
-        else:
+        if self.steps is None or self.config.max_time is not None:
             progress = self.share(step, seconds)
+        else:
+            progress = min(1.0, (step - warmup) / (self.steps - warmup))
         if final is not None and progress >= 0:
             rate = final + (rate - final) * 0.5 * (1 + math.cos(math.pi * progress))
         return rate * (step + 1) / (warmup + 1) if step < warmup else rate
@@ -144,9 +155,7 @@ class StepSampler:
         Raises:
             TypeError: nobody knows, since the run goes by time.
         """
-        if self.schedule.steps is None:
-            raise TypeError("Expected a run by steps (got one by time)")
-        return self.schedule.steps
+        return self.schedule.num_steps
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         sample, seed = self.first_sample, self.schedule.config.seed

@@ -136,7 +136,7 @@ def train(
         if trainer.strategy.root_device.type == "cpu":
             torch.set_num_threads(max(1, torch.get_num_threads() // trainer.num_devices))
         try:
-            trainer.fit(module, data, ckpt_path=state and run.latest, weights_only=True)
+            trainer.fit(module, data, ckpt_path=None if state is None else run.latest, weights_only=True)
         except RunStopped:
             return False
     return True
@@ -144,7 +144,7 @@ def train(
 
 def is_first_process() -> bool:
     """Return whether this process speaks for all processes of its run."""
-    return rank_zero_only.rank == 0
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning keeps it at the function
 
 
 def start_from(model: GLIC, weights: str | Path) -> None:

@@ -109,7 +109,7 @@ def test_one_graph(tiny_model, photo, scope):
 def test_colours_by_attention(tiny_model, photo, head):
     x = photo(100, 150)
     run = run_stages(tiny_model, x, ["g_a.1"])["g_a.1"]
-    graphs = run.graphs
+    graphs = run.pair
     node = int(degrees(graphs.local).argmax())
     place = divmod(node, 48)
     figure = graph_picture(tiny_model, x, nodes=[place], scope="local", by="attention", head=head)

@@ -27,7 +27,7 @@ def runs(tiny_model):
 
 @pytest.fixture(scope="module")
 def graphs(runs):
-    return {stage: run.graphs for stage, run in runs.items()}
+    return {stage: run.pair for stage, run in runs.items()}
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from glic_pyg import GLIC
-from glic_pyg.config import GraphConfig
-from glic_pyg.inspection import STAGES, limit_size, stage_graphs, stages
+from glic_pyg.config import GraphConfig, Part
+from glic_pyg.inspection import STAGES, limit_size, run_stages, stage_graphs, stages
 from glic_pyg.inspection.stages import node_size
 from glic_pyg.nn.gfa import GFAStage
 
@@ -55,6 +55,15 @@ def test_a_model_without_graphs(tiny_config, photo):
         ValueError, match=r"^Expected a model with graphs \(got one without candidate sets\)$"
     ):
         stage_graphs(GLIC(config), photo(64, 64), "g_a.1")
+
+
+def test_a_model_of_one_graph_has_no_pair(tiny_config, photo):
+    config = dataclasses.replace(tiny_config, graph=GraphConfig(degree=4, candidates=(Part("local"),)))
+    run = run_stages(GLIC(config), photo(64, 64), ["g_a.1"])["g_a.1"]
+    (graph,) = run.graphs
+    assert graph.map_size == (1, 16, 16)
+    with pytest.raises(ValueError, match=r"^Expected a local and a global graph \(got 1 graphs\)$"):
+        _ = run.pair
 
 
 def test_large_pictures_are_scaled_down(photo, monkeypatch):

@@ -65,7 +65,7 @@ def test_a_graph_of_one_node():
 
 
 def test_table_has_a_line_per_graph(tiny_model, photo):
-    stages = {stage: run.graphs for stage, run in run_stages(tiny_model, photo(70, 90)).items()}
+    stages = {stage: run.pair for stage, run in run_stages(tiny_model, photo(70, 90)).items()}
     lines = summary_table(stages, node_sizes=dict.fromkeys(STAGES, 4))
     assert [line[:2] for line in lines[1:]] == [[s, g] for s in STAGES for g in ("local", "global")]
     assert lines[1][2:4] == ["1024", str(stages["g_a.1"].local.num_edges)]
