@@ -90,8 +90,8 @@ def _compare(anchor: str, names: Sequence[str], args: Namespace) -> int:
         say(f"{args.metric} against {anchor}, {args.method}{limits}{_in_common(compared)}")
         for result in compared:
             say(f"{result.name:{max(map(len, names))}}  {_text(result, args.metric)}")
-    for error in errors:
-        print_line("error", error)
+    for reason in errors:
+        print_line("error", reason)
     return 2 if errors else 0
 
 

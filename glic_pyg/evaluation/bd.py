@@ -32,7 +32,7 @@ class Pictures(NamedTuple):
         digest: Of the files of pictures that were measured, see `measure.digest_of`.
     """
 
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]  # hides that of tuples
     dataset: str = ""
     digest: str = ""
 
@@ -160,8 +160,8 @@ def delta(anchor: Curve, test: Curve, *, method: Method) -> Delta:
             common.
     """
     if anchor.pictures.unlike(test.pictures):
-        found = (f"{curve.name} of {curve.pictures.text()}" for curve in (anchor, test))
-        raise CurveError(f"Expected means of the same pictures (got {' and '.join(found)})")
+        means = (f"{curve.name} of {curve.pictures.text()}" for curve in (anchor, test))
+        raise CurveError(f"Expected means of the same pictures (got {' and '.join(means)})")
     for curve in (anchor, test):
         for rate, score in zip(curve.rates, curve.scores, strict=True):
             if not math.isfinite(score):
