@@ -88,6 +88,7 @@ def _draw(args: Namespace, output: Path | None) -> None:
         graph_page,
         limit_size,
         node_size,
+        run_model,
         run_stages,
         summarize,
         summary_table,
@@ -102,7 +103,8 @@ def _draw(args: Namespace, output: Path | None) -> None:
             "Expected a model with attention on a local and a global graph "
             f"(got {model.config.aggregation.name} on {', '.join(kinds) or 'none'})"
         )
-    runs = run_stages(model, image, STAGES if args.html or args.summary else [args.stage])
+    whole = run_model(model, image) if args.html else None
+    runs = whole.stages if whole else run_stages(model, image, STAGES if args.summary else [args.stage])
     run = runs[args.stage]
     if output is not None or args.erf is not None:
         from glic_pyg.figures import save_figure
@@ -118,7 +120,7 @@ def _draw(args: Namespace, output: Path | None) -> None:
         for path, figure in figures.items():
             save_figure(figure, path)
     if args.html is not None:
-        graph_page(model, image, title=args.input.name, runs=runs).save(args.html)
+        graph_page(model, image, title=args.input.name, run=whole).save(args.html)
     if args.export is not None:
         size = node_size(image, run.pair.local.map_size)
         export_graphs(run.pair, args.export, node_size=size)

@@ -13,9 +13,11 @@ from glic_pyg.inspection.receptive_field import (
 )
 from glic_pyg.inspection.stages import (
     STAGES,
+    ModelRun,
     StageRun,
     limit_size,
     node_size,
+    run_model,
     run_stages,
     stage_graphs,
 )
@@ -25,6 +27,7 @@ __all__ = [
     "STAGES",
     "GraphSummary",
     "LayerError",
+    "ModelRun",
     "Neighborhood",
     "Page",
     "StageRun",
@@ -40,6 +43,7 @@ __all__ = [
     "node_size",
     "plain_graph",
     "receptive_fields",
+    "run_model",
     "run_stages",
     "stage_attention",
     "stage_graphs",

@@ -1,9 +1,12 @@
 """A page that shows every node's neighbours under the pointer: one file, without network or library.
 
-    model, picture --> graphs of all stages ---------+
+    model, picture --> graphs of all stages, bits ---+
                                                       +--> base64 of deflated arrays --+
     its layers' queries and keys --> few numbers -----+                                +--> page.html
-    picture --> JPEG ------------------------------------------------------------------+
+    picture --> JPEG; restored picture --> WebP ---------------------------------------+
+
+The template `page.html` includes a style, `page.css`, and three scripts: `page_data.js` reads the arrays,
+`page_words.js` says what every word means, `page_view.js` paints and answers to the pointer.
 
 Attention of every layer and head would be the largest part by far, so the page computes it, as the model
 does: from queries and keys, stored per node.
@@ -14,7 +17,6 @@ from __future__ import annotations
 import base64
 import html
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,19 +27,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glic_pyg.codec import GLIC
+from glic_pyg.config import LATENT_STRIDE
 from glic_pyg.files import write_file
 from glic_pyg.graph import Graph
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES, places
 from glic_pyg.image import data_uri
 from glic_pyg.inspection.neighborhood import degrees
-from glic_pyg.inspection.stages import StageRun, node_size, run_stages
+from glic_pyg.inspection.stages import ModelRun, node_size, run_model
 from glic_pyg.nn.distance_bias import DistanceBias
 from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.position_bias import table_row
 from glic_pyg.pages import fill_page
 
 JPEG_QUALITY = 90
-SIMILARITY_STEPS = 50  # from the least one to 1; more deflate less
+DISTANCE_STEPS = 50  # of the unit vectors' distance, 0 to that of the least similar ones; more deflate less
 LOGIT_STEP = 0.25  # of queries and keys, such that logits move by about a tenth; a finer one deflates less
 BASIS_STEPS = 2**15 - 1  # of the numbers of a basis, from 0 to 1
 BIAS_STEP = 0.001
@@ -64,20 +67,19 @@ class Page:
         return f'<iframe srcdoc="{html.escape(self.text)}" style="{style}"></iframe>'
 
 
-def graph_page(
-    model: GLIC, image: Tensor, *, title: str = "picture", runs: Mapping[str, StageRun] | None = None
-) -> Page:
+def graph_page(model: GLIC, image: Tensor, *, title: str = "picture", run: ModelRun | None = None) -> Page:
     """Make the page of the graphs that a model builds for a picture, in all stages.
 
     Args:
         model: The model, in eval mode.
         image: One picture in [0, 1], `1 x 3 x H x W`.
         title: What the picture is called.
-        runs: Of all stages, where there are those of this picture already.
+        run: Of the model, where there is one of this picture already.
     """
+    run = run or run_model(model, image)
     stages = {}
-    for stage, run in (runs or run_stages(model, image)).items():
-        graphs = run.pair
+    for stage, did in run.stages.items():
+        graphs = did.pair
         _, height, width = graphs.local.map_size
         stages[stage] = {
             "height": height,
@@ -88,23 +90,30 @@ def graph_page(
             "global": _packed_graph(graphs.global_),
             "layers": [
                 _packed_layer(attention, x, graphs[i % 2])
-                for i, (attention, x) in enumerate(zip(run.attentions, run.inputs, strict=True))
+                for i, (attention, x) in enumerate(zip(did.attentions, did.inputs, strict=True))
             ],
         }
+    graph = model.config.graph
     content = {
         "title": title,
         "model": model.config.name,
+        "quality": run.quality,
         "position": model.config.position,
+        "score": graph.score.name,
+        "degree": graph.degree,
         "queries": QUERIES,
         "candidates": CANDIDATES,
-        "similaritySteps": SIMILARITY_STEPS,
+        "distanceSteps": DISTANCE_STEPS,
         "basisSteps": BASIS_STEPS,
         "biasStep": BIAS_STEP,
         "photo": {
             "height": image.size(-2),
             "width": image.size(-1),
-            "source": data_uri(image, format="JPEG", quality=JPEG_QUALITY),
+            "original": data_uri(image, format="JPEG", quality=JPEG_QUALITY),
+            "restored": data_uri(run.x_hat, format="WEBP", lossless=True),
         },
+        "bits": _packed_map(run.bits.flatten()),
+        "bitsSide": LATENT_STRIDE,
         "stages": stages,
     }
     return Page(fill_page(Path(__file__).with_name("page.html"), content=content))
@@ -113,8 +122,9 @@ def graph_page(
 def _packed_graph(graph: Graph) -> dict[str, Any]:
     """Return a graph's quota and edges as the page reads them.
 
-    Per edge a byte for the source, its place in the target's 16 x 16 candidates, and one for the similarity,
-    in steps from the least one to 1. Edges are sorted by target, and `degree` tells where a node's end;
+    Per edge a byte for the source, its place in the target's 16 x 16 candidates, and one for the distance of
+    the two unit vectors, sqrt(2 - 2 similarity), in even steps: most similarities are near 1, and there they
+    are told apart best. Edges are sorted by target, and `degree` tells where a node's end;
     places ascend from 0 in each node, and `advance` tells by how much.
     """
     _, target = graph.edge_index
@@ -122,13 +132,13 @@ def _packed_graph(graph: Graph) -> dict[str, Any]:
     row, column = (graph.offset[:, axis].long() for axis in (0, 1))
     place = (row + query // QUERIES) * CANDIDATES + column + query % QUERIES
     before = F.pad(place[:-1], (1, 0)).masked_fill(target != F.pad(target[:-1], (1, 0), value=-1), 0)
-    least = min(float(graph.similarity.min()), 1.0)
-    similarity = (graph.similarity - least) / max(1 - least, 1e-6)
+    least = min(float(graph.similarity.min()), 1 - 1e-6)
+    distance = ((1 - graph.similarity) / (1 - least)).clamp(min=0).sqrt()
     return {
         "quota": _packed_map(graph.quota[:-1]),
         "degree": _packed(degrees(graph), "<u2"),
         "advance": _packed(place - before, "u1"),
-        "similarity": _packed((similarity * SIMILARITY_STEPS).round().clamp(0, SIMILARITY_STEPS), "u1"),
+        "distance": _packed((distance * DISTANCE_STEPS).round().clamp(max=DISTANCE_STEPS), "u1"),
         "least": least,
     }
 

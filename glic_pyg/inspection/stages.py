@@ -6,7 +6,8 @@ import copy
 import itertools
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glic_pyg.codec import GLIC
-from glic_pyg.config import HYPER_STRIDE
+from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE
 from glic_pyg.graph import Graph
 from glic_pyg.graph.grid import MapSize
 from glic_pyg.image import pad
@@ -83,6 +84,49 @@ class StageRun:
         return Graphs(*self.graphs)
 
 
+@dataclass(frozen=True)
+class ModelRun:
+    """What a whole model did with a picture.
+
+    Args:
+        stages: What each of `STAGES` did.
+        x_hat: The restored picture, `1 x 3 x H x W` in [0, 1].
+        bits: Estimated bits of each position of y, `H'/16 x W'/16` (H', W' the padded sides); those of z are
+            spread evenly over the positions that one of its own stands for.
+        quality: Of the model of several; None for a model of one.
+    """
+
+    stages: dict[str, StageRun]
+    x_hat: Tensor
+    bits: Tensor
+    quality: int | None
+
+
+@torch.no_grad()
+def run_model(model: GLIC, image: Tensor) -> ModelRun:
+    """Run a model once, wherever it is, at its middle quality, and keep what it did, on the CPU.
+
+    Args:
+        model: The model, in eval mode.
+        image: One picture in [0, 1], `1 x 3 x H x W`, any size and anywhere; the model sees it padded.
+
+    Raises:
+        ValueError: the model has no graphs.
+    """
+    image = image.to(model.device)
+    with _watching(model, STAGES) as stages:
+        out = model(image)
+    bits = {name: -value.log2().sum(dim=1)[0].cpu() for name, value in out["likelihoods"].items()}
+    each = HYPER_STRIDE // LATENT_STRIDE  # positions of y along one of z
+    spread = bits["z"].repeat_interleave(each, dim=0).repeat_interleave(each, dim=1) / each**2
+    return ModelRun(
+        stages=stages,
+        x_hat=out["x_hat"].clamp(0, 1).cpu(),
+        bits=bits["y"] + spread,
+        quality=model.config.default_quality,
+    )
+
+
 @torch.no_grad()
 def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> dict[str, StageRun]:
     """Run a model once, wherever it is, and keep what some of its stages did, on the CPU.
@@ -95,7 +139,18 @@ def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> di
     Raises:
         ValueError: no such stage.
     """
-    image = image.to(model.device)
+    image, stages = image.to(model.device), list(stages)
+    with _watching(model, stages) as runs:
+        if all(stage.startswith("g_a") for stage in stages):
+            model.g_a(pad(image, HYPER_STRIDE))
+        else:
+            model(image)
+    return runs
+
+
+@contextmanager
+def _watching(model: GLIC, stages: Iterable[str]) -> Iterator[dict[str, StageRun]]:
+    """Keep what stages do while the model runs; the dict is filled at the end."""
     modules = {stage: stage_module(model, stage) for stage in stages}
     attentions = {
         stage: [a for layer in m.layers if isinstance(a := layer.aggregate, GraphAttention)]
@@ -113,22 +168,19 @@ def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> di
         attention.register_forward_pre_hook(lambda module, args: inputs.update({module: args[0]}))
         for attention in itertools.chain(*attentions.values())
     ]
+    runs: dict[str, StageRun] = {}
     try:
-        if all(stage.startswith("g_a") for stage in modules):
-            model.g_a(pad(image, HYPER_STRIDE))
-        else:
-            model(image)
+        yield runs
     finally:
         for hook in hooks:
             hook.remove()
-    return {
-        stage: StageRun(
+    on_cpu = model.device.type == "cpu"
+    for stage, module in modules.items():
+        runs[stage] = StageRun(
             graphs=tuple(_on_cpu(graph) for graph in graphs[module.graph_builder]),
-            attentions=[a if image.is_cpu else copy.deepcopy(a).cpu() for a in attentions[stage]],
+            attentions=[a if on_cpu else copy.deepcopy(a).cpu() for a in attentions[stage]],
             inputs=[inputs[attention].cpu() for attention in attentions[stage]],
         )
-        for stage, module in modules.items()
-    }
 
 
 def _on_cpu(graph: Graph) -> Graph:
