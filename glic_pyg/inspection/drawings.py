@@ -45,7 +45,7 @@ from glic_pyg.inspection.stages import SCOPES, Graphs, StageRun, node_size, run_
 with require("matplotlib", extra="graphs", purpose="drawings"):
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
     from matplotlib.figure import Figure, SubFigure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
@@ -57,7 +57,11 @@ MAX_FIELD_PIXELS = 2**20  # their gradients take 3 GB of memory with glic_nano
 DOTS = 384  # along the longer side of a receptive field
 SIMILARITY = "cosine similarity with the node"
 # Colours that colour-blind eyes order too.
-SIMILARITIES, COUNTS, SCORES, FIELDS = "viridis", "viridis", "cividis", "magma"
+SIMILARITIES, COUNTS, SCORES = "viridis", "viridis", "cividis"
+FIELDS = LinearSegmentedColormap.from_list(
+    "fields", [(1, 0.8, 0.2, 0), (1, 0.5, 0, 0.45), (0.8, 0, 0.1, 0.75), (0.35, 0, 0.25, 0.95)]
+)
+"""Over the picture, which shows through where there is little."""
 COLORS = {"local": "#0072B2", "global": "#D55E00"}
 NODE: dict[str, Any] = {
     "marker": "*",
@@ -175,6 +179,7 @@ def erf_picture(
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     figure.suptitle(f"{model.config.name}: effective receptive fields at positions of y (16 x 16 pixels)")
     panels = figure.subplots(4, len(named) + 1, squeeze=False)
+    photo = 0.4 * x[0].mean(dim=0).cpu() + 0.6  # grey and pale, so that colours stand out
     colors = ScalarMappable(LogNorm(1e-6, 1), FIELDS)
     for first, transform, x_in, block in ((0, model.g_a, x, 1), (2, model.g_s, y_hat, LATENT_STRIDE)):
         stride = LATENT_STRIDE if block == 1 else 1
@@ -191,18 +196,21 @@ def erf_picture(
             ]
             top, left = (size // 2 for size in fields.shape[-2:])
             inner = mean[top : top + fields.size(-2), left : left + fields.size(-1)]
-            shown.append((f"mean of {len(grid)} positions", inner, None))
-            kind = "attention left out" if convolutions else "whole"
+            shown.append((f"mean of {len(grid)} places", inner, None))
+            kind = "no attention" if convolutions else "whole"
             for axes, (title, field, mark) in zip(panels[row], shown, strict=True):
                 whole = mean if mark is None else field
-                _draw_field(axes, field, colors, mark)
+                _draw_field(axes, field, colors, mark, photo)
                 area = f"90 % in {energy_area(whole)} of {total} {unit}"
                 axes.set_title(f"{name}, {kind}: {title}\n{area}", **TEXT)
     _color_bar(colors, list(panels.flat), "energy, relative to the greatest", extend="min")
     return figure
 
 
-def _draw_field(axes: Axes, field: Tensor, colors: ScalarMappable, mark: tuple[float, float] | None) -> None:
+def _draw_field(
+    axes: Axes, field: Tensor, colors: ScalarMappable, mark: tuple[float, float] | None, photo: Tensor
+) -> None:
+    """Draw a field: over the photo that of a place, which is marked; on white the mean of several."""
     relative = field / field.max().clamp(min=torch.finfo(field.dtype).tiny)
     # The greatest of each block of pixels: a panel has fewer dots than a picture, and would lose single ones.
     step = max(1, max(field.shape) // DOTS)
@@ -213,7 +221,7 @@ def _draw_field(axes: Axes, field: Tensor, colors: ScalarMappable, mark: tuple[f
     axes.set(xticks=[], yticks=[])
     if mark is not None:
         row, column = mark
-        axes.plot(column, row, "o", color="none", markeredgecolor="white", markersize=14)
+        axes.plot(column, row, "o", color="none", markeredgecolor="black", markersize=14)
 
 
 def draw_graphs(

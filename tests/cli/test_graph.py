@@ -43,8 +43,8 @@ def test_svg_by_attention(glic, model_file, source, tmp_path):
 
 def test_all_the_rest_at_once_and_no_figure_unasked(glic, model_file, source, tmp_path, monkeypatch):
     """The stages run once for all of it."""
-    for module in (drawings, page_module):
-        monkeypatch.setattr(module, "run_stages", None)
+    monkeypatch.setattr(drawings, "run_stages", None)
+    monkeypatch.setattr(page_module, "run_model", None)
     page, data, erf = (tmp_path / name for name in ("a.html", "a.pt", "erf.png"))
     options = ("--html", page, "--export", data, "--erf", erf, "--summary", "--stage", "g_a.2")
     status, out, err = glic("graph", source, "--model", model_file, *options)

@@ -139,10 +139,14 @@ def test_receptive_fields(tiny_model, photo):
     assert told[0] == f"g_a, whole: A\n90 % in {energy_area(field)} of {128 * 192} pixels"
     with convolutions_only(tiny_model.g_a):
         field = receptive_fields(tiny_model.g_a, pad(x, 64), [(2, 3)])[0]
-    assert told[2] == f"g_a, attention left out: A\n90 % in {energy_area(field)} of {128 * 192} pixels"
-    assert told[5].startswith("g_s, whole: mean of 9 positions")
+    assert told[2] == f"g_a, no attention: A\n90 % in {energy_area(field)} of {128 * 192} pixels"
+    assert told[5].startswith("g_s, whole: mean of 9 places")
     marks = [line.get_xydata().tolist() for line in figure.axes[0].lines]
     assert marks == [[[55.5, 39.5]]]
+    under, over = (image.get_array() for image in figure.axes[0].images)
+    assert np.allclose(under, 0.4 * pad(x, 64)[0].mean(dim=0) + 0.6)  # the photo, grey and pale
+    assert over.shape == (128, 192)
+    assert len(figure.axes[1].images) == 1  # a mean of several places has no photo
     figure.draw_without_rendering()
 
 

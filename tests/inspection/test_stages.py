@@ -6,7 +6,7 @@ import torch
 
 from glic_pyg import GLIC
 from glic_pyg.config import GraphConfig, Part
-from glic_pyg.inspection import STAGES, limit_size, run_stages, stage_graphs, stages
+from glic_pyg.inspection import STAGES, limit_size, run_model, run_stages, stage_graphs, stages
 from glic_pyg.inspection.stages import node_size
 from glic_pyg.nn.gfa import GFAStage
 
@@ -32,6 +32,19 @@ def test_graphs_are_those_that_the_model_builds(tiny_model, photo, monkeypatch):
             assert torch.equal(graph.x, other.x)
             assert torch.equal(graph.edge_index, other.edge_index)
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in tiny_model.modules())
+
+
+def test_a_whole_run_keeps_the_restored_picture_and_its_bits(variable_model, photo):
+    x = photo(70, 130)
+    with torch.no_grad():
+        expected = variable_model(x, 2)
+    run = run_model(variable_model, x)
+    assert (list(run.stages), run.quality) == ([*STAGES], 2)
+    assert torch.equal(run.x_hat, expected["x_hat"].clamp(0, 1))
+    y, z = (-expected["likelihoods"][name].log2()[0].sum(dim=0) for name in "yz")
+    assert run.bits.shape == (8, 12)
+    block = run.bits[4:8, 8:12].sum()
+    torch.testing.assert_close(block, y[4:8, 8:12].sum() + z[1, 2])
 
 
 @pytest.mark.parametrize(
