@@ -47,7 +47,7 @@ def _show(args: Namespace, page: Path, photo: Path, coded: Path, restored: Path)
 
     from glic_pyg.cli.machine import prepare
     from glic_pyg.errors import PackageError
-    from glic_pyg.evaluation.codecs import GlicCodec, PillowCodec
+    from glic_pyg.evaluation.codecs import Codec, GlicCodec, PillowCodec
     from glic_pyg.evaluation.demo import PHOTO, demo_page, node_graph, photo_bytes
     from glic_pyg.evaluation.viewer import Restored
     from glic_pyg.files import write_file
@@ -61,14 +61,15 @@ def _show(args: Namespace, page: Path, photo: Path, coded: Path, restored: Path)
     say(f"photo      {PHOTO}, {width} x {height} pixels")
     ours.warm()  # the first call compiles the kernels
 
-    shown: list[Restored] = []
-    size = round(BPP * height * width / 8)
-    for codec, name in [(ours, ours.name), *RIVALS.items()]:
+    codecs: list[tuple[str, Codec]] = [(ours.name, ours)]
+    for rival, name in RIVALS.items():
         try:
-            codec = PillowCodec(codec) if isinstance(codec, str) else codec
+            codecs.append((name, PillowCodec(rival)))
         except PackageError as error:  # a Pillow without AVIF
             say(f"{name:10} is left out: {error}")
-            continue
+    shown: list[Restored] = []
+    size = round(BPP * height * width / 8)
+    for name, codec in codecs:
         one = replace(Restored.of(codec, x, codec.encode_to_size(x, size)), name=name)
         size = len(one.data) if not shown else size
         shown.append(one)

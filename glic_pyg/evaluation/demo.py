@@ -19,6 +19,7 @@ from glic_pyg.image import data_uri
 from glic_pyg.inspection import node_size, run_stages
 from glic_pyg.inspection.choice import choose_nodes
 from glic_pyg.inspection.neighborhood import neighborhood
+from glic_pyg.inspection.stages import SCOPES
 from glic_pyg.pages import fill_page
 
 PHOTO = "coffee.jpg"
@@ -95,9 +96,9 @@ def node_graph(model: GLIC, x: Tensor) -> dict[str, Any] | None:
         model: In eval mode.
         x: The photo, `1 x 3 x H x W` in [0, 1].
     """
-    if [part.name for part in model.config.graph.candidates] != ["local", "global"]:
+    if [part.name for part in model.config.graph.candidates] != list(SCOPES):
         return None
-    graphs = run_stages(model, x, [STAGE])[STAGE].graphs
+    graphs = run_stages(model, x, [STAGE])[STAGE].pair
     map_size = graphs.local.map_size
     side, columns = node_size(x, map_size), map_size[2]
     chosen = choose_nodes(x.to(model.device), graphs.local.score[:-1], map_size)
@@ -106,7 +107,7 @@ def node_graph(model: GLIC, x: Tensor) -> dict[str, Any] | None:
     top, left = (side * (QUERIES * (place // QUERIES) - WINDOW_MARGIN) for place in (row, column))
     height, width = x.shape[-2:]
     places = {}
-    for kind, graph in (("local", graphs.local), ("global", graphs.global_)):
+    for kind, graph in zip(SCOPES, graphs, strict=True):
         near = neighborhood(graph, node)
         corners = (divmod(int(source), columns) for source in near.source[~near.is_zero])
         # Nodes of the padding are beyond the photo.

@@ -200,10 +200,11 @@ def _shown(
     shown: list[dict[str, Any]] = []
     for name in tqdm(chosen, desc="pictures", disable=None):
         try:
-            x, restored = read_image(name), []
+            x = read_image(name)
         except ImageError as error:
             warnings.warn(f"{name} is not shown: {error}", stacklevel=1)
             continue
+        restored: list[Restored] = []
         for result, all_rows in rows:
             some = [row for row in all_rows if row.picture == name]
             if not some:
