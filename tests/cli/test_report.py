@@ -163,7 +163,7 @@ def test_in_a_browser(glic, results, tmp_path, browser):
     color = "Chart.getChart('chart-0').data.datasets[0].borderColor"
     light = page.evaluate(color)
     page.emulate_media(color_scheme="dark")
-    assert page.evaluate(color) != light
+    page.wait_for_function(f"{color} != '{light}'")
     assert not errors
     page.close()
 
