@@ -163,7 +163,9 @@ def _watching(model: GLIC, stages: Iterable[str]) -> Iterator[dict[str, StageRun
     inputs: dict[nn.Module, Tensor] = {}
     hooks = [
         module.graph_builder.register_forward_hook(
-            lambda builder, args, built: graphs.update({builder: built})
+            lambda builder, args, built: graphs.update(
+                {builder: built if "edge_index" in built[0] else builder.forward(*args)}
+            )
         )
         for module in modules.values()
     ]
