@@ -26,8 +26,8 @@ class HasKernels:
     - `reference`: none of them; every module as its formula reads, edge by edge, on any device.
     - `cpu`: functions compiled by Numba, products by oneDNN, and maps in bands where no gradient is wanted.
     - `gpu`: few large operators of torch; they run on any device.
-    - `triton`: those of `gpu`, but the choice of neighbours and the attention each in one kernel by Triton, on
-      NVIDIA's GPUs since Ampere.
+    - `triton`: those of `gpu`, but the choice of neighbours and the attention each in one kernel by Triton,
+      on NVIDIA's GPUs since Ampere.
     """
 
     kernels: Kernels | None = None
@@ -44,12 +44,14 @@ class HasKernels:
         if self.kernels == "cpu" and x.device.type != "cpu":
             raise ValueError(f"Expected tensors on the CPU for kernels cpu (got one on {x.device})")
         if self.kernels == "triton" and not runs_triton(x.device):
-            raise ValueError(f"Expected Triton and tensors on a GPU for kernels triton (got one on {x.device})")
+            raise ValueError(
+                f"Expected Triton and tensors on a GPU for kernels triton (got one on {x.device})"
+            )
         return self.kernels
 
 
 def runs_triton(device: torch.device) -> bool:
-    """Return whether Triton's kernels run there: with `TRITON_INTERPRET=1`, in its interpreter, everywhere."""
+    """Return whether Triton's kernels run there: in its interpreter, `TRITON_INTERPRET=1`, also on a CPU."""
     if find_spec("triton") is None:
         return False
     if device.type == "cuda":

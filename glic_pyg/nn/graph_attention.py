@@ -110,8 +110,8 @@ class GraphAttention(HasKernels, MessagePassing):
             graph: See `forward`.
 
         Raises:
-            ValueError: edges without an offset, queries of other nodes, no edges where kernels need them, or a
-                distance is wanted of candidates that tell none.
+            ValueError: edges without an offset, queries of other nodes, no edges where kernels need them, or
+                a distance is wanted of candidates that tell none.
         """
         if "kept" in graph:
             if (kernels := self.kernels_for(graph.kept)) != "triton":

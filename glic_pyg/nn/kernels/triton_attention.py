@@ -1,10 +1,10 @@
 """Cosine attention over a graph's candidates in one Triton kernel each way: nothing of size edges exists.
 
 Forward, a program has one group and one head: it loads the 64 queries and 256 candidates by their index, the
-biases from the table, and the bits that say who is kept; scores stay in registers. Backward, a program has one
-head and a run of groups. What it finds for a candidate is written per group, and what it finds for a bias is
-summed over the run; both are then summed by lists of who stands where. So no atomic addition is needed, and
-gradients are the same in every run. Imports Triton.
+biases from the table, and the bits that say who is kept; scores stay in registers. Backward, a program has
+one head and a run of groups. What it finds for a candidate is written per group, and what it finds for a bias
+is summed over the run; both are then summed by lists of who stands where. So no atomic addition is needed,
+and gradients are the same in every run. Imports Triton.
 """
 
 from __future__ import annotations
@@ -346,16 +346,14 @@ def _backward(
             place = first + tl.arange(0, BLOCK)
             source = tl.load(candidate + group * 256 + place)
             known = (source < num_nodes)[:, None] & some
-            k = tl.load(
-                key + (source[:, None] * heads + head) * channels + c[None, :], mask=known, other=0.0
-            )
+            k = tl.load(key + (source[:, None] * heads + head) * channels + c[None, :], mask=known, other=0.0)
             v = tl.load(
                 value + source[:, None] * value_stride + head * channels + c[None, :], mask=known, other=0.0
             )
             score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
             score += _biases(table, start, kind, head, slot, place, SIDE)
+            score = tl.where(_kept(kept, target, exists, place), score, float("-inf"))
             weight = tl.exp(score - log_total[:, None])
-            weight = tl.where(_kept(kept, target, exists, place), weight, 0.0)
             of_weight = tl.dot(g, tl.trans(v), input_precision=PRECISION)
             of_score = weight * (of_weight - of_target[:, None])
             cell = slot[:, None] * 256 + place[None, :]
@@ -367,7 +365,9 @@ def _backward(
             result = tl.dot(tl.trans(of_score), q, input_precision=PRECISION)
             tl.store(of_key + entries, result.to(of_key.dtype.element_ty), mask=some & (place >= 0)[:, None])
             result = tl.dot(tl.trans(weight.to(g.dtype)), g, input_precision=PRECISION)
-            tl.store(of_value + entries, result.to(of_value.dtype.element_ty), mask=some & (place >= 0)[:, None])
+            tl.store(
+                of_value + entries, result.to(of_value.dtype.element_ty), mask=some & (place >= 0)[:, None]
+            )
         tl.store(grad_query + rows, of_query.to(grad_query.dtype.element_ty), mask=inside)
         tl.debug_barrier()  # the sums are read by whoever reads them
 
@@ -386,7 +386,9 @@ def _sum(
         inside = entry < end[:, None]
         at = tl.load(place + entry, mask=inside, other=0).to(tl.int64) * width
         values = tl.load(
-            x + at[:, :, None] + c[None, None, :], mask=inside[:, :, None] & (c < width)[None, None, :], other=0.0
+            x + at[:, :, None] + c[None, None, :],
+            mask=inside[:, :, None] & (c < width)[None, None, :],
+            other=0.0,
         )
         total += tl.sum(values.to(tl.float32), 1)
     tl.store(
