@@ -99,7 +99,7 @@ def test_those_of_triton_in_its_interpreter():
     ]
     # Whether kernels are interpreted is settled when Triton is imported.
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *map(str, files)],
+        [sys.executable, "-m", "pytest", "-q", "-W", "ignore::DeprecationWarning", *map(str, files)],
         env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,

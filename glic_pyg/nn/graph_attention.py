@@ -1,7 +1,7 @@
 """Edge-conditioned attention on a directed graph."""
 
 import math
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -172,7 +172,7 @@ class GraphAttention(HasKernels, MessagePassing):
         bias = self.position_bias(graph.get("stride"))
         weights = None
         if edges.row is None:
-            out = self._by_triton(x, bias, graph.kept, edges.groups)
+            out = self._by_triton(x, bias, graph.kept, cast("Groups", edges.groups))
         elif (csr := self._csr(x, edges)) is not None:
             out = self._by_csr(x, graph.edge_index[0], bias, edges.row, csr)
         elif edges.windows is not None:

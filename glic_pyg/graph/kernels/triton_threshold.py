@@ -37,11 +37,11 @@ def kept_bits(unit: Tensor, quota: Tensor, node: Tensor, candidate: Tensor, *, b
 def _kept_bits(unit: Tensor, quota: Tensor, node: Tensor, candidate: Tensor, bisections: int) -> Tensor:
     bits = quota.new_zeros(len(unit), WORDS, dtype=torch.int32)
     channels = unit.size(1)
-    _choose[(len(node),)](
-        unit.contiguous(), quota.contiguous(), node.contiguous(), candidate.contiguous(), bits, len(unit) - 1,
-        channels, bisections, CHANNELS=min(32, triton.next_power_of_2(max(16, channels))),
-        num_warps=8, num_stages=1,
-    )  # fmt: skip
+    with torch.cuda.device_of(unit):
+        _choose[(len(node),)](
+            *(x.contiguous() for x in (unit, quota, node, candidate)), bits, len(unit) - 1, channels, bisections,
+            CHANNELS=min(32, triton.next_power_of_2(max(16, channels))), num_warps=8, num_stages=1,
+        )  # fmt: skip
     return bits
 
 

@@ -164,10 +164,12 @@ def _attention(
     node, candidate, kind, start = indices[:4]
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     log_sum = query.new_empty(num_nodes, heads, dtype=torch.float32)
-    _forward[(len(node), heads)](
-        *_inputs(query, key, value, bias), kept, node, candidate, kind, start, out, log_sum,
-        num_nodes, heads, channels, value.stride(0), SIDE=side, num_stages=1, **FORWARD, **_options(query),
-    )  # fmt: skip
+    with torch.cuda.device_of(query):
+        _forward[(len(node), heads)](
+            *_inputs(query, key, value, bias), kept, node, candidate, kind, start, out, log_sum,
+            num_nodes, heads, channels, value.stride(0), SIDE=side, num_stages=1, **FORWARD,
+            **_options(query),
+        )  # fmt: skip
     return out, log_sum
 
 
@@ -198,12 +200,13 @@ def _attention_backward(
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     of_key, of_value = (x.new_empty(candidate.numel(), heads, channels) for x in (key, value))
     of_bias = bias.new_empty(sum(runs), heads, QUERIES**2, CANDIDATES**2)
-    _backward[(sum(runs), heads)](
-        *_inputs(query, key, value, bias), kept, node, candidate, kind, start, order, run,
-        grad, inner, log_sum, grad_query, of_key, of_value, of_bias,
-        num_nodes, heads, channels, value.stride(0), SIDE=side, num_stages=1, **BACKWARD,
-        **_options(query),
-    )  # fmt: skip
+    with torch.cuda.device_of(query):
+        _backward[(sum(runs), heads)](
+            *_inputs(query, key, value, bias), kept, node, candidate, kind, start, order, run,
+            grad, inner, log_sum, grad_query, of_key, of_value, of_bias,
+            num_nodes, heads, channels, value.stride(0), SIDE=side, num_stages=1, **BACKWARD,
+            **_options(query),
+        )  # fmt: skip
     candidates, rows = Lists(*lists[:2]), Lists(*lists[2:])
     of_kinds = torch.stack([part.sum(0) for part in of_bias.split(runs)]).movedim(1, -1).contiguous()
     return (
@@ -266,9 +269,10 @@ def _sums(x: Tensor, lists: Lists, *, entries: int) -> Tensor:
     out = x.new_empty(count, width)
     block = min(128, triton.next_power_of_2(width))
     rows = min(16, 4096 // (entries * block))
-    _sum[(triton.cdiv(count, rows), triton.cdiv(width, block))](
-        x, *lists, out, count, width, ROWS=rows, ENTRIES=entries, WIDTH=block
-    )
+    with torch.cuda.device_of(x):
+        _sum[(triton.cdiv(count, rows), triton.cdiv(width, block))](
+            x, *lists, out, count, width, ROWS=rows, ENTRIES=entries, WIDTH=block
+        )
     return out
 
 
