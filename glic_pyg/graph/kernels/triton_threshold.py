@@ -39,7 +39,8 @@ def _kept_bits(unit: Tensor, quota: Tensor, node: Tensor, candidate: Tensor, bis
     channels = unit.size(1)
     with torch.cuda.device_of(unit):
         _choose[(len(node),)](
-            *(x.contiguous() for x in (unit, quota, node, candidate)), bits, len(unit) - 1, channels, bisections,
+            *(x.contiguous() for x in (unit, quota, node, candidate)), bits, len(unit) - 1, channels,
+            bisections,
             CHANNELS=min(32, triton.next_power_of_2(max(16, channels))), num_warps=8, num_stages=1,
         )  # fmt: skip
     return bits
