@@ -237,7 +237,7 @@ class GLIC(nn.Module):
             TableError: the model's tables are not sound.
             LatentError: latents that cannot be coded, of unsound weights.
         """
-        nets, gains = self._nets(exact=exact), self.gains(quality)
+        nets, gains = self.probability_nets(exact=exact), self.gains(quality)
         with _undisturbed(y.device):
             strings, y_hat = encode_latents(
                 self.latent_codec,
@@ -280,7 +280,7 @@ class GLIC(nn.Module):
             raise LatentError(
                 f"Expected strings of a picture with pixels (got one of {shape[1]} x {shape[0]})"
             )
-        nets, gains = self._nets(exact=exact), self.gains(quality)
+        nets, gains = self.probability_nets(exact=exact), self.gains(quality)
         height, width = (side * LATENT_STRIDE // HYPER_STRIDE for side in latent_shape(shape))
         with _undisturbed(self.device):
             y_hat = decode_latents(
@@ -421,15 +421,17 @@ class GLIC(nn.Module):
             raise QualityError(f"Expected a quality in 1..{qualities} (got {quality})")
         return self.gain(of_pictures)
 
-    def _check_float32(self) -> None:
-        for name, weight in self.named_parameters():
-            if weight.dtype != torch.float32:
-                raise ModelError(f"Expected a model in float32 (got {weight.dtype} in {name})")
-
-    def _nets(self, *, exact: bool) -> ProbabilityNets:
+    def probability_nets(self, *, exact: bool = True) -> ProbabilityNets:
         """Return the networks of the weights as they are now, in integers, once the tables are checked.
 
         What changes weights behind torch's back, by `.data` for instance, is seen after `update`.
+
+        Args:
+            exact: False for the model's own, in floating point.
+
+        Raises:
+            ModelError: the model is not in float32, or has no tables (see `update`).
+            TableError: the model's tables are not sound.
         """
         self._check_float32()
         if self.latent_codec.hyper.entropy_bottleneck.quantized_cdf.numel() == 0:
@@ -444,6 +446,11 @@ class GLIC(nn.Module):
         if not exact:
             return make(exactly=False)
         return self._exact_nets.get(self.latent_codec, partial(make, exactly=True))
+
+    def _check_float32(self) -> None:
+        for name, weight in self.named_parameters():
+            if weight.dtype != torch.float32:
+                raise ModelError(f"Expected a model in float32 (got {weight.dtype} in {name})")
 
 
 def check_quality(qualities: int, quality: float | None) -> None:

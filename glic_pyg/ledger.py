@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from glic_pyg.errors import FileError
-from glic_pyg.files import follow_links, is_stream, make_folder, naming, remove_leftovers
+from glic_pyg.files import follow_links, is_stream, make_folder, naming, remove_leftovers, write_file
 
 NAME = ".glic_pyg.jsonl"
 KEYS = ("name", "sha256", "source", "made")
@@ -176,6 +176,30 @@ def writing(*outputs: Path | None, inputs: Iterable[str | Path | None] = (), for
         for path, state in zip(paths, before, strict=True):
             if _state(path) != state:
                 note_output(path)
+
+
+def write_folder(
+    folder: Path, contents: Mapping[str, bytes], *, inputs: Iterable[str | Path] = (), force: bool
+) -> list[Path]:
+    """Write files of a folder and note them as ours; nothing is written where one may not be.
+
+    Args:
+        folder: Made if need be.
+        contents: Names, which may have folders of their own, and bytes.
+        inputs: See `writing`.
+        force: See `writing`.
+
+    Returns:
+        The files.
+
+    Raises:
+        FileError, OSError: see `writing`.
+    """
+    paths = [folder / name for name in contents]
+    with writing(*paths, inputs=inputs, force=force):
+        for path, data in zip(paths, contents.values(), strict=True):
+            write_file(path, data)
+    return paths
 
 
 def _state(path: Path) -> tuple[int, ...] | None:

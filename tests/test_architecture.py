@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = """
-    torchvision_shim errors limits yaml_text eager_call progress
+    torchvision_shim errors limits yaml_text eager_call
     upstream eager
     config derived compiled kernels threads
     files mending srgb
@@ -24,8 +24,8 @@ FLOORS = """
     published refinement
     bitstream
     rate_control
-    inspection evaluation training
-    experiments
+    inspection evaluation training export
+    experiments viewer
     cli
     __main__
 """

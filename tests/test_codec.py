@@ -416,11 +416,11 @@ def test_integers_follow_any_part(tiny_model, other_tiny_model, photo, part, way
 def test_integers_are_made_once(tiny_model, photo):
     model = copy.deepcopy(tiny_model)
     model.compress(photo(64, 64))
-    nets = model._nets(exact=True)
+    nets = model.probability_nets()
     model(photo(64, 64))
     coded = model.compress(photo(8, 8))
     model.decompress(coded["strings"], coded["shape"])
-    assert model._nets(exact=True) is nets
+    assert model.probability_nets() is nets
 
 
 def test_integers_are_no_part_of_a_checkpoint(tiny_model, photo):

@@ -9,7 +9,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -21,7 +20,6 @@ from typing import NoReturn
 from glic_pyg import __version__
 from glic_pyg.cli.flags import Parser
 from glic_pyg.cli.printing import USER_ERRORS, print_line, show_log
-from glic_pyg.cli.waiting import waiting
 
 DESCRIPTION = """Graph-based learned image compression.
 
@@ -42,12 +40,12 @@ COMMANDS = {
     "report": "make a page of what evaluate measured",
     "datasets": "check that a folder holds a data set as published",
     "import": "convert a checkpoint of the authors",
+    "export": "write a model's networks as ONNX graphs",
+    "viewer": "write a page that shows .glic files in a browser",
     "demo": "compress a photo, restore it, draw its graphs",
     "completion": "print what lets a shell complete words",
 }
 """Names, and what they do."""
-FORKING = ("train", "ablate")
-"""Commands whose processes fork others."""
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -71,10 +69,9 @@ def wait_briefly() -> None:
 
 def run_command(arguments: Sequence[str]) -> int:
     """Read the arguments, then import and run what they ask for; return the exit status."""
-    known = Namespace(command_line=shlex.join(["glic", *arguments]), begun=time.perf_counter())
+    known = Namespace(command_line=shlex.join(["glic", *arguments]))
     args = make_parser(arguments[:1]).parse_args(arguments, known)
-    with waiting(ticking=arguments[0] not in FORKING):
-        return args.run(args)
+    return args.run(args)
 
 
 def make_parser(chosen: Collection[str] = tuple(COMMANDS)) -> Parser:

@@ -44,6 +44,8 @@ LIMIT = 2**24
 """Integers up to here are exact in float32."""
 POSITIONS_AT_ONCE = 512
 TINY = 1e-20
+GELU_COEFFICIENTS = (0.078108, 0.000972, 0.230389, 0.278393)
+"""Of the polynomial of `gelu`, the highest power first."""
 
 
 class _Held:
@@ -269,8 +271,9 @@ def gelu(x: Tensor) -> Tensor:
     """
     magnitude = x.abs()
     t = magnitude * 0.5**0.5
-    p = t * 0.078108
-    for coefficient in (0.000972, 0.230389, 0.278393):
+    first, *rest = GELU_COEFFICIENTS
+    p = t * first
+    for coefficient in rest:
         p = p.add_(coefficient).mul_(t)
     p = p.add_(1)
     p = p.mul_(p)

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 Pooling = Literal["rms", "mean"]
 EPS = 1e-9  # keeps scores above zero where nothing varies
+DAMPING = 1.5
+_SIDE = math.exp(-0.5 / 0.8**2)
+BLUR = _SIDE / (1 + 2 * _SIDE), 1 / (1 + 2 * _SIDE)
+"""Outer and middle weight of a Gaussian of 3 taps and standard deviation 0.8."""
 
 
 class Score(nn.Module):
@@ -118,15 +122,14 @@ class Uniform(Score):
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Blur with a separable 3-tap Gaussian of standard deviation 0.8."""
-    side = math.exp(-0.5 / 0.8**2)
-    outer, centre = side / (1 + 2 * side), 1 / (1 + 2 * side)
+    """Blur along both axes by `BLUR`."""
+    outer, centre = BLUR
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")
     x = outer * (x[..., :-2] + x[..., 2:]) + centre * x[..., 1:-1]
     return outer * (x[..., :-2, :] + x[..., 2:, :]) + centre * x[..., 1:-1, :]
 
 
 def damp(score: Tensor) -> Tensor:
-    """Reduce the contrast of each picture's score map: its mean stays, deviations are divided by 1.5."""
+    """Reduce the contrast of each picture's score map: its mean stays, deviations go by `1 / DAMPING`."""
     mean = score.mean(dim=(-2, -1), keepdim=True)
-    return mean + (score - mean) / 1.5
+    return mean + (score - mean) / DAMPING

@@ -48,8 +48,12 @@ class WaveletDown(_WaveletShortcut):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to `B x C' x H/2 x W/2`."""
+        return F.conv2d(x, *self.folded(), stride=2)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the convolution with stride 2 that it all is."""
         weight = (self.linear.weight * self.log_scale.exp()).unflatten(1, (4, -1))
-        return F.conv2d(x, torch.einsum("osc,sij->ocij", weight, self.kernels), self.linear.bias, stride=2)
+        return torch.einsum("osc,sij->ocij", weight, self.kernels), self.linear.bias
 
 
 class WaveletUp(_WaveletShortcut):
@@ -65,9 +69,13 @@ class WaveletUp(_WaveletShortcut):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to `B x C' x 2H x 2W`."""
+        return F.pixel_shuffle(F.conv2d(x, *self.folded()), 2)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the 1x1 convolution, before a pixel shuffle, that it all is."""
         gain = (-self.log_scale).exp()
         weight = (self.linear.weight * gain[:, None]).unflatten(0, (4, -1))
         bias = (self.linear.bias * gain).unflatten(0, (4, -1))
         weight = torch.einsum("scn,sij->cijn", weight, self.kernels).flatten(0, 2)
         bias = torch.einsum("sc,sij->cij", bias, self.kernels).flatten()
-        return F.pixel_shuffle(F.conv2d(x, weight[..., None, None], bias), 2)
+        return weight[..., None, None], bias
