@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
+from importlib.util import find_spec
 from typing import Literal, TypeVar, get_args
 
+import torch
 from torch import Tensor, nn
 
-Kernels = Literal["reference", "cpu", "gpu"]
+Kernels = Literal["reference", "cpu", "gpu", "triton"]
 KERNELS: tuple[Kernels, ...] = get_args(Kernels)
-BY_DEVICE: dict[str, Kernels] = {"cpu": "cpu", "cuda": "gpu"}
+ON_CPU: tuple[Kernels, ...] = ("reference", "cpu", "gpu")  # those that run there
+OLDEST = 8, 0  # compute capability that Triton's kernels are written for
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -21,22 +26,51 @@ class HasKernels:
     - `reference`: none of them; every module as its formula reads, edge by edge, on any device.
     - `cpu`: functions compiled by Numba, products by oneDNN, and maps in bands where no gradient is wanted.
     - `gpu`: few large operators of torch; they run on any device.
+    - `triton`: those of `gpu`, but the choice of neighbours and the attention each in one kernel by Triton,
+      on NVIDIA's GPUs since Ampere.
     """
 
     kernels: Kernels | None = None
-    """Chosen by `use_kernels`; None for those of the device that the features are on."""
+    """Chosen by `use_kernels`; None for the fastest of the device that the features are on."""
 
     def kernels_for(self, x: Tensor) -> Kernels:
         """Return the kernels for a tensor.
 
         Raises:
-            ValueError: those of the CPU were chosen for what is elsewhere.
+            ValueError: those were chosen that do not run where it is.
         """
         if self.kernels is None:
-            return BY_DEVICE.get(x.device.type, "reference")
+            return _fastest(x.device)
         if self.kernels == "cpu" and x.device.type != "cpu":
             raise ValueError(f"Expected tensors on the CPU for kernels cpu (got one on {x.device})")
+        if self.kernels == "triton" and not runs_triton(x.device):
+            raise ValueError(
+                f"Expected Triton and tensors on a GPU for kernels triton (got one on {x.device})"
+            )
         return self.kernels
+
+
+def runs_triton(device: torch.device) -> bool:
+    """Return whether Triton's kernels run there: in its interpreter, `TRITON_INTERPRET=1`, also on a CPU."""
+    if find_spec("triton") is None:
+        return False
+    if device.type == "cuda":
+        return _capability(device) >= OLDEST
+    return device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return (0, 0) if torch.version.hip else torch.cuda.get_device_capability(device)
+
+
+@cache
+def _fastest(device: torch.device) -> Kernels:
+    if device.type == "cpu":
+        return "cpu"
+    if device.type != "cuda":
+        return "reference"
+    return "triton" if runs_triton(device) else "gpu"
 
 
 def use_kernels(module: M, kernels: Kernels | None) -> M:

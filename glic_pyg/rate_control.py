@@ -13,6 +13,7 @@ from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.container import QUALITY_STEPS
 from glic_pyg.image import MAX_PIXELS, check_picture, check_size
 from glic_pyg.metrics import bpp, psnr
+from glic_pyg.progress import tell
 from glic_pyg.refinement import STEPS, Watch, check_effort, refine
 
 TOLERANCE = 0.005
@@ -124,6 +125,7 @@ def _encode(
     y = model.analyse(x, tiling_for(model, shape, search.max_memory, picture_bytes=x.nbytes))
 
     def attempt(steps: int) -> tuple[float, bytes, int]:
+        tell(f"looking for {target:g} {unit}: trying quality {steps / QUALITY_STEPS:.4g}")
         data, y_hat = encode_latents(model, y, shape, steps / QUALITY_STEPS)
         return measure(data, y_hat), data, steps
 

@@ -37,7 +37,7 @@ from glic_pyg.evaluation.complexity import STAGES, StageClock, flops, parameters
 from glic_pyg.evaluation.compressai_models import build_compressai, is_compressai
 from glic_pyg.files import write_file
 from glic_pyg.image import pad
-from glic_pyg.kernels import KERNELS
+from glic_pyg.kernels import ON_CPU
 from glic_pyg.ledger import writing
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.cost import step_cost
@@ -80,7 +80,7 @@ def main() -> int:
     add("--config", nargs="+", default=[], metavar="FILE", help="model configurations (YAML), random weights")
     add("--model", nargs="+", default=[], metavar="NAME|PATH", help="GLIC weights, or CompressAI models")
     add("--sizes", nargs="+", type=_size, default=[(512, 768)], metavar="HxW", help="default: 512x768")
-    subjects = [*KERNELS, RIVAL]
+    subjects = [*ON_CPU, RIVAL]
     add("--kernels", nargs="+", choices=subjects, default=subjects, help="of GLIC models (default: all)")
     add("--training", action="store_true", help="measure training steps instead of compression")
     add("--batch-size", type=flags.count, default=2, help="pictures per training step (default: %(default)s)")

@@ -158,6 +158,17 @@ def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(scope="session")
+def triton_device() -> str:
+    """Where Triton's kernels run: on a GPU, or in its interpreter where that was asked for."""
+    pytest.importorskip("triton")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    pytest.skip("needs a GPU, or TRITON_INTERPRET=1")
+
+
 @pytest.fixture
 def child() -> Callable[..., list[str]]:
     """Run Python in a process of its own: text and arguments -> the lines that it prints.

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = """
-    torchvision_shim errors limits yaml_text eager_call
+    torchvision_shim errors limits yaml_text eager_call progress
     upstream eager
     config derived compiled kernels threads
     files mending srgb

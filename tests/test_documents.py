@@ -169,7 +169,8 @@ def photos(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
-    for name in ("photo.jpg", "photo.png", "large.png", "photos/a.png"):
+    (tmp_path / "demo").mkdir()
+    for name in ("photo.jpg", "photo.png", "large.png", "photos/a.png", "demo/photo.jpg"):
         pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((128, 128), Image.Resampling.BICUBIC).save(name)
     return tmp_path
@@ -196,9 +197,9 @@ def test_the_commands_of_the_start_run(photos):
     """Compress and restore, as README and docs/compress.md say it, but for searches, which are long."""
     pages = (ROOT / "README.md", ROOT / "docs" / "compress.md")
     lines = dict.fromkeys(command for page in pages for command in commands(page))
-    simple = re.compile(r"glic (de)?compress (?!.*--(model|target))(photo\S*|large\.\w+|coded/) ")
+    simple = re.compile(r"glic (de)?compress (?!.*--(model|target))((demo/)?photo\S*|large\.\w+|coded/) ")
     chosen = [command for command in lines if simple.match(command)]
-    assert len(chosen) == 6
+    assert len(chosen) == 7
     for command in chosen:
         assert run_command([*words_of(command)[1:], "--force"]) == 0
     for name in ("restored.png", "large.png", "restored/a.png"):

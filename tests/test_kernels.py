@@ -1,5 +1,10 @@
 """One choice of kernels for a whole model."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +12,7 @@ from torch import nn
 from glic_pyg import GLIC
 from glic_pyg.entropy.context import PointwiseNet
 from glic_pyg.graph import GraphBuilder, build
-from glic_pyg.kernels import KERNELS, HasKernels, use_kernels
+from glic_pyg.kernels import KERNELS, ON_CPU, HasKernels, runs_triton, use_kernels
 from glic_pyg.nn import ConvBlock, GatedFeedForward, GraphAttention, graph_attention, pointwise
 
 
@@ -51,15 +56,15 @@ def test_all_kernels_give_the_same_model(tiny_config, photo):
     model = GLIC(tiny_config).eval()
     with torch.no_grad():
         expected = model.g_a(photo(64, 96))
-        for kernels in KERNELS:
+        for kernels in ON_CPU:
             found = use_kernels(model, kernels).g_a(photo(64, 96))
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_unknown_kernels_are_refused():
-    message = r"^Expected kernels to be one of reference, cpu, gpu \(got triton\)$"
+    message = r"^Expected kernels to be one of reference, cpu, gpu, triton \(got cuda\)$"
     with pytest.raises(ValueError, match=message):
-        use_kernels(nn.Identity(), "triton")
+        use_kernels(nn.Identity(), "cuda")
 
 
 def test_those_of_the_cpu_refuse_tensors_elsewhere():
@@ -68,3 +73,37 @@ def test_those_of_the_cpu_refuse_tensors_elsewhere():
         ValueError, match=r"^Expected tensors on the CPU for kernels cpu \(got one on meta\)$"
     ):
         layer(torch.empty(3, 2, device="meta"))
+
+
+def test_those_of_triton_refuse_tensors_elsewhere():
+    layer = use_kernels(pointwise.Linear(2, 2), "triton")
+    message = r"^Expected Triton and tensors on a GPU for kernels triton \(got one on cpu\)$"
+    with pytest.raises(ValueError, match=message):
+        layer(torch.empty(3, 2))
+
+
+def test_without_triton_nothing_of_it_runs(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr("glic_pyg.kernels.find_spec", lambda name: None)
+    assert not runs_triton(torch.device("cpu"))
+    assert not runs_triton(torch.device("cuda"))
+
+
+def test_those_of_triton_in_its_interpreter():
+    pytest.importorskip("triton")
+    tests = Path(__file__).parent
+    files = [
+        tests / "graph/kernels/test_triton_threshold.py",
+        tests / "nn/kernels/test_triton_attention.py",
+        tests / "nn/test_gfa_by_triton.py",
+    ]
+    # Whether kernels are interpreted is settled when Triton is imported.
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "ignore::DeprecationWarning", *map(str, files)],
+        env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "16 passed, 1 skipped" in done.stdout, done.stdout

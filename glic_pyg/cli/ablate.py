@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glic_pyg.cli import flags
-from glic_pyg.cli.printing import aligned, print_json, print_line, show_log
+from glic_pyg.cli.printing import aligned, print_json, print_line, say, say_lines, show_log
 from glic_pyg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(args: Namespace) -> int:
     jobs = [(variant, seed) for seed in args.seeds for variant in variants]
     failed = 0
     for number, (variant, seed) in enumerate(jobs, 1):
-        print(f"row {number} of {len(jobs)}: {variant.name}, seed {seed}", file=sys.stderr)
+        say(f"row {number} of {len(jobs)}: {variant.name}, seed {seed}", file=sys.stderr)
         try:
             if not run_row(variant, seed, dataset=args.dataset, output=args.output, accelerator=args.device):
                 print("Stopped; the same command goes on", file=sys.stderr)
@@ -83,7 +83,7 @@ def run(args: Namespace) -> int:
         for summary in summaries:
             print_json(dataclasses.asdict(summary))
     else:
-        print(table(summaries))
+        say_lines(table(summaries))
     return int(failed > 0)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from glic_pyg.cli import flags
-from glic_pyg.cli.printing import aligned, print_json, print_line, say
+from glic_pyg.cli.printing import aligned, print_json, print_line, say, say_lines
 from glic_pyg.errors import UsageError, UserError
 from glic_pyg.evaluation.anchors import DATASETS, anchor_names, load_paper_table
 
@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Print the deltas; 2 if a curve cannot be compared."""
     if args.list:
-        print("\n".join(anchor_names()))
+        say_lines("\n".join(anchor_names()))
     elif args.paper:
         _print_paper(args)
     elif args.anchor is None or not args.compare:
@@ -127,9 +127,9 @@ def _print_paper(args: Namespace) -> None:
         for cell in cells:
             print_json(vars(cell) | {"verdict": cell.verdict})
         return
-    print(load_paper_table()["source"]["paper"])
-    print(f"BD-rate in % of PSNR (RGB), {args.method}, against {', '.join(VTM.values())}")
-    print("Published, then computed from published points\n")
+    say_lines(load_paper_table()["source"]["paper"])
+    say_lines(f"BD-rate in % of PSNR (RGB), {args.method}, against {', '.join(VTM.values())}")
+    say_lines("Published, then computed from published points\n")
     lines = [["", *(text for dataset in DATASETS for text in (dataset, "computed", ""))]]
     for name in dict.fromkeys(cell.method for cell in cells):
         line = [name]
@@ -137,6 +137,6 @@ def _print_paper(args: Namespace) -> None:
             numbers = (cell.published, cell.computed)
             line += ["-" if math.isnan(value) else f"{value:.2f}" for value in numbers] + [cell.verdict]
         lines.append(line)
-    print(aligned(lines))
+    say_lines(aligned(lines))
     told = [cell for cell in cells if not math.isnan(cell.published)]
-    print(f"\n{sum(cell.verdict == 'reproduced' for cell in told)} of {len(told)} cells reproduced")
+    say_lines(f"\n{sum(cell.verdict == 'reproduced' for cell in told)} of {len(told)} cells reproduced")

@@ -52,6 +52,7 @@ def run(args: Namespace) -> int:
     from glic_pyg.cli.conversion import Conversion
     from glic_pyg.cli.machine import load_model
     from glic_pyg.cli.refining import Refining
+    from glic_pyg.cli.waiting import Stopwatch
     from glic_pyg.container import VERSION
     from glic_pyg.image import most_bytes, picture_size, picture_suffixes, read_pixels
     from glic_pyg.metrics import bpp
@@ -64,7 +65,7 @@ def run(args: Namespace) -> int:
     if args.target_bpp is None and args.target_psnr is None:
         aims["quality"] = bitstream.quality_steps(model, args.quality)
     check_effort(model, args.effort, args.lmbda)
-    refining = Refining()
+    refining, stopwatch = Refining(), Stopwatch(args.begun)
     bounds = {"max_pixels": args.max_pixels, "max_memory": args.max_memory}
     options: dict[str, Any] = {**bounds, "effort": args.effort, "watch": refining.watch}
 
@@ -84,9 +85,9 @@ def run(args: Namespace) -> int:
             else:
                 data = bitstream.encode(model, x, args.quality, lmbda=args.lmbda, **options)
         height, width = x.shape[-2:]
-        rate, seconds = bpp(data, x), time.perf_counter() - start
-        figures = {"bytes": len(data), "height": height, "width": width, "bpp": rate, "seconds": seconds}
-        return data, figures, f"{len(data)} bytes, {rate:.4f} bpp, {seconds:.2f} s"
+        rate, times = bpp(data, x), stopwatch.lap(coding=time.perf_counter() - start)
+        figures = {"bytes": len(data), "height": height, "width": width, "bpp": rate, **times._asdict()}
+        return data, figures, f"{len(data)} bytes, {rate:.4f} bpp, {times}"
 
     convert = Conversion(
         compress,

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 from glic_pyg.cli.printing import USER_ERRORS, print_json, print_line, say
 from glic_pyg.errors import FileError
 from glic_pyg.files import (
@@ -26,6 +24,7 @@ from glic_pyg.files import (
     write_file,
 )
 from glic_pyg.ledger import Ledger, check_output, hash_bytes
+from glic_pyg.progress import each, tell
 
 STREAM = "-"
 """What stands for standard input and output."""
@@ -96,6 +95,7 @@ class Conversion:
             raise FileError(f"Expected an output name that ends in {self.new_suffix} (got {target})")
         data = read_file(sys.stdin.buffer if source == STREAM else source, self.most_bytes)
         made = self._hash(data)
+        tell(f"converting {source}")
         result, figures, text = self.work(data)
         if streams:
             write_file(path, result)
@@ -124,7 +124,7 @@ class Conversion:
         names = output_names([path.relative_to(source) for path in found], self.new_suffix, ledgers)
         inputs: dict[object, Path] = {identity(path): path for path in (*found, *self.inputs)}
         failed = done = 0
-        for path, name in zip(tqdm(found, unit="file", disable=None), names, strict=True):
+        for path, name in zip(each(found, "files"), names, strict=True):
             try:
                 about = self._convert_of_folder(path, folder / name, ledgers[name.parent], inputs)
             except USER_ERRORS as error:

@@ -36,11 +36,13 @@ def run(args: Namespace) -> int:
     from glic_pyg import bitstream
     from glic_pyg.cli.conversion import Conversion
     from glic_pyg.cli.machine import load_model
+    from glic_pyg.cli.waiting import Stopwatch
     from glic_pyg.container import BitstreamError
     from glic_pyg.image import png_bytes
     from glic_pyg.metrics import bpp
 
     model = load_model(args)
+    stopwatch = Stopwatch(args.begun)
 
     def decompress(source: FileBytes) -> tuple[bytes, dict[str, Any], str]:
         start = time.perf_counter()
@@ -52,9 +54,9 @@ def run(args: Namespace) -> int:
         height, width = x.shape[-2:]
         rate = bpp(data, x)
         png = png_bytes(x)
-        seconds = time.perf_counter() - start
-        figures = {"height": height, "width": width, "bpp": rate, "seconds": seconds}
-        return png, figures, f"{width} x {height} from {rate:.4f} bpp, {seconds:.2f} s"
+        times = stopwatch.lap(coding=time.perf_counter() - start)
+        figures = {"height": height, "width": width, "bpp": rate, **times._asdict()}
+        return png, figures, f"{width} x {height} from {rate:.4f} bpp, {times}"
 
     convert = Conversion(
         decompress,

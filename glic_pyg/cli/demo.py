@@ -1,4 +1,4 @@
-"""Show the codec: compress a photo that scikit-image ships, restore it, compare with JPEG, draw its graphs.
+"""Show the codec on a photo that comes along: a page with AVIF, WebP and JPEG at the same size, and a graph.
 
 glic demo -o demo/
 """
@@ -12,7 +12,9 @@ from pathlib import Path
 from glic_pyg.cli import flags
 from glic_pyg.cli.printing import say
 
-PHOTO = "coffee.png"
+RIVALS = {"avif": "AVIF", "webp": "WebP", "jpeg": "JPEG"}
+BPP = 0.2
+NAMES = ("demo.html", "photo.jpg", "photo.glic", "restored.png")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,59 +26,54 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Compress, restore, and say what came out."""
+    """Compress, restore, compare, and say what came out."""
     from glic_pyg.ledger import writing
 
-    names = ("photo.glic", "restored.png", "original_restored.png", "graph.png")
-    coded, restored, both, graph = (args.output / name for name in names)
-    with writing(coded, restored, both, graph, inputs=[args.model], force=args.force):
-        _show(args, coded, restored, both, graph)
-    say(f"written   {coded}, {restored}, {both} (side by side), {graph} (its graphs)")
+    start = time.perf_counter()
+    page, photo, coded, restored = (args.output / name for name in NAMES)
+    rivals = ", ".join(RIVALS.values())
+    say(f"This codes a photo, lets {rivals} make files of the same size, and draws a node of the graph.")
+    say(f"All is shown in one page, {page}, after about 20 seconds on two free cores.")
+    with writing(page, photo, coded, restored, inputs=[args.model], force=args.force):
+        _show(args, page, photo, coded, restored)
+    say(f"written    {page}, {photo}, {coded}, {restored}, in {time.perf_counter() - start:.0f} s")
+    say(f"next       open {page} in a browser; then try: glic graph {photo} --html graph.html")
     return 0
 
 
-def _show(args: Namespace, coded: Path, restored: Path, both: Path, graph: Path) -> None:
-    from importlib.resources import as_file, files
+def _show(args: Namespace, page: Path, photo: Path, coded: Path, restored: Path) -> None:
+    import io
+    from dataclasses import replace
 
-    import torch
-
-    from glic_pyg import bitstream
-    from glic_pyg.cli.machine import load_model
-    from glic_pyg.errors import require
-    from glic_pyg.evaluation.jpeg import nearest_jpeg
-    from glic_pyg.figures import save_figure
+    from glic_pyg.cli.machine import prepare
+    from glic_pyg.errors import PackageError
+    from glic_pyg.evaluation.codecs import Codec, GlicCodec, PillowCodec
+    from glic_pyg.evaluation.demo import PHOTO, demo_page, node_graph, photo_bytes
+    from glic_pyg.evaluation.viewer import Restored
     from glic_pyg.files import write_file
     from glic_pyg.image import read_image, write_png
-    from glic_pyg.inspection.drawings import graph_picture
-    from glic_pyg.metrics import bpp, psnr
 
-    require("skimage", extra="demo", purpose="its photo")
-    model = load_model(args)
-    with as_file(files("skimage") / "data" / PHOTO) as path:
-        x = read_image(path)
+    prepare(args)
+    write_file(photo, photo_bytes())
+    x = read_image(io.BytesIO(photo_bytes()))
     height, width = x.shape[-2:]
-    on_device = x.to(model.device)
-    bitstream.encode(model, on_device[..., :64, :64])  # the first call compiles the kernels
-    print(f"photo     {PHOTO} of scikit-image, {width} x {height}; model {model.config.name}")
+    ours = GlicCodec(args.model, allow_code=args.allow_code, device=args.device)
+    say(f"photo      {PHOTO}, {width} x {height} pixels")
+    ours.warm()  # the first call compiles the kernels
 
-    start = time.perf_counter()
-    data = bitstream.encode(model, on_device)
-    encode_seconds = time.perf_counter() - start
-    write_file(coded, data)
-    print(f"file      {len(data)} bytes, {bpp(data, x):.3f} bpp")
-
-    start = time.perf_counter()
-    x_hat = bitstream.decode(model, coded.read_bytes()).cpu()
-    decode_seconds = time.perf_counter() - start
-    write_png(x_hat, restored)
-    print(f"PSNR      {psnr(x, x_hat):.2f} dB, of the 8-bit pictures")
-    print(f"time      encode {encode_seconds:.2f} s, decode {decode_seconds:.2f} s")
-
-    jpeg = nearest_jpeg(x, len(data))
-    print(
-        f"JPEG      {len(jpeg.data)} bytes, {bpp(jpeg.data, x):.3f} bpp, {psnr(x, jpeg.x_hat):.2f} dB "
-        f"(Pillow's quality {jpeg.quality}, the nearest in size)"
-    )
-
-    write_png(torch.cat([x, x_hat], dim=-1), both)
-    save_figure(graph_picture(model, x), graph)
+    codecs: list[tuple[str, Codec]] = [(ours.name, ours)]
+    for rival, name in RIVALS.items():
+        try:
+            codecs.append((name, PillowCodec(rival)))
+        except PackageError as error:  # a Pillow without AVIF
+            say(f"{name:10} is left out: {error}")
+    shown: list[Restored] = []
+    size = round(BPP * height * width / 8)
+    for name, codec in codecs:
+        one = replace(Restored.of(codec, x, codec.encode_to_size(x, size)), name=name)
+        size = len(one.data) if not shown else size
+        shown.append(one)
+        say(f"{name:10} {one.text(size)}")
+    write_file(coded, shown[0].data)
+    write_png(shown[0].x_hat, restored)
+    write_file(page, demo_page(x, shown, node_graph(ours.model, x), path=photo))

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from glic_pyg.cli import flags
-from glic_pyg.cli.printing import aligned, print_json, print_line, say
+from glic_pyg.cli.printing import aligned, print_json, print_line, say, say_lines
 
 RIVALS = ("jpeg", "jpeg2000", "webp", "avif", "jpegxl")
 """`glic_pyg.evaluation.codecs.RIVALS`, which is not imported to read arguments."""
@@ -91,7 +91,7 @@ def run(args: Namespace) -> int:
     compared = list(deltas(evaluation.means, bpp=args.bpp, method=args.method))
     if compared and not args.json:
         least, most = args.bpp
-        print(f"BD-rate ({args.method}), {least:g} to {most:g} bpp, PSNR of the mean curves:")
+        say_lines(f"BD-rate ({args.method}), {least:g} to {most:g} bpp, PSNR of the mean curves:")
     for name, rival, result in compared:
         if args.json:
             figures = {"error": str(result)} if isinstance(result, Exception) else vars(result)
@@ -116,5 +116,5 @@ def _print_means(means: Mapping[str, Any]) -> None:
             ]
         )
     say(means["name"])
-    print(aligned(lines, labels=0))
-    print("".join(f"{note}\n" for note in notes(means["results"])))
+    say_lines(aligned(lines, labels=0))
+    say_lines("".join(f"{note}\n" for note in notes(means["results"])))

@@ -13,7 +13,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from glic_pyg.cli import flags
-from glic_pyg.cli.printing import aligned, print_json, say
+from glic_pyg.cli.printing import aligned, print_json, say, say_lines
 
 STAGES = ("g_a.1", "g_a.2", "g_s.1", "g_s.2")
 """`glic_pyg.inspection.STAGES`, which is not imported to read arguments."""
@@ -94,6 +94,7 @@ def _draw(args: Namespace, output: Path | None) -> None:
         summary_table,
     )
     from glic_pyg.inspection.stages import SCOPES
+    from glic_pyg.progress import tell
 
     model = load_model(args)
     image = limit_size(read_image(args.input))
@@ -118,6 +119,7 @@ def _draw(args: Namespace, output: Path | None) -> None:
         if args.erf is not None:
             figures[args.erf] = erf_picture(model, image, **chosen)
         for path, figure in figures.items():
+            tell(f"drawing {path}")
             save_figure(figure, path)
     if args.html is not None:
         graph_page(model, image, title=args.input.name, run=whole).save(args.html)
@@ -138,4 +140,4 @@ def _draw(args: Namespace, output: Path | None) -> None:
     for path in written:
         say(path)
     if stages:
-        print(aligned(summary_table(stages, node_sizes=sizes), labels=2))
+        say_lines(aligned(summary_table(stages, node_sizes=sizes), labels=2))

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from glic_pyg.checkpoint_header import SHIPPED, SUFFIX, WEIGHTS, read_header
 from glic_pyg.cli import flags
-from glic_pyg.cli.printing import USER_ERRORS, aligned, print_json, print_line, say
+from glic_pyg.cli.printing import USER_ERRORS, aligned, print_json, print_line, say, say_lines
 from glic_pyg.container import MAGIC, QUALITY_STEPS, BitstreamError, most_bytes, unpack
 from glic_pyg.errors import FileError
 from glic_pyg.files import read_file
@@ -146,7 +146,7 @@ def _print(name: str, about: dict[str, Any]) -> None:
     for label, text in lines:
         say(f"  {label:{max(len(label) for label, _ in lines)}}  {text}")
     if rows:
-        print(aligned(rows))
+        say_lines(aligned(rows))
 
 
 def _numbers(values: list[float]) -> str:

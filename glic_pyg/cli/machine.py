@@ -8,6 +8,7 @@ import torch
 
 from glic_pyg.codec import GLIC
 from glic_pyg.errors import UsageError
+from glic_pyg.progress import tell
 
 
 def set_threads(args: Namespace) -> None:
@@ -45,4 +46,5 @@ def prepare_training(args: Namespace) -> None:
 def load_model(args: Namespace) -> GLIC:
     """Return the model of a command's flags on its device."""
     device = prepare(args)
+    tell("reading the model")
     return GLIC.from_pretrained(args.model, allow_code=args.allow_code).to(device)

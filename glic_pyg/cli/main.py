@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,6 +21,7 @@ from typing import NoReturn
 from glic_pyg import __version__
 from glic_pyg.cli.flags import Parser
 from glic_pyg.cli.printing import USER_ERRORS, print_line, show_log
+from glic_pyg.cli.waiting import waiting
 
 DESCRIPTION = """Graph-based learned image compression.
 
@@ -46,6 +48,8 @@ COMMANDS = {
     "completion": "print what lets a shell complete words",
 }
 """Names, and what they do."""
+FORKING = ("train", "ablate")
+"""Commands whose processes fork others."""
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -69,9 +73,10 @@ def wait_briefly() -> None:
 
 def run_command(arguments: Sequence[str]) -> int:
     """Read the arguments, then import and run what they ask for; return the exit status."""
-    known = Namespace(command_line=shlex.join(["glic", *arguments]))
+    known = Namespace(command_line=shlex.join(["glic", *arguments]), begun=time.perf_counter())
     args = make_parser(arguments[:1]).parse_args(arguments, known)
-    return args.run(args)
+    with waiting(ticking=arguments[0] not in FORKING):
+        return args.run(args)
 
 
 def make_parser(chosen: Collection[str] = tuple(COMMANDS)) -> Parser:

@@ -42,6 +42,12 @@ def say(text: object, *, file: TextIO | None = None) -> None:
         print(printable(text), file=file)
 
 
+def say_lines(text: str) -> None:
+    """Print lines, a table for instance, to standard output as `say` does."""
+    for line in text.split("\n"):
+        say(line)
+
+
 def print_line(kind: str, message: object) -> None:
     """Print an error or warning, `kind`, to standard error as one line, if that can be written."""
     if isinstance(message, OSError) and message.filename is not None:
@@ -72,10 +78,8 @@ def show_log(*names: str) -> None:
     for name in names:
         logging.getLogger(name).setLevel(logging.INFO)
 
-    class OneLine(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            return printable(record.getMessage())
+    class OneLine(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage(), file=sys.stderr)
 
-    handler = logging.StreamHandler()
-    handler.setFormatter(OneLine())
-    logging.basicConfig(handlers=[handler])
+    logging.basicConfig(handlers=[OneLine()])

@@ -8,6 +8,8 @@ from types import FrameType
 
 from tqdm import tqdm
 
+from glic_pyg.progress import make_room
+
 
 class Refining:
     """A bar of the steps with the gain so far, for a picture at a time.
@@ -34,6 +36,7 @@ class Refining:
     def watch(self, done: int, steps: int, gain: float) -> bool:
         """Show the step; return whether the user wants no more, see `glic_pyg.refinement.Watch`."""
         if self._bar is None:
+            make_room("refining")
             self._bar = tqdm(total=steps, unit="step", leave=False, disable=None)
             if threading.current_thread() is threading.main_thread():
                 self._before = signal.signal(signal.SIGINT, self._stop)

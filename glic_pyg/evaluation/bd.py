@@ -53,6 +53,10 @@ class CurveError(UserError, ValueError):
     """Curves that cannot be compared; the message is one line for the user."""
 
 
+class PicturesError(CurveError):
+    """Means of other pictures, which cannot be compared."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """Rate and quality of a codec.
@@ -156,12 +160,12 @@ def delta(anchor: Curve, test: Curve, *, method: Method) -> Delta:
     """Compare two curves over the scores (for the rate) or rates (for the score) that both have.
 
     Raises:
-        CurveError: means of other pictures, a score that is infinite or none, too few points, or nothing in
-            common.
+        PicturesError: means of other pictures.
+        CurveError: a score that is infinite or none, too few points, or nothing in common.
     """
     if anchor.pictures.unlike(test.pictures):
         means = (f"{curve.name} of {curve.pictures.text()}" for curve in (anchor, test))
-        raise CurveError(f"Expected means of the same pictures (got {' and '.join(means)})")
+        raise PicturesError(f"Expected means of the same pictures (got {' and '.join(means)})")
     for curve in (anchor, test):
         for rate, score in zip(curve.rates, curve.scores, strict=True):
             if not math.isfinite(score):

@@ -17,11 +17,15 @@ from torch import Tensor
 
 from glic_pyg import bitstream, container
 from glic_pyg.checkpoint import shipped
-from glic_pyg.codec import GLIC
+from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.errors import PackageError, require
 from glic_pyg.evaluation.compressai_models import is_compressai, load_compressai
 from glic_pyg.image import crop, pad, read_image, to_pil
+from glic_pyg.rate_control import encode_to_bpp
 from glic_pyg.refinement import check_effort
+
+CLOSE = 0.002
+"""Share of its bytes by which a file may miss the wanted size."""
 
 
 class Codec(ABC):
@@ -31,12 +35,20 @@ class Codec(ABC):
         name: What it is called in tables.
         settings: Whatever else changes its files: versions, options, the model's identity.
         qualities: From small to large files; a codec of one quality has None.
+        fine: The same, with all those between; by default there are none.
     """
 
-    def __init__(self, name: str, settings: Mapping[str, Any], qualities: Sequence[float | None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        qualities: Sequence[float | None],
+        fine: Sequence[float | None] = (),
+    ) -> None:
         self.name = name
         self.settings = dict(settings)
         self.qualities = tuple(qualities)
+        self.fine = tuple(fine) or self.qualities
 
     @abstractmethod
     def encode(self, x: Tensor, quality: float | None) -> bytes:
@@ -45,6 +57,26 @@ class Codec(ABC):
     @abstractmethod
     def decode(self, data: bytes) -> Tensor:
         """Return the picture of a file, `1 x 3 x H x W` in [0, 1]."""
+
+    def encode_to_size(self, x: Tensor, size: int) -> bytes:
+        """Return the file of a picture, `1 x 3 x H x W`, that comes nearest to `size` bytes.
+
+        The range of qualities is halved, as if sizes always grew with them.
+        """
+        least, most = 0, len(self.fine) - 1
+        nearest = b""
+        while least <= most:
+            middle = (least + most) // 2
+            data = self.encode(x, self.fine[middle])
+            if not nearest or abs(len(data) - size) < abs(len(nearest) - size):
+                nearest = data
+            if abs(len(data) - size) <= CLOSE * size:
+                break
+            if len(data) < size:
+                least = middle + 1
+            else:
+                most = middle - 1
+        return nearest
 
     def payload(self, data: bytes) -> float:
         """Return the bytes of a file without container and checksums; NaN where that is not told."""
@@ -95,6 +127,16 @@ class GlicCodec(Codec):
 
     def encode(self, x: Tensor, quality: float | None) -> bytes:
         return self._encode(x, quality, self.effort)
+
+    def encode_to_size(self, x: Tensor, size: int) -> bytes:
+        x = x.to(self.device)
+        try:
+            return encode_to_bpp(self.model, x, 8 * size / x[0, 0].numel(), effort=self.effort)
+        except QualityError:  # one quality only, or none of that size
+            return min(
+                (self.encode(x, q) for q in (self.qualities[0], self.qualities[-1])),
+                key=lambda data: abs(len(data) - size),
+            )
 
     def _encode(self, x: Tensor, quality: float | None, effort: int) -> bytes:
         return bitstream.encode(self.model, x.to(self.device), quality, effort=effort, lmbda=self.lmbda)
@@ -187,7 +229,7 @@ class PillowCodec(Codec):
         else:
             version = str(features.version(library))
         about = {"pillow": metadata.version("pillow"), library: version, "parameter": self.parameter}
-        super().__init__(name, about | self.options, qualities)
+        super().__init__(name, about | self.options, qualities, FINE[name])
 
     def encode(self, x: Tensor, quality: float | None) -> bytes:
         file = io.BytesIO()
@@ -213,6 +255,15 @@ RIVALS: dict[str, tuple[str, str, dict[str, Any], str, Sequence[int]]] = {
     "jpegxl": ("JXL", "jpegxl", {"effort": 7}, "quality", (5, 10, 20, 30, 40, 50, 60, 70, 80, 90)),
 }  # fmt: skip
 """Format, library, options, name of the quality and its values, of what Pillow writes."""
+
+FINE: dict[str, Sequence[float]] = {
+    "jpeg": range(1, 96),
+    "jpeg2000": [0.25 * i for i in range(60, 221)],
+    "webp": range(101),
+    "avif": range(101),
+    "jpegxl": range(1, 101),
+}
+"""All values of the quality that are worth trying for a file of a wanted size."""
 
 
 def _integer(quality: float | None) -> int:

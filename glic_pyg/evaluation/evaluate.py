@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from glic_pyg.errors import FileError, UsageError
 from glic_pyg.evaluation.bd import Curve, CurveError, Delta, Method, delta
@@ -34,6 +33,7 @@ from glic_pyg.evaluation.measure import (
 from glic_pyg.files import files_below, write_file
 from glic_pyg.image import picture_suffixes
 from glic_pyg.ledger import hash_file, writing
+from glic_pyg.progress import each
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _measure_missing(
     """Fill the table, and return how many errors there were."""
     missing = [job for job in jobs if job.key(codecs[job.codec]) not in table.rows]
     errors: set[str] = set()
-    for outcome in tqdm(_measure(missing, workers), total=len(missing), unit="file", disable=None):
+    for outcome in each(_measure(missing, workers), "measuring files", total=len(missing)):
         for message in outcome.warnings:
             warnings.warn(message, stacklevel=1)
         if outcome.row is not None:

@@ -5,27 +5,29 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from tqdm import tqdm
 
 from glic_pyg.errors import FileError
-from glic_pyg.evaluation.bd import Curve, CurveError, Method, delta
+from glic_pyg.evaluation.bd import Curve, CurveError, Delta, Method, Pictures, delta
+from glic_pyg.evaluation.codecs import Codec
 from glic_pyg.evaluation.curves import draw_curves
 from glic_pyg.evaluation.measure import Row, Table, cached_codec
 from glic_pyg.evaluation.paper import curve
-from glic_pyg.evaluation.report_page import Comparison, Restored, build_page, complexity_rows
+from glic_pyg.evaluation.report_page import Comparison, build_page, complexity_rows
 from glic_pyg.evaluation.results import read_results
+from glic_pyg.evaluation.viewer import Restored, shown_picture
 from glic_pyg.figures import save_figure
 from glic_pyg.files import read_json, write_file
 from glic_pyg.image import ImageError, read_image
 from glic_pyg.ledger import writing
-from glic_pyg.metrics import bpp as bits_per_pixel
-from glic_pyg.metrics import psnr
 
+MOST_BYTES = 14_000_000
+"""Of the pictures in a page."""
 SCORES = {"psnr-rgb": "PSNR (RGB) in dB", "ms-ssim-db-rgb": "MS-SSIM in dB"}
 
 
@@ -76,31 +78,33 @@ def write_report(
         rows = [(result, table.rows_of(result)) for result in found]
         names = sorted({row.picture for _, some in rows for row in some})
 
-        figures, comparisons = {}, []
+        comparisons = []
         for metric, label in SCORES.items():
-            curves = _curves(found, compare, metric)
-            if not curves:
-                continue
-            figure = draw_curves(curves, score=label, most_bpp=bpp[1])
-            about = f"{label} against bits per pixel, means over the pictures"
-            if missing := _without_score(curves):
-                about += f"; without a point of {missing}, which have no finite mean"
-            figures[about] = figure
-            for kind in ("png", "svg"):
-                save_figure(figure, output / f"{metric}.{kind}")
-            caption = f"BD-rate in % of the row against the column, {label}, {method}, "
-            caption += "{:g} to {:g} bpp (overlap of the scores)".format(*bpp)
-            comparisons.append(Comparison(caption, *_delta_table(curves, method=method, bpp=bpp)))
+            if curves := _curves(found, compare, metric):
+                figure = draw_curves(_named(curves), score=label, most_bpp=bpp[1])
+                for kind in ("png", "svg"):
+                    save_figure(figure, output / f"{metric}.{kind}")
+                comparisons.append(_compare(metric, label, curves, method=method, bpp=bpp))
 
-        restore = partial(_restore, allow_code=allow_code, device=device)
+        counts = sorted({some.count for one in comparisons[:1] for some in _pictures_of(one.curves)})
+        of_pictures = (
+            f"{counts[0]} picture{'s' if counts[0] != 1 else ''}" if len(counts) == 1 else "pictures"
+        )
         text = build_page(
-            title=f"Codecs compared on {len(names)} pictures",
+            title=f"{len(found)} codecs compared on {of_pictures}",
+            about=f"BD-rates between {bpp[0]:g} and {bpp[1]:g} bits per pixel, means of {of_pictures}.",
             command=command,
             results=found,
             comparisons=comparisons,
-            figures=figures,
+            most_bpp=bpp[1],
             complexity=complexity,
-            pictures=_pictures(names, rows, count=pictures, bpp=picture_bpp, restore=restore),
+            pictures=_shown(
+                names,
+                rows,
+                count=pictures,
+                bpp=picture_bpp,
+                load=partial(_load, allow_code=allow_code, device=device),
+            ),
         )
         write_file(page, text.encode("utf-8", "backslashreplace"))  # names may be no text
     return page
@@ -125,7 +129,15 @@ def _read_benchmark(path: Path) -> list[list[str]]:
 def _curves(results: Sequence[dict[str, Any]], names: Sequence[str], metric: str) -> list[Curve]:
     """Return the curves with at least one score; not all results have MS-SSIM."""
     curves = []
-    made = [partial(Curve.of, result["name"], result["results"]) for result in results]
+    made = [
+        partial(
+            Curve.of,
+            result["name"],
+            result["results"],
+            pictures=Pictures(digest=result["pictures_sha256"]),
+        )
+        for result in results
+    ]
     for make in [*made, *(partial(curve, name) for name in names)]:
         try:
             curves.append(make(metric=metric))
@@ -135,78 +147,95 @@ def _curves(results: Sequence[dict[str, Any]], names: Sequence[str], metric: str
     return [curve for curve in curves if any(map(math.isfinite, curve.scores))]
 
 
-def _without_score(curves: Sequence[Curve]) -> str:
-    points = (
-        f"{curve.name} at {rate:.3g} bpp"
-        for curve in curves
-        for rate, score in zip(curve.rates, curve.scores, strict=True)
-        if not math.isfinite(score)
-    )
-    return ", ".join(points)
+def _pictures_of(curves: Sequence[Curve]) -> list[Pictures]:
+    """Return the pictures of the curves that can be compared with the first one, where they are told."""
+    first = curves[0].pictures
+    return [one.pictures for one in curves if one.pictures.count and not one.pictures.unlike(first)]
 
 
-def _delta_table(
-    curves: Sequence[Curve], *, method: Method, bpp: tuple[float, float]
-) -> tuple[list[list[str]], list[str]]:
-    """Return the cells, and why some have no figure."""
-    rows = [["", *(anchor.name for anchor in curves)]]
-    limited = [curve.within(*bpp) for curve in curves]
-    reasons: dict[str, None] = {}
-    for test in limited:
-        cells = []
-        for anchor in limited:
-            if anchor is test:
-                cells.append("")
-                continue
-            try:
-                result = delta(anchor, test, method=method)
-                cells.append(f"{result.rate:+.2f} ({result.overlap:.0%})")
-            except CurveError as error:
-                cells.append("-")
-                reasons[str(error)] = None
-        rows.append([test.name, *cells])
-    return rows, list(reasons)
+def _named(curves: Sequence[Curve]) -> list[Curve]:
+    """Return the curves, those of other pictures than the first one's with a name that says so."""
+    first = curves[0].pictures
+    return [
+        replace(one, name=f"{one.name} ({one.pictures.text()})") if one.pictures.unlike(first) else one
+        for one in curves
+    ]
 
 
-def _pictures(
+def _compare(
+    metric: str, label: str, curves: Sequence[Curve], *, method: Method, bpp: tuple[float, float]
+) -> Comparison:
+    """Compare every curve with every other."""
+    limited = [one.within(*bpp) for one in curves]
+    deltas = [[None if a is b else _delta(b, a, method) for b in limited] for a in limited]
+    overlaps = [cell.overlap for row in deltas for cell in row if isinstance(cell, Delta)]
+    caption = "{}, {:g} to {:g} bpp".format(method, *bpp)
+    if len(counts := {some.count for some in _pictures_of(curves)}) == 1:
+        caption += f", means of {counts.pop()} pictures"
+    if overlaps:
+        caption += f"; curves overlap by {min(overlaps):.0%} to {max(overlaps):.0%} of the shorter one"
+    return Comparison(metric, label, curves, deltas, caption)
+
+
+def _delta(anchor: Curve, test: Curve, method: Method) -> Delta | CurveError:
+    try:
+        return delta(anchor, test, method=method)
+    except CurveError as error:
+        return error
+
+
+def _shown(
     names: Sequence[str],
     rows: Sequence[tuple[dict[str, Any], list[Row]]],
     *,
     count: int,
     bpp: float,
-    restore: Callable[[Row, dict[str, Any], Tensor], Restored],
-) -> dict[str, Any]:
-    """Restore some pictures, spread over all of them, with every codec at the quality nearest in rate."""
+    load: Callable[[dict[str, Any]], Codec],
+) -> list[dict[str, Any]]:
+    """Restore some pictures, spread over all of them.
+
+    The first codec has the quality that comes nearest to the rate, the others make files as large as its.
+    """
     chosen = names[:: max(1, len(names) // max(1, count))][:count]
-    shown: dict[str, Any] = {}
+    shown: list[dict[str, Any]] = []
     for name in tqdm(chosen, desc="pictures", disable=None):
         try:
-            x, restored = read_image(name), []
+            x = read_image(name)
         except ImageError as error:
             warnings.warn(f"{name} is not shown: {error}", stacklevel=1)
             continue
+        restored: list[Restored] = []
         for result, all_rows in rows:
             some = [row for row in all_rows if row.picture == name]
             if not some:
                 continue
-            nearest = min(some, key=lambda row: abs(row.bpp - bpp))
             try:
-                restored.append(restore(nearest, result, x))
+                codec = load(result)
+                if restored:
+                    data = codec.encode_to_size(x, len(restored[0].data))
+                else:
+                    nearest = min(some, key=lambda row: abs(row.bpp - bpp))
+                    data = codec.encode(x, None if math.isnan(nearest.quality) else nearest.quality)
+                restored.append(Restored.of(codec, x, data))
             except Exception as error:  # of codecs of libraries, or a model that is no longer there
                 warnings.warn(f"{name} by {result['name']} is not shown: {error}", stacklevel=1)
-        shown[Path(name).name if Path(name).name not in shown else name] = (x, restored)
+        if restored:
+            short = Path(name).name
+            shown.append(
+                shown_picture(name if any(one["name"] == short for one in shown) else short, x, restored)
+            )
+        if sum(len(layer["uri"]) for one in shown for layer in one["layers"]) > MOST_BYTES:
+            warnings.warn(f"{name} is not shown: pictures of more than {MOST_BYTES:,} bytes", stacklevel=1)
+            shown.pop()
     return shown
 
 
-def _restore(row: Row, result: dict[str, Any], x: Tensor, *, allow_code: bool, device: str) -> Restored:
+def _load(result: dict[str, Any], *, allow_code: bool, device: str) -> Codec:
     settings = result["settings"]
-    codec = cached_codec(
+    return cached_codec(
         result["codec"],
         allow_code=allow_code,
         device=device,
         effort=settings.get("effort", 0),
         lmbda=settings.get("lambda"),
     )
-    data = codec.encode(x, None if row.quality != row.quality else row.quality)
-    x_hat = codec.decode(data)
-    return Restored(row.codec, bits_per_pixel(data, x), psnr(x, x_hat), x_hat)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from matplotlib.figure import Figure
-from torch import Tensor
 
+from glic_pyg.evaluation.bd import Curve, CurveError, Delta, PicturesError
 from glic_pyg.evaluation.measure import notes
-from glic_pyg.figures import figure_svg
-from glic_pyg.image import data_uri
 from glic_pyg.pages import fill_page
 
+PAGES = Path(__file__).with_name("pages")
 COLUMNS = {
     "quality": ("quality", "{:g}", 1),
     "bpp": ("bpp", "{:.4f}", 1),
@@ -31,82 +30,173 @@ COLUMNS = {
     "decoding_memory": ("decode MiB", "{:.1f}", 2**20),
 }
 """Of a codec's results: heading, format and unit."""
-
-
-@dataclass(frozen=True)
-class Restored:
-    """What a codec made of a picture.
-
-    Args:
-        codec: Its name.
-        bpp: Of the file.
-        psnr: Of the 8-bit picture, in dB.
-        x_hat: The picture, `1 x 3 x H x W` in [0, 1].
-    """
-
-    codec: str
-    bpp: float
-    psnr: float
-    x_hat: Tensor
+UNLIKE = "\u2260"
+"""In place of a BD-rate between means of other pictures."""
+STRONGEST = 50
+"""The BD-rate in % that has the strongest colour."""
+MOST_NAMED = 5
+"""Codecs in the page's first sentence."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table of BD-rates.
+    """Curves of a metric, and every one of them against every other.
 
     Args:
-        caption: What is compared.
-        rows: Its cells; the first row is the head.
-        notes: Why some cells are empty.
+        metric: Name of the metric.
+        label: With its unit.
+        curves: The curves; the first one is the one that the page is about.
+        deltas: Row by row, of each curve against each other as the anchor, or why there is none; None on the
+            diagonal.
+        caption: How they were computed.
     """
 
+    metric: str
+    label: str
+    curves: Sequence[Curve]
+    deltas: Sequence[Sequence[Delta | CurveError | None]]
     caption: str
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str]
 
 
 def build_page(
     *,
     title: str,
+    about: str,
     command: str,
     results: Sequence[Mapping[str, Any]],
     comparisons: Sequence[Comparison],
-    figures: Mapping[str, Figure],
+    most_bpp: float,
     complexity: Sequence[Sequence[str]],
-    pictures: Mapping[str, tuple[Tensor, Sequence[Restored]]],
+    pictures: Sequence[Mapping[str, Any]],
 ) -> str:
     """Return the page; whatever text it is given stays text.
 
     Args:
-        title: Its heading.
+        title: Of the page.
+        about: A line under its first sentence.
         command: The command that makes it.
         results: Of the codecs, as `measure.results` returns them.
-        comparisons: Tables of BD-rates.
-        figures: Curves by caption.
+        comparisons: Of the metrics, that of PSNR first.
+        most_bpp: Right end of the curves.
         complexity: A table, see `complexity_rows`; may be empty.
-        pictures: Original and what the codecs made of it, by name.
+        pictures: See `viewer.shown_picture`.
     """
-    data = {
-        name: {
-            "original": _uri(x),
-            "restored": [
-                {"label": f"{r.codec}: {r.bpp:.3f} bpp, {r.psnr:.2f} dB", "uri": _uri(r.x_hat)}
-                for r in restored
-            ],
-            "width": x.size(-1),
-        }
-        for name, (x, restored) in pictures.items()
-    }
     return fill_page(
-        Path(__file__).with_name("report.html"),
+        PAGES / "report.html",
         title=title,
+        lead=_lead(title, comparisons[0], [result["name"] for result in results]) if comparisons else title,
+        about=about,
         command=command,
-        figures={caption: Markup(_inner(figure_svg(figure))) for caption, figure in figures.items()},
-        comparisons=comparisons,
+        curves=_curves(comparisons, results, most_bpp),
+        matrices=[_matrix(comparison) for comparison in comparisons],
         codecs=[_codec_section(result) for result in results],
         complexity=complexity,
-        pictures=data,
+        pictures=pictures,
+        chart_js=Markup((PAGES / "chart.umd.min.js").read_text(encoding="utf-8")),
     )
+
+
+def _lead(title: str, comparison: Comparison, measured: Sequence[str]) -> str:
+    """Return the result in a sentence: the first codec against the others that were measured."""
+    ours, *others = comparison.curves
+    # Deltas against ours as the anchor are others; these are of ours, against each of them.
+    told = [
+        (delta.rate, curve.name)
+        for curve, delta in zip(others, comparison.deltas[0][1:], strict=True)
+        if curve.name in measured and isinstance(delta, Delta) and not delta.thin
+    ]
+    if not told:
+        return title
+    fewer = [f"{-rate:.1f}\u00a0% fewer than {name}" for rate, name in sorted(told) if rate < 0]
+    more = [f"{rate:.1f}\u00a0% more than {name}" for rate, name in sorted(told) if rate >= 0]
+    parts = [*fewer[:MOST_NAMED], *more[:MOST_NAMED]]
+    parts[0] = parts[0].replace(" than", " bits than", 1)
+    *first, last = parts
+    whole = f"{', '.join(first)} and {last}" if first else last
+    return f"For the same PSNR, {ours.name} needs {whole}."
+
+
+def _curves(
+    comparisons: Sequence[Comparison], results: Sequence[Mapping[str, Any]], most_bpp: float
+) -> dict[str, Any]:
+    """Return what `curves.js` draws."""
+    qualities = {result["name"]: result["results"].get("quality", ()) for result in results}
+    names = [curve.name for curve in comparisons[0].curves] if comparisons else []
+    codecs = []
+    for name in names:
+        of_metric = [
+            next((curve for curve in comparison.curves if curve.name == name), None)
+            for comparison in comparisons
+        ]
+        ours = comparisons[0].curves[0]
+        unlike = next((c.pictures.text() for c in of_metric if c and c.pictures.unlike(ours.pictures)), "")
+        codecs.append(
+            {
+                "name": name,
+                "unlike": unlike and f"{unlike}, not to be compared",
+                "points": [_points(curve, qualities.get(name, ())) for curve in of_metric],
+            }
+        )
+    return {
+        "metrics": [{"label": comparison.label} for comparison in comparisons],
+        "codecs": codecs,
+        "most": most_bpp,
+        "notes": [note for comparison in comparisons if (note := _without_score(comparison))],
+    }
+
+
+def _points(
+    curve: Curve | None, qualities: Sequence[float | None]
+) -> list[tuple[float, float, float | None]]:
+    if curve is None:
+        return []
+    told = qualities if len(qualities) == len(curve.rates) else [None] * len(curve.rates)
+    points = zip(curve.rates, curve.scores, told, strict=True)
+    return sorted((point for point in points if math.isfinite(point[1])), key=lambda point: point[:2])
+
+
+def _without_score(comparison: Comparison) -> str:
+    points = ", ".join(
+        f"{curve.name} at {rate:.3g} bpp"
+        for curve in comparison.curves
+        for rate, score in zip(curve.rates, curve.scores, strict=True)
+        if not math.isfinite(score)
+    )
+    return f"{comparison.label}: without a point of {points}, which have no finite mean" if points else ""
+
+
+def _matrix(comparison: Comparison) -> dict[str, Any]:
+    names = [curve.name for curve in comparison.curves]
+    rows = [(name, [_cell(d) for d in row]) for name, row in zip(names, comparison.deltas, strict=True)]
+    # Each pair once.
+    errors = [d for i, row in enumerate(comparison.deltas) for d in row[i:] if isinstance(d, CurveError)]
+    reasons = dict.fromkeys(str(error) for error in errors if not isinstance(error, PicturesError))
+    first = comparison.curves[0].pictures
+    others = [curve for curve in comparison.curves if curve.pictures.unlike(first)]
+    reasons |= dict.fromkeys(f"{UNLIKE} {curve.name}: means of {curve.pictures.text()}" for curve in others)
+    return {
+        "label": comparison.label,
+        "caption": comparison.caption,
+        "names": names,
+        "rows": rows,
+        "notes": list(reasons),
+    }
+
+
+def _cell(delta: Delta | CurveError | None) -> dict[str, Any]:
+    if delta is None:
+        return {"text": "", "title": "", "kind": "self"}
+    if isinstance(delta, CurveError):
+        text = UNLIKE if isinstance(delta, PicturesError) else "-"
+        return {"text": text, "title": str(delta), "kind": "none"}
+    thin = f" (thin: overlap {delta.overlap:.0%})" if delta.thin else ""
+    return {
+        "text": f"{delta.rate:+.1f}{thin}",
+        "title": f"{delta.text()}, overlap {delta.overlap:.0%}",
+        "kind": "thin" if delta.thin else "",
+        "side": "fewer" if delta.rate < 0 else "more",
+        "share": round(min(abs(delta.rate) / STRONGEST, 1) * 75),
+    }
 
 
 def _codec_section(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,8 +206,11 @@ def _codec_section(result: Mapping[str, Any]) -> dict[str, Any]:
         if any(value is not None for value in values):
             cells = ("" if value is None else form.format(value / unit) for value in values)
             columns.append([heading, *cells])
+    rates = [rate for rate in result["results"]["bpp"] if rate is not None]
+    points = f"{len(rates)} point{'s' if len(rates) != 1 else ''}"
     return {
         "name": result["name"],
+        "range": f"{points}, {min(rates):.2f} to {max(rates):.2f} bpp" if rates else points,
         "rows": list(zip(*columns, strict=True)),
         "notes": notes(result["results"]),
         "settings": ", ".join(f"{key} {value}" for key, value in result.get("settings", {}).items()),
@@ -143,13 +236,3 @@ def complexity_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         if "encoding_seconds" in row
     ]
     return [head, *cells] if cells else []
-
-
-def _inner(svg: str) -> str:
-    """Return an SVG file without what comes before its picture, which has no place in a page."""
-    return svg[svg.index("<svg") :]
-
-
-def _uri(x: Tensor) -> str:
-    """Return a picture's address, without loss."""
-    return data_uri(x, format="WEBP", lossless=True)

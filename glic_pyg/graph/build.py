@@ -22,7 +22,14 @@ from glic_pyg.graph.complexity import Score, Sobel, damp
 from glic_pyg.graph.grid import FeatureMapError, to_nodes
 from glic_pyg.graph.kernels import threshold
 from glic_pyg.graph.quota import GroupQuota, Quota
-from glic_pyg.graph.selection import KeptEdges, Selection, Threshold, kept_edges
+from glic_pyg.graph.selection import (
+    KeptEdges,
+    Selection,
+    Threshold,
+    kept_bits,
+    kept_edges,
+    kept_mask,
+)
 from glic_pyg.graph.similarity import Cosine, Similarity
 from glic_pyg.kernels import HasKernels
 
@@ -55,6 +62,14 @@ class Graph(Data):
             minus its target's shift is its length in steps of the candidates' grid, `(N + 1) x 2`, int8.
         stride: Rows and columns of the map per step of the candidates' grid.
         map_size: `(B, H, W)`, `N = B * H * W`.
+
+    One that was built without edges, for kernels that need no list of them, has a gate, stride and map size
+    as above, and besides:
+
+    Args:
+        groups: The groups of queries and candidates.
+        kept: Which of its group's candidates a node keeps: bit `k % 32` of word `k // 32` tells of candidate
+            `k`, `(N + 1) x 8`, int32.
     """
 
     @property
@@ -74,7 +89,8 @@ class Graph(Data):
 class GraphBuilder(HasKernels, nn.Module):
     """Build a graph of feature maps from each of some candidate sets.
 
-    The kernels of the CPU find the published `Threshold` and the edges above it in compiled code.
+    The kernels of the CPU find the published `Threshold` and the edges above it in compiled code. Those of
+    Triton do so, from features to bits, where no edges are wanted.
 
     Args:
         degree: Average number of neighbours per node, 1..256.
@@ -119,11 +135,12 @@ class GraphBuilder(HasKernels, nn.Module):
         self.similarity = Cosine() if similarity is None else similarity
 
     @eager  # the number of edges depends on the data
-    def forward(self, feature_map: Tensor) -> tuple[Graph, ...]:
+    def forward(self, feature_map: Tensor, *, edges: bool = True) -> tuple[Graph, ...]:
         """Build the graphs, in float32 whatever autocast says; no gradient flows into the feature map.
 
         Args:
             feature_map: `B x C x H x W`, any size, any precision.
+            edges: Whether to list the edges, or tell by bits which candidates are kept.
 
         Returns:
             A graph for each candidate set, in their order: by default the local and the global one.
@@ -136,7 +153,7 @@ class GraphBuilder(HasKernels, nn.Module):
             nodes = to_nodes(feature_map)
             score = damp(self._score(feature_map))
             with torch.no_grad():
-                graphs = tuple(self._build(nodes, score.detach().flatten()))
+                graphs = tuple(self._build(nodes, score.detach().flatten(), edges=edges))
             if next(self.score.parameters(), None) is not None:
                 gate = F.pad((score / score.mean(dim=(-2, -1), keepdim=True)).flatten(), (0, 1))
                 for graph in graphs:
@@ -152,14 +169,7 @@ class GraphBuilder(HasKernels, nn.Module):
             raise ValueError(f"Expected a score of shape {tuple(expected)} (got {tuple(score.shape)})")
         return score
 
-    def _build(self, nodes: Data, score: Tensor) -> Iterator[Graph]:
-        shared = {
-            "x": torch.cat([nodes.x, nodes.x.new_zeros(1, nodes.x.size(1))]),
-            "pos": F.pad(nodes.pos, (0, 0, 0, 1), value=-1),
-            "batch": F.pad(nodes.batch, (0, 1), value=nodes.map_size[0]),
-            "score": F.pad(score, (0, 1)),
-            "map_size": nodes.map_size,
-        }
+    def _build(self, nodes: Data, score: Tensor, *, edges: bool) -> Iterator[Graph]:
         compared = self.similarity.features(nodes)
         norm = compared.norm(dim=1, keepdim=True)
         if not (norm.isfinite().all() & score.isfinite().all()):  # asked of N numbers, not of N x C
@@ -169,17 +179,31 @@ class GraphBuilder(HasKernels, nn.Module):
             )
         unit = compared.new_zeros(len(compared) + 1, compared.size(1))
         torch.div(compared, norm.clamp_min(NORM_EPS), out=unit[:-1])
+        shared: dict[str, Any] = {"map_size": nodes.map_size}
+        if edges:
+            shared |= {
+                "x": torch.cat([nodes.x, nodes.x.new_zeros(1, nodes.x.size(1))]),
+                "pos": F.pad(nodes.pos, (0, 0, 0, 1), value=-1),
+                "batch": F.pad(nodes.batch, (0, 1), value=nodes.map_size[0]),
+                "score": F.pad(score, (0, 1)),
+            }
         for find in self.candidates:
             candidates = find(nodes)
             quota = self.quota(score, candidates, nodes.batch, degree=self.degree)
-            k = self.selection.reach(quota, candidates.candidate.size(1))
-            kept = self._kept(self.similarity(unit, candidates, k=k), quota, candidates)
+            if not edges:
+                kept = self._kept_bits(unit, quota, candidates)
+                graph = Graph(**shared, num_nodes=len(unit), groups=candidates, kept=kept)
+                if candidates.shift is not None:
+                    graph.stride = candidates.stride
+                yield graph
+                continue
+            chosen = self._kept_edges(self._similarity(unit, quota, candidates), quota, candidates)
             graph = Graph(
                 **shared,
                 quota=F.pad(quota, (0, 1)),
-                edge_index=kept.index,
-                offset=kept.offset,
-                similarity=kept.similarity,
+                edge_index=chosen.index,
+                offset=chosen.offset,
+                similarity=chosen.similarity,
                 queries=candidates.node,
                 candidates=candidates.candidate,
             )
@@ -187,8 +211,24 @@ class GraphBuilder(HasKernels, nn.Module):
                 graph.shift, graph.stride = F.pad(candidates.shift, (0, 0, 0, 1)), candidates.stride
             yield graph
 
-    def _kept(self, similarity: Tensor, quota: Tensor, candidates: Candidates) -> KeptEdges:
+    def _similarity(self, unit: Tensor, quota: Tensor, candidates: Candidates) -> Tensor:
+        k = self.selection.reach(quota, candidates.candidate.size(1))
+        return self.similarity(unit, candidates, k=k)
+
+    def _kept_edges(self, similarity: Tensor, quota: Tensor, candidates: Candidates) -> KeptEdges:
         if type(self.selection) is Threshold and self.kernels_for(similarity) == "cpu":
             bisections = self.selection.bisections
             return threshold.kept_edges(similarity, quota, candidates, bisections=bisections)
         return kept_edges(similarity, quota, candidates, self.selection)
+
+    def _kept_bits(self, unit: Tensor, quota: Tensor, candidates: Candidates) -> Tensor:
+        by_cosine = type(self.similarity).__call__ is Cosine.__call__
+        if by_cosine and type(self.selection) is Threshold and self.kernels_for(unit) == "triton":
+            from glic_pyg.graph.kernels import triton_threshold
+
+            bisections = self.selection.bisections
+            groups = candidates.node, candidates.candidate
+            return triton_threshold.kept_bits(unit, quota, *groups, bisections=bisections)
+        similarity = self._similarity(unit, quota, candidates)
+        keep = kept_mask(similarity, quota, candidates, self.selection)
+        return F.pad(kept_bits(keep), (0, 0, 0, 1))

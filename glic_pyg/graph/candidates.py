@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 # and make them on a device that is named, not on one that happens to be the default at the time.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """Candidate neighbours of every node, stored once per group.
 

@@ -111,6 +111,25 @@ class KNN(Selection):
         return self.k
 
 
+def kept_mask(similarity: Tensor, quota: Tensor, candidates: Candidates, selection: Selection) -> Tensor:
+    """Return which of its group's candidates each node keeps, `N x 256`: all where nothing is chosen.
+
+    Args:
+        similarity: Cosine similarity of each group's queries with its candidates, `G x 64 x 256`.
+        quota: Wanted number of neighbours per node, `N`.
+        candidates: The groups.
+        selection: Who chooses.
+    """
+    keep = selection(similarity[candidates.group, candidates.slot], quota)
+    return keep | ~keep.any(dim=1, keepdim=True)
+
+
+def kept_bits(keep: Tensor) -> Tensor:
+    """Pack which candidates are kept, `... x 256`, into words of 32 bits, lowest first: `... x 8`, int32."""
+    bit = torch.arange(32, dtype=torch.int32, device=keep.device)
+    return (keep.unflatten(-1, (-1, 32)).int() << bit).sum(-1, dtype=torch.int32)
+
+
 def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates, selection: Selection) -> KeptEdges:
     """Turn the chosen candidates of every node into edges.
 
@@ -120,9 +139,8 @@ def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates, select
         candidates: The groups.
         selection: Who chooses. A node for which nothing is chosen keeps all its candidates.
     """
-    similarity = similarity[candidates.group, candidates.slot]
-    keep = selection(similarity, quota)
-    target, place = (keep | ~keep.any(dim=1, keepdim=True)).nonzero(as_tuple=True)
-    source = candidates.candidate[candidates.group[target], place]
-    offset = slot_offsets(target.device)[candidates.slot[target], place]
-    return KeptEdges(torch.stack([source, target]), offset, similarity[target, place])
+    target, place = kept_mask(similarity, quota, candidates, selection).nonzero(as_tuple=True)
+    group, slot = candidates.group[target], candidates.slot[target]
+    source = candidates.candidate[group, place]
+    offset = slot_offsets(target.device)[slot, place]
+    return KeptEdges(torch.stack([source, target]), offset, similarity[group, slot, place])

@@ -41,6 +41,7 @@ from glic_pyg.inspection.receptive_field import (
     receptive_fields,
 )
 from glic_pyg.inspection.stages import SCOPES, Graphs, StageRun, node_size, run_stages
+from glic_pyg.progress import tell
 
 with require("matplotlib", extra="graphs", purpose="drawings"):
     from matplotlib.axes import Axes
@@ -114,6 +115,7 @@ def graph_picture(
         LayerError: no such head, or no layer on one of the graphs.
     """
     run = run or run_stages(model, image, [stage])[stage]
+    tell("drawing the graphs")
     if by == "similarity" and head is not None:
         raise LayerError(f"Expected a head with attention only (got head {head} with {by})")
     attention = stage_attention(run, head=head) if by == "attention" else None
@@ -186,8 +188,10 @@ def erf_picture(
         name, unit = ("g_a", "pixels") if block == 1 else ("g_s", "positions of y_hat")
         total = x_in.size(-2) * x_in.size(-1)
         for row, convolutions in ((first, False), (first + 1, True)):
+            kind = "no attention" if convolutions else "whole"
             with convolutions_only(transform) if convolutions else nullcontext():
-                fields = receptive_fields(transform, x_in, [*places, *grid], block=block).cpu()
+                doing = f"receptive fields of {name}, {kind}"
+                fields = receptive_fields(transform, x_in, [*places, *grid], block=block, doing=doing).cpu()
             centers = [(r * stride + stride // 2, c * stride + stride // 2) for r, c in grid]
             mean = centered_mean(fields[len(places) :], centers)
             marks = [(r * stride + (stride - 1) / 2, c * stride + (stride - 1) / 2) for r, c in places]
@@ -197,7 +201,6 @@ def erf_picture(
             top, left = (size // 2 for size in fields.shape[-2:])
             inner = mean[top : top + fields.size(-2), left : left + fields.size(-1)]
             shown.append((f"mean of {len(grid)} places", inner, None))
-            kind = "no attention" if convolutions else "whole"
             for axes, (title, field, mark) in zip(panels[row], shown, strict=True):
                 whole = mean if mark is None else field
                 _draw_field(axes, field, colors, mark, photo)

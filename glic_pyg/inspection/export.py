@@ -14,6 +14,7 @@ from glic_pyg.config import ConfigError
 from glic_pyg.files import write_file
 from glic_pyg.graph import Graph
 from glic_pyg.inspection.stages import SCOPES, Graphs
+from glic_pyg.progress import tell
 
 
 def export_graphs(graphs: Graphs, path: str | Path, *, node_size: int) -> None:
@@ -41,6 +42,7 @@ def export_graphs(graphs: Graphs, path: str | Path, *, node_size: int) -> None:
     suffix = Path(path).suffix.lower()
     if suffix not in writers:
         raise ConfigError(f"Expected a name that ends in {', '.join(writers)} for the export (got {path})")
+    tell("writing the graphs")
     plain = {scope: plain_graph(graph, node_size) for scope, graph in zip(SCOPES, graphs, strict=True)}
     write_file(path, writers[suffix](plain))
 

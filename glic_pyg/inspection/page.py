@@ -38,6 +38,7 @@ from glic_pyg.nn.distance_bias import DistanceBias
 from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.position_bias import table_row
 from glic_pyg.pages import fill_page
+from glic_pyg.progress import each
 
 JPEG_QUALITY = 90
 DISTANCE_STEPS = 50  # of the unit vectors' distance, 0 to that of the least similar ones; more deflate less
@@ -78,7 +79,7 @@ def graph_page(model: GLIC, image: Tensor, *, title: str = "picture", run: Model
     """
     run = run or run_model(model, image)
     stages = {}
-    for stage, did in run.stages.items():
+    for stage, did in each(run.stages.items(), "packing the graphs of stages"):
         graphs = did.pair
         _, height, width = graphs.local.map_size
         stages[stage] = {

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from glic_pyg.nn.graph_attention import GraphAttention
+from glic_pyg.progress import each
 
 
 def receptive_fields(
-    transform: nn.Module, x: Tensor, places: Sequence[tuple[int, int]], *, block: int = 1
+    transform: nn.Module,
+    x: Tensor,
+    places: Sequence[tuple[int, int]],
+    *,
+    block: int = 1,
+    doing: str = "receptive fields",
 ) -> Tensor:
     r"""Return the energy of the gradients of outputs with respect to the input.
 
@@ -26,6 +32,7 @@ def receptive_fields(
         x: Its input.
         places: Row and column of each block of outputs, in blocks.
         block: Side of a block, in positions of the output.
+        doing: What whoever waits is told, see `glic_pyg.progress`.
 
     Returns:
         `len(places) x H x W`; each field sums to 1, or is zero where nothing depends on the input.
@@ -34,7 +41,7 @@ def receptive_fields(
         x = x.detach().requires_grad_()
         out = transform(x).sum(dim=1)[0]
         fields = []
-        for row, column in places:
+        for row, column in each(places, doing):
             part = out[row * block : (row + 1) * block, column * block : (column + 1) * block]
             (gradient,) = torch.autograd.grad(part.sum(), x, retain_graph=True)
             energy = gradient[0].double().square().sum(dim=0)

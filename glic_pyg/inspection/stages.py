@@ -22,6 +22,7 @@ from glic_pyg.graph.grid import MapSize
 from glic_pyg.image import pad
 from glic_pyg.nn.gfa import GFAStage
 from glic_pyg.nn.graph_attention import GraphAttention
+from glic_pyg.progress import tell
 
 STAGES = ("g_a.1", "g_a.2", "g_s.1", "g_s.2")
 """The graph stages, numbered per transform in the order of the data flow: at H/4, H/8; H/8, H/4."""
@@ -114,6 +115,7 @@ def run_model(model: GLIC, image: Tensor) -> ModelRun:
         ValueError: the model has no graphs.
     """
     image = image.to(model.device)
+    tell("running the model")
     with _watching(model, STAGES) as stages:
         out = model(image)
     bits = {name: -value.log2().sum(dim=1)[0].cpu() for name, value in out["likelihoods"].items()}
@@ -140,6 +142,7 @@ def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> di
         ValueError: no such stage.
     """
     image, stages = image.to(model.device), list(stages)
+    tell("running the model")
     with _watching(model, stages) as runs:
         if all(stage.startswith("g_a") for stage in stages):
             model.g_a(pad(image, HYPER_STRIDE))
@@ -160,7 +163,9 @@ def _watching(model: GLIC, stages: Iterable[str]) -> Iterator[dict[str, StageRun
     inputs: dict[nn.Module, Tensor] = {}
     hooks = [
         module.graph_builder.register_forward_hook(
-            lambda builder, args, built: graphs.update({builder: built})
+            lambda builder, args, built: graphs.update(
+                {builder: built if "edge_index" in built[0] else builder.forward(*args)}
+            )
         )
         for module in modules.values()
     ]

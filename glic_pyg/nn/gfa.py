@@ -6,6 +6,7 @@ x --+--> graphs, as published a local and a global one (built once, no gradient)
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -121,15 +122,17 @@ class GFAStage(nn.Module):
     @eager
     def _graphs(self, feature_map: Tensor) -> list[tuple[Graph, Any]]:
         """Return each graph and what all layers on it share."""
+        aggregates = [cast(GFALayer, layer).aggregate for layer in self.layers]
+        fused = all(isinstance(a, GraphAttention) and a.fuses(feature_map) for a in aggregates)
+        build = partial(self.graph_builder, edges=False) if fused else self.graph_builder
         try:
-            graphs = self.graph_builder(feature_map)
+            graphs = build(feature_map)
         except FeatureMapError:
             if not self.training or feature_map.isfinite().all():
                 raise
             # Any graph will do: the loss is not finite either, and training leaves such a step out.
-            graphs = self.graph_builder(torch.zeros_like(feature_map))
-        aggregate = cast(GFALayer, self.layers[0]).aggregate
-        return [(graph, aggregate.prepare(graph)) for graph in graphs]
+            graphs = build(torch.zeros_like(feature_map))
+        return [(graph, aggregates[0].prepare(graph)) for graph in graphs]
 
 
 class FeedForwardStage(nn.Module):

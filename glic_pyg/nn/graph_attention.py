@@ -1,7 +1,7 @@
 """Edge-conditioned attention on a directed graph."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,11 @@ from glic_pyg.nn.kernels.window_attention import Windows, window_attention, wind
 from glic_pyg.nn.pointwise import Linear, linear
 from glic_pyg.nn.position_bias import PositionBias
 
+if TYPE_CHECKING:
+    from glic_pyg.nn.kernels.triton_attention import Groups
+
 FUSIBLE = (torch.float32, torch.bfloat16, torch.float16)
+WIDEST_FUSIBLE = 64  # channels of a head whose keys and values fit where Triton's kernel keeps them
 MAX_LOGIT_SCALE = 4.6052  # ln 100, rounded as published
 
 
@@ -37,14 +41,16 @@ class AttentionEdges(NamedTuple):
     """What attention reads of a graph's edges, whatever its weights: made once for all layers on a graph.
 
     Args:
-        row: Each edge's row in the table of biases, `E`, int16.
+        row: Each edge's row in the table of biases, `E`, int16; none of a graph without edges.
         csr: For the kernel of the CPU, where it can take the edges.
-        windows: For the kernel of GPUs, where it can take them.
+        windows: For torch's large operators, where they can take them.
+        groups: For the kernel by Triton, of a graph without edges.
     """
 
-    row: Tensor
+    row: Tensor | None
     csr: CSR | None = None
     windows: Windows | None = None
+    groups: "Groups | None" = None
 
 
 class GraphAttention(HasKernels, MessagePassing):
@@ -58,7 +64,8 @@ class GraphAttention(HasKernels, MessagePassing):
 
     The kernels are `reference`: messages edge by edge; `cpu`: one fused pass per node, in float32 whether
     features have 32 bits or 16, for edges sorted by target; `gpu`: dense attention under a mask, for edges
-    that were chosen from known candidates. Where none are chosen, the reference takes what those of the
+    that were chosen from known candidates; `triton`: one fused pass per group, for graphs built without
+    edges, and `gpu` for those that list them. Where none are chosen, the reference takes what those of the
     device cannot. See `HasKernels`.
 
     Args:
@@ -91,6 +98,11 @@ class GraphAttention(HasKernels, MessagePassing):
         bias = PositionBias if position == "grid" else DistanceBias
         self.position_bias = bias(heads=heads, hidden=position_hidden)
 
+    def fuses(self, x: Tensor) -> bool:
+        """Return whether features are for the kernel by Triton, which needs no list of edges."""
+        fits = self._dtype(x) in FUSIBLE and self.head_channels <= WIDEST_FUSIBLE
+        return fits and self.kernels_for(x) == "triton"
+
     def prepare(self, graph: Graph) -> AttentionEdges:
         """Return what `forward` reads of a graph's edges; it depends on no weights.
 
@@ -98,9 +110,16 @@ class GraphAttention(HasKernels, MessagePassing):
             graph: See `forward`.
 
         Raises:
-            ValueError: edges without an offset, queries of other nodes, or a distance is wanted of candidates
-                that tell none.
+            ValueError: edges without an offset, queries of other nodes, no edges where kernels need them, or
+                a distance is wanted of candidates that tell none.
         """
+        if "kept" in graph:
+            if (kernels := self.kernels_for(graph.kept)) != "triton":
+                raise ValueError(f"Expected a graph with edges for kernels {kernels} (got one without)")
+            from glic_pyg.nn.kernels.triton_attention import groups_of
+
+            distance = isinstance(self.position_bias, DistanceBias)
+            return AttentionEdges(None, groups=groups_of(graph.groups, heads=self.heads, distance=distance))
         edge_index, num_nodes = graph.edge_index, graph.zero_node
         if graph.offset.shape != (edge_index.size(1), 2):
             raise ValueError(
@@ -118,7 +137,7 @@ class GraphAttention(HasKernels, MessagePassing):
                     )
                 begins = pointers(edge_index, num_nodes)
                 return AttentionEdges(row, csr=None if begins is None else CSR(begins, order))
-            case "gpu" if queries is not None and "candidates" in graph:
+            case "gpu" | "triton" if queries is not None and "candidates" in graph:
                 return AttentionEdges(row, windows=windows_of(graph, row))
         return AttentionEdges(row)
 
@@ -152,13 +171,15 @@ class GraphAttention(HasKernels, MessagePassing):
         edges = self.prepare(graph) if edges is None else edges
         bias = self.position_bias(graph.get("stride"))
         weights = None
-        if (csr := self._csr(x, edges)) is not None:
+        if edges.row is None:
+            out = self._by_triton(x, bias, graph.kept, cast("Groups", edges.groups))
+        elif (csr := self._csr(x, edges)) is not None:
             out = self._by_csr(x, graph.edge_index[0], bias, edges.row, csr)
         elif edges.windows is not None:
             out = window_attention(*self._query_key_value(x), self.scale(), bias, edges.windows)
             out = self.output(out.flatten(1))
-        elif self.kernels == "gpu":
-            raise ValueError("Expected the candidates of the edges for kernels gpu (got none)")
+        elif self.kernels in ("gpu", "triton"):
+            raise ValueError(f"Expected the candidates of the edges for kernels {self.kernels} (got none)")
         else:
             query, key_value = self._query_key_value(x)
             weights = self._weights(query, key_value, graph.edge_index, bias, edges.row)
@@ -168,6 +189,8 @@ class GraphAttention(HasKernels, MessagePassing):
             out = self.output(out.flatten(1))
         if not return_attention_weights:
             return out
+        if edges.row is None:
+            raise ValueError("Expected a graph with edges for their weights (got one without)")
         if weights is None:
             weights = self._weights(*self._query_key_value(x), graph.edge_index, bias, edges.row)
         return out, (graph.edge_index, weights)
@@ -195,10 +218,20 @@ class GraphAttention(HasKernels, MessagePassing):
         shape = (self.heads, self.head_channels)
         return self.query(x).unflatten(1, shape), self.key_value(x).unflatten(1, (2, *shape))
 
+    def _dtype(self, x: Tensor) -> torch.dtype:
+        """Return the type of what linear layers make of features."""
+        device = x.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+    def _by_triton(self, x: Tensor, bias: Tensor, kept: Tensor, groups: "Groups") -> Tensor:
+        from glic_pyg.nn.kernels.triton_attention import triton_attention
+
+        out = triton_attention(*self._query_key_value(x), self.scale(), bias, kept, groups)
+        return self.output(out.flatten(1))
+
     def _csr(self, x: Tensor, edges: AttentionEdges) -> CSR | None:
         """Return the edges for the kernel of the CPU, if it is wanted and can take them and the features."""
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        dtype = self._dtype(x)
         csr = edges.csr if dtype in FUSIBLE else None
         if self.kernels == "cpu" and csr is None:
             unsorted = ", not sorted" if edges.csr is None else ""

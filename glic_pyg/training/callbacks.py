@@ -18,6 +18,7 @@ from tqdm import tqdm
 from glic_pyg.codec import GLIC
 from glic_pyg.files import write_file
 from glic_pyg.image import write_png
+from glic_pyg.progress import make_room
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.lightning import Callback, LightningModule, TorchCheckpointIO, Trainer, WeightAveraging
 from glic_pyg.training.module import CodecModule
@@ -210,6 +211,7 @@ class Progress(Callback):
         assert isinstance(module, CodecModule)
         terminal = sys.stderr.isatty()
         by_time = module.schedule.steps is None
+        make_room("training")
         self._bar = tqdm(
             total=round(module.config.length) if by_time else module.schedule.steps,
             initial=round(module.seconds) if by_time else module.step,

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from glic_pyg.config import ConfigError
 from glic_pyg.files import files_below
 from glic_pyg.image import ImageError, picture_suffixes, read_pixels, to_8bit, to_float
+from glic_pyg.progress import each
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.lightning import LightningDataModule, Trainer
 from glic_pyg.training.module import CodecModule
@@ -97,7 +97,7 @@ def find_pictures(folder: str | Path, *, least_size: int) -> list[Path]:
     files = files_below(folder, picture_suffixes())
     pictures: list[Path] = []
     small: list[Path] = []
-    for path in tqdm(files, desc="headers", leave=False, disable=None):
+    for path in each(files, "reading headers"):
         try:
             with Image.open(path) as image:
                 least = min(image.size)
@@ -404,9 +404,7 @@ class PictureData(LightningDataModule):
 def _decode_all(pictures: Sequence[Path]) -> tuple[Pixels, set[int]]:
     """Return all pictures, of 8 bits, and the numbers of those that cannot be decoded."""
     with ThreadPoolExecutor() as pool:
-        decoded = list(
-            tqdm(pool.map(_decode, pictures), "pictures", len(pictures), leave=False, disable=None)
-        )
+        decoded = list(each(pool.map(_decode, pictures), "decoding pictures", total=len(pictures)))
     broken = {number for number, x in enumerate(decoded) if x is None}
     none = torch.empty(1, 3, 0, 0, dtype=torch.uint8)
     return Pixels([none if x is None else to_8bit(x) for x in decoded]), broken

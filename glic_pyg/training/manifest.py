@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from glic_pyg.errors import FileError
 from glic_pyg.files import csv_text, printable, read_file, write_file
 from glic_pyg.ledger import hash_file
+from glic_pyg.progress import each
 
 MOST_BYTES = 1 << 30
 """Of a table."""
@@ -53,7 +53,7 @@ def describe(pictures: Sequence[Path], *, folders: Mapping[str, Path]) -> list[P
         folders: By what the names of their files begin with.
     """
     rows = []
-    for path in tqdm(pictures, desc="hashes", leave=False, disable=None):
+    for path in each(pictures, "hashing pictures"):
         with Image.open(path) as image:
             width, height = image.size
         data = path.read_bytes()
@@ -82,7 +82,7 @@ def check(path: Path, *, folders: Mapping[str, Path]) -> list[Path]:
     paths = [_path(row.name, folders) for row in rows]
     wrong = [
         path
-        for path, row in zip(tqdm(paths, desc="hashes", leave=False, disable=None), rows, strict=True)
+        for path, row in zip(each(paths, "hashing pictures"), rows, strict=True)
         if not os.path.isfile(path) or hash_file(path) != row.sha256
     ]
     if wrong:

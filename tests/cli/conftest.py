@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glic_pyg.cli import waiting
 from glic_pyg.cli.main import main
 
 
 @pytest.fixture
-def glic(ending) -> Callable[..., tuple[int, str, str]]:
-    """Run a command in this process: name, arguments -> exit status, stdout, stderr."""
+def glic(ending, monkeypatch) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process: name, arguments -> exit status, stdout, stderr.
+
+    However busy the machine is, nothing is said of waiting.
+    """
+    monkeypatch.setattr(waiting, "LOG_SECONDS", 1e6)
     return lambda *arguments: ending(main, "glic", *arguments)
 
 

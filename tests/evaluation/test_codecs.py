@@ -6,7 +6,7 @@ from PIL import Image
 
 from glic_pyg.errors import PackageError
 from glic_pyg.evaluation import codecs
-from glic_pyg.evaluation.codecs import RIVALS, CompressaiCodec, PillowCodec, load_codec
+from glic_pyg.evaluation.codecs import RIVALS, CompressaiCodec, GlicCodec, PillowCodec, load_codec
 from glic_pyg.evaluation.compressai_models import build_compressai
 from glic_pyg.image import crop, pad
 from glic_pyg.metrics import psnr
@@ -37,6 +37,31 @@ def test_jpeg2000_transforms_colours_and_takes_the_wavelet_for_lossy_files(photo
     coding_style = data[data.index(b"\xff\x52") :]  # ISO 15444-1, A.6.1
     assert coding_style[8] == 1  # multiple component transformation
     assert coding_style[13] == 0  # 9-7 irreversible
+
+
+def test_the_file_nearest_in_size_to_another(photo):
+    codec = PillowCodec("jpeg")
+    x = photo(40, 56)
+    sizes = [len(codec.encode(x, quality)) for quality in codec.fine]
+    assert sizes == sorted(sizes)  # else halving the range need not find it
+    for wanted in (1, 700, 1000, 10**6):
+        found = abs(len(codec.encode_to_size(x, wanted)) - wanted)
+        assert found <= max(min(abs(size - wanted) for size in sizes), codecs.CLOSE * wanted)
+
+
+def test_a_model_makes_a_file_of_a_wanted_size_or_the_nearest_end(
+    variable_model, model_file, photo, tmp_path
+):
+    variable_model.save(tmp_path / "variable.safetensors")
+    x = photo(128, 128)
+    codec = GlicCodec(tmp_path / "variable.safetensors")
+    least, most = (len(codec.encode(x, quality)) for quality in (1, 4))
+    wanted = (least + most) // 2
+    assert abs(len(codec.encode_to_size(x, wanted)) - wanted) < 0.1 * wanted
+    assert len(codec.encode_to_size(x, least // 2)) == least
+    assert len(codec.encode_to_size(x, 2 * most)) == most
+    only = GlicCodec(model_file)
+    assert only.encode_to_size(x, 1) == only.encode(x, None)
 
 
 def test_a_rival_that_is_not_there_is_named(monkeypatch):

@@ -15,7 +15,7 @@ from glic_pyg.graph import FeatureMapError, GraphBuilder, to_map, to_nodes
 from glic_pyg.graph.candidates import AnchorMesh, CandidateSet, GlobalMesh, LocalWindows
 from glic_pyg.graph.complexity import Score
 from glic_pyg.graph.selection import Selection
-from glic_pyg.kernels import KERNELS, use_kernels
+from glic_pyg.kernels import ON_CPU, use_kernels
 from glic_pyg.nn.gfa import FeedForwardStage, GFALayer, GFAStage, silence_attention
 from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.layer_aggregation import LayerAggregation
@@ -46,7 +46,7 @@ def relative_error(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("kernels", ON_CPU)
 def test_golden_layers_and_stage(golden_stage, kernels):
     data, stage = golden_stage
     use_kernels(stage, kernels)
@@ -112,7 +112,7 @@ def test_all_kernels_give_the_same_stage_and_gradients():
     stage = GFAStage(depth=3, graph_builder=GraphBuilder(degree=12), **SMALL)
     x = torch.randn(2, 8, 17, 24)
     results = []
-    for kernels in KERNELS:
+    for kernels in ON_CPU:
         use_kernels(stage, kernels).zero_grad()
         y = stage(x)
         y.square().mean().backward()
@@ -124,7 +124,7 @@ def test_all_kernels_give_the_same_stage_and_gradients():
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-5 * expected.abs().max().item())
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("kernels", ON_CPU)
 def test_what_inference_mode_computes_does_not_hinder_training(kernels):
     torch.manual_seed(0)
     stage = use_kernels(GFAStage(depth=2, graph_builder=GraphBuilder(degree=12), **SMALL), kernels)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from glic_pyg.graph import Graph, GraphBuilder
 from glic_pyg.graph.selection import Threshold, TopD
-from glic_pyg.kernels import KERNELS, use_kernels
+from glic_pyg.kernels import ON_CPU, use_kernels
 from glic_pyg.nn import graph_attention
 from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.kernels import window_attention
@@ -209,7 +209,7 @@ def test_by_default_the_reference_takes_what_the_kernel_cannot(called):
     assert not called
 
 
-@pytest.mark.parametrize("kernels", [*KERNELS, None])
+@pytest.mark.parametrize("kernels", [*ON_CPU, None])
 def test_attention_weights_add_up_the_values(kernels):
     x, graph = GRAPHS["local"]()
     attention = make(kernels)
@@ -225,7 +225,7 @@ def test_attention_weights_add_up_the_values(kernels):
     torch.testing.assert_close(total, torch.ones_like(total))
 
 
-@pytest.mark.parametrize("kernels", [*KERNELS, None])
+@pytest.mark.parametrize("kernels", [*ON_CPU, None])
 def test_what_was_prepared_serves_other_features(kernels):
     x, graph = GRAPHS["local"]()
     attention = make(kernels)
@@ -252,7 +252,7 @@ def test_the_kernel_of_the_cpu_refuses_what_it_cannot_take(dtype, edges, got):
         make("cpu").to(dtype)(x, graph_of(4, torch.tensor(edges), offset))
 
 
-@pytest.mark.parametrize("kernels", [*KERNELS, None])
+@pytest.mark.parametrize("kernels", [*ON_CPU, None])
 def test_edges_without_offsets_are_refused(kernels):
     x, graph = GRAPHS["local"]()
     graph = graph.clone()
@@ -263,7 +263,7 @@ def test_edges_without_offsets_are_refused(kernels):
         make(kernels)(x, graph)
 
 
-@pytest.mark.parametrize("kernels", [*KERNELS, None])
+@pytest.mark.parametrize("kernels", [*ON_CPU, None])
 def test_features_of_other_nodes_are_refused(kernels):
     x, graph = GRAPHS["local"]()
     with pytest.raises(ValueError, match=r"^Expected features of 252 nodes \(got 251\)$"):

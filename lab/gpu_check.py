@@ -1,0 +1,630 @@
+"""Check what runs on a GPU, within minutes, on a machine that is lent for so long and has no network.
+
+    python lab/gpu_check.py -o FOLDER --seconds 170
+
+What matters most comes first: the tests that need a GPU, the kernels by themselves, files across devices,
+both backends coding and training. Every stage is a process of its own, with a limit: one that breaks, or the
+GPU's context with it, does not end the others. Each figure is printed as it comes and kept in
+FOLDER/gpu_check.json, which is whole at any moment. Without a GPU, `--dry-run` runs every stage on tiny
+sizes, in Triton's interpreter. `lab/gpu_check.sh` does the same where compressai is missing.
+"""
+
+# ruff: noqa: B023 - what a loop's functions bind is read within the same turn
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = "RESULT "  # what a stage's lines of results begin with
+STAGES = {  # name -> most seconds
+    "machine": 30,
+    "tests": 80,
+    "kernels": 60,
+    "devices": 40,
+    "coding configs/model/glic_nano.yaml": 45,
+    "coding configs/model/glic.yaml": 60,
+    "training configs/model/glic_nano.yaml": 40,
+    "training configs/model/glic.yaml": 60,
+    "variants": 60,
+}
+TESTS = [
+    "tests/nn/kernels/test_triton_attention.py",
+    "tests/graph/kernels/test_triton_threshold.py",
+    "tests/nn/test_gfa_by_triton.py",
+    "tests/graph/test_build.py",
+    "tests/graph/test_candidates.py",
+    "tests/graph/test_complexity.py",
+    "tests/graph/test_quota.py",
+    "tests/graph/test_selection.py",
+    "tests/nn/test_conv.py",
+    "tests/nn/test_gfa.py",
+    "tests/nn/test_graph_attention.py",
+    "tests/entropy/test_exact.py",
+    "tests/test_bitstream.py",
+    "tests/cli/test_device.py",
+]
+BACKENDS = ("triton", "gpu")
+
+
+def main() -> int:
+    """Run the stages one after the other, or one of them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--seconds", type=float, default=170, help="for all stages (default: %(default)s)")
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), help="default: all, in this order")
+    parser.add_argument("--dry-run", action="store_true", help="tiny, on the CPU")
+    parser.add_argument("--stage", help=argparse.SUPPRESS)  # what a process of its own is to do
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    if args.stage is not None:
+        name, *arguments = args.stage.split()
+        globals()[f"stage_{name}"](Place(args.dry_run, args.output), *arguments)
+        return 0
+    return Run(args).all()
+
+
+# ---- all stages
+
+
+class Run:
+    """All stages, and the file of their results.
+
+    Args:
+        args: Of the command line.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.start = time.monotonic()
+        self.results: dict[str, Any] = {"command": sys.argv, "stages": {}}
+
+    def all(self) -> int:
+        """Run them while there is time; return 0 if all went well."""
+        for name in self.args.stages:
+            left = self.args.seconds - (time.monotonic() - self.start)
+            if left < 5:
+                self.results["stages"][name] = {"status": "no time left"}
+                print(f"==== {name}: no time left", flush=True)
+            else:
+                self.one(name, min(left, STAGES.get(name, left) * (20 if self.args.dry_run else 1)))
+            self.save()
+        bad = {name: s["status"] for name, s in self.results["stages"].items() if s["status"] != "done"}
+        print(f"==== {time.monotonic() - self.start:.0f} s; {bad or 'all done'}", flush=True)
+        return 1 if bad else 0
+
+    def one(self, name: str, seconds: float) -> None:
+        """Run a stage in a process of its own; keep its results as they come."""
+        stage = self.results["stages"][name] = {"status": "running", "results": []}
+        begin = time.monotonic()
+        print(f"==== {name} (at {begin - self.start:.0f} s, at most {seconds:.0f} s)", flush=True)
+        command = [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            __file__,
+            "-o",
+            str(self.args.output),
+            "--stage",
+            name,
+        ]
+        if self.args.dry_run:
+            command.append("--dry-run")
+        environment = os.environ | {
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+            "OMP_WAIT_POLICY": "passive",
+        }
+        if self.args.dry_run:
+            environment |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+            env=environment, start_new_session=True, errors="replace",
+        )  # fmt: skip
+        last: list[str] = []
+
+        def read() -> None:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                if line.startswith(RESULT):
+                    stage["results"].append(json.loads(line.removeprefix(RESULT)))
+                    self.save()
+                else:
+                    last.append(line)
+                    del last[:-60]
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        try:
+            status = process.wait(seconds)
+            stage["status"] = "done" if status == 0 else f"ended with {status}"
+        except subprocess.TimeoutExpired:
+            stage["status"] = f"cut after {seconds:.0f} s"
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and whatever it started
+        reader.join(5)
+        stage["seconds"] = round(time.monotonic() - begin, 1)
+        if stage["status"] != "done":
+            stage["output"] = "".join(last)
+        print(f"---- {name}: {stage['status']}, {stage['seconds']} s", flush=True)
+
+    def save(self) -> None:
+        """Write what there is, whole."""
+        path = self.args.output / "gpu_check.json"
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(self.results, indent=1))
+        part.replace(path)
+
+
+# ---- what stages share
+
+
+class Place:
+    """Where a stage runs.
+
+    Args:
+        dry: On the CPU, with tiny sizes.
+        output: Folder of the results.
+    """
+
+    def __init__(self, dry: bool, output: Path) -> None:
+        self.dry, self.output = dry, output
+        self.device = "cpu" if dry else "cuda"
+
+    def sync(self) -> None:
+        """Wait for the GPU."""
+        if not self.dry:
+            import torch
+
+            torch.cuda.synchronize()
+
+    def times(self, function: Callable[[], Any], *, seconds: float = 1.0, most: int = 20) -> float:
+        """Return the median of milliseconds that calls take, after one that warms up."""
+        function()
+        self.sync()
+        found, end = [], time.monotonic() + seconds
+        while not found or (len(found) < most and time.monotonic() < end and not self.dry):
+            start = time.perf_counter()
+            function()
+            self.sync()
+            found.append((time.perf_counter() - start) * 1e3)
+        return round(statistics.median(found), 4)
+
+    def device_times(self, function: Callable[[], Any]) -> float:
+        """Return the median of milliseconds that the GPU takes for a call."""
+        if self.dry:
+            return self.times(function)
+        import triton.testing
+
+        return round(triton.testing.do_bench(function, warmup=20, rep=100, return_mode="median"), 4)
+
+    @contextmanager
+    def memory(self) -> Iterator[dict[str, float]]:
+        """Measure the most MiB allocated on the GPU beyond what was before."""
+        import torch
+
+        found: dict[str, float] = {}
+        if self.dry:
+            yield found
+            found["mib"] = 0.0
+            return
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        yield found
+        torch.cuda.synchronize()
+        found["mib"] = round((torch.cuda.max_memory_allocated() - before) / 2**20, 1)
+
+
+def result(**values: Any) -> None:
+    """Hand a result over."""
+    print(RESULT + json.dumps(values), flush=True)
+
+
+@contextmanager
+def guarded(**what: Any) -> Iterator[None]:
+    """Report what fails, and go on."""
+    try:
+        yield
+    except Exception as error:
+        lines = traceback.format_exc().strip().splitlines()
+        result(**what, error=f"{type(error).__name__}: {error}"[:2000], where=lines[-8:])
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def difference(found: Any, expected: Any) -> float:
+    """Return the norm of a difference over that of what was expected."""
+    found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
+    return float(f"{((found - expected).norm() / expected.norm()).item():.3g}")
+
+
+def photo(height: int, width: int) -> Any:
+    """Return a photo that comes with scikit-image, `1 x 3 x height x width`, or a made picture."""
+    import torch
+
+    try:
+        import skimage.data
+        from PIL import Image
+
+        image = Image.fromarray(skimage.data.astronaut()).resize((width, height), Image.Resampling.BICUBIC)
+        import numpy as np
+
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    except Exception:
+        noise = torch.rand(1, 3, height // 8, width // 8, generator=torch.Generator().manual_seed(0))
+        return torch.nn.functional.interpolate(noise, (height, width), mode="bicubic").clamp(0, 1)
+
+
+def model_of(name: str) -> Any:
+    """Return a model ready to compress: the weights of glic_nano, for others drawn ones."""
+    import torch
+
+    from glic_pyg import GLIC, ModelConfig
+
+    if name.endswith("glic_nano.yaml"):
+        return GLIC.from_pretrained("glic_nano").eval()
+    torch.manual_seed(0)
+    model = GLIC(ModelConfig.from_yaml(name))
+    for key, weight in model.named_parameters():
+        if weight.ndim >= 2 and "entropy_bottleneck" not in key:
+            torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+    model.update(force=True)
+    return model.eval()
+
+
+# ---- stages
+
+
+def stage_machine(place: Place) -> None:
+    """Say what the machine is, and what a copy and a matrix product reach on it."""
+    import torch
+    import triton
+
+    import glic_pyg
+    from glic_pyg.kernels import runs_triton
+
+    facts = {"python": sys.version.split()[0], "torch": torch.__version__, "triton": triton.__version__}
+    if not place.dry:
+        properties = torch.cuda.get_device_properties(0)
+        facts |= {
+            "gpu": properties.name,
+            "multiprocessors": properties.multi_processor_count,
+            "memory_gib": round(properties.total_memory / 2**30, 1),
+            "cuda": torch.version.cuda,
+        }
+    result(**facts, glic_pyg=glic_pyg.__version__, runs_triton=runs_triton(torch.device(place.device)))
+    side = 64 if place.dry else 2**14
+    x = torch.randn(side, side, device=place.device)
+    milliseconds = place.device_times(x.clone)
+    result(copy_tb_per_s=round(2 * x.nbytes / milliseconds / 1e9, 3))
+    for dtype in (torch.bfloat16, torch.float32):
+        y = x[: side // 2, : side // 2].to(dtype).contiguous()
+        milliseconds = place.device_times(lambda y=y: y @ y)
+        result(product=str(dtype), tflop_per_s=round(2 * len(y) ** 3 / milliseconds / 1e9, 1))
+
+
+def stage_tests(place: Place) -> None:
+    """Run the tests that need a GPU."""
+    report = place.output / "tests.xml"
+    report.unlink(missing_ok=True)
+    chosen = "triton or cuda" if not place.dry else "test_operators_are or test_no_edges or cpu"
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "-k", chosen,
+        "-o", "filterwarnings=default", "--durations=10",
+        *(["-x", "--maxfail=50"] if place.dry else ["-n", "10"]), *(TESTS[:4] if place.dry else TESTS),
+    ]  # fmt: skip
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print(done.stdout[-6000:], flush=True)
+    (place.output / "tests.log").write_text(done.stdout)
+    counts = {"passed": 0, "skipped": 0, "failed": 0}
+    for case in ET.parse(report).getroot().iter("testcase"):
+        kind = "failed" if case.find("failure") is not None or case.find("error") is not None else "passed"
+        kind = "skipped" if case.find("skipped") is not None else kind
+        counts[kind] += 1
+        if kind != "passed":
+            message = next((child.get("message") or "" for child in case), "")
+            result(test=f"{case.get('classname')}::{case.get('name')}", outcome=kind, message=message[:600])
+    result(**counts, status=done.returncode)
+    if done.returncode:
+        raise SystemExit(1)
+
+
+def kernel_inputs(place: Place, size: tuple[int, int, int], heads: int, channels: int, dtype: Any) -> Any:
+    """Return leaves, groups and bits, local and global, of random features."""
+    import torch
+
+    from glic_pyg.graph import Centered, GraphBuilder, Threshold
+    from glic_pyg.nn import DistanceBias
+
+    torch.manual_seed(0)
+    x = torch.randn(size[0], heads * channels, *size[1:], device=place.device)
+    builder = GraphBuilder(degree=16, similarity=Centered(), selection=Threshold(bisections=10))
+    num_nodes = size[0] * size[1] * size[2]
+    bias = DistanceBias(heads=heads, hidden=16).to(place.device)
+
+    def random(*shape: int) -> Any:
+        return torch.randn(*shape, device=place.device, dtype=dtype).requires_grad_()
+
+    leaves = [random(num_nodes, heads, channels), random(num_nodes, 2, heads, channels)]
+    scale = torch.linspace(2, 9, heads, device=place.device).requires_grad_()
+    return x, builder, bias, [*leaves, scale]
+
+
+def stage_kernels(place: Place) -> None:
+    """Time the choice of neighbours and the attention of both backends, and compare them."""
+    import torch
+
+    from glic_pyg.kernels import use_kernels
+    from glic_pyg.nn.distance_bias import distance_row
+    from glic_pyg.nn.kernels.triton_attention import groups_of, triton_attention
+    from glic_pyg.nn.kernels.window_attention import window_attention, windows_of
+
+    sizes = [((1, 10, 12), 2, 6)] if place.dry else [((1, 256, 256), 8, 24), ((16, 32, 32), 4, 24)]
+    for size, heads, channels in sizes:
+        what: dict[str, Any] = {"nodes": size[0] * size[1] * size[2], "heads": heads, "channels": channels}
+        x, builder, bias, _ = kernel_inputs(place, size, heads, channels, torch.float32)
+        graphs = {}
+        for backend in BACKENDS:
+            with guarded(**what, graphs=backend), torch.no_grad():
+                use_kernels(builder, backend)
+                edges = backend != "triton"
+                graphs[backend] = builder(x, edges=edges)
+                with place.memory() as memory:
+                    builder(x, edges=edges)
+                ms = place.times(lambda edges=edges: builder(x, edges=edges))
+                result(**what, graphs=backend, ms=ms, **memory)
+        if len(graphs) < 2:
+            continue
+        with guarded(**what, edges="of both"):
+            for listed, packed in zip(graphs["gpu"], graphs["triton"], strict=True):
+                bits = packed.kept[..., None] >> torch.arange(32, device=x.device) & 1
+                kept = torch.zeros_like(bits.flatten(1), dtype=torch.bool)
+                groups, target = packed.groups, listed.edge_index[1]
+                slot = groups.slot[target]
+                row, column = slot // 8 + listed.offset[:, 0], slot % 8 + listed.offset[:, 1]
+                kept[target, row * 16 + column] = True
+                differ = (kept != (bits.flatten(1) != 0)).sum().item()
+                result(**what, edges=int(kept.sum()), differ=differ)
+        for dtype in (torch.float32, torch.bfloat16) if not place.dry else (torch.float32, torch.float16):
+            *_, leaves = kernel_inputs(place, size, heads, channels, dtype)
+            for i, scope in enumerate(("local", "global")):
+                found = {}
+                for backend in BACKENDS:
+                    about = {**what, "dtype": str(dtype), "graph": scope, "attention": backend}
+                    with guarded(**about):
+                        if backend == "triton":
+                            graph = graphs["triton"][i]
+                            groups = groups_of(graph.groups, heads=heads, distance=True)
+
+                            def attend(graph=graph, groups=groups, leaves=leaves) -> Any:
+                                return triton_attention(*leaves, bias(graph.stride), graph.kept, groups)
+                        else:
+                            graph = graphs["gpu"][i]
+                            row = distance_row(graph.offset - graph.shift[graph.edge_index[1]])
+                            windows = windows_of(graph, row)
+
+                            def attend(graph=graph, windows=windows, leaves=leaves) -> Any:
+                                query, key_value, scale = leaves
+                                scale = scale.to(query.dtype)
+                                return window_attention(query, key_value, scale, bias(graph.stride), windows)
+
+                        with place.memory() as forward_memory:
+                            out = attend()
+                        direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
+                        wanted = [*leaves, *bias.parameters()]
+
+                        def back(out=out, wanted=wanted, direction=direction) -> Any:
+                            return torch.autograd.grad(out, wanted, direction, retain_graph=True)
+
+                        with place.memory() as backward_memory:
+                            gradients = back()
+                        found[backend] = [out, *gradients]
+                        with torch.no_grad():
+                            forward = place.device_times(attend)
+                        result(
+                            **about, forward_ms=forward, forward_mib=forward_memory["mib"],
+                            backward_ms=place.device_times(back), backward_mib=backward_memory["mib"],
+                        )  # fmt: skip
+                        again = back()
+                        same = all(torch.equal(a, b) for a, b in zip(gradients, again, strict=True))
+                        result(**about, same_gradients_again=same)
+                if len(found) == 2:
+                    errors = [difference(a, b) for a, b in zip(*found.values(), strict=True)]
+                    names = ("out", "query", "key_value", "scale", *(n for n, _ in bias.named_parameters()))
+                    what_differs = dict(zip(names, errors, strict=True))
+                    result(**what, dtype=str(dtype), graph=scope, backends_differ=what_differs)
+
+
+def stage_devices(place: Place) -> None:
+    """Code on one device and decode on the other, both ways."""
+    import copy
+
+    import torch
+
+    from glic_pyg.bitstream import decode, encode
+
+    name = "configs/model/glic_pico.yaml" if place.dry else "configs/model/glic_nano.yaml"
+    size = (64, 64) if place.dry else (512, 768)
+    here = model_of(name)
+    if place.dry:
+        from glic_pyg.kernels import use_kernels
+
+        there = use_kernels(copy.deepcopy(here), "triton")
+    else:
+        there = copy.deepcopy(here).cuda()
+    x = photo(*size)
+    for quality in (2.0, min(8.0, here.config.qualities)):
+        files = {}
+        for source, model in (("cpu", here), (place.device, there)):
+            with guarded(encoded_on=source, quality=quality):
+                files[source] = encode(model, x.to(model.device), quality)
+                result(encoded_on=source, quality=quality, bytes=len(files[source]))
+        for source, data in files.items():
+            with guarded(encoded_on=source, quality=quality, decoded="on both"):
+                # Decoding compares the latents' checksum: other latents would not pass.
+                restored = [decode(model, data).float().cpu() for model in (here, there)]
+                error = (restored[0] - restored[1]).abs()
+                result(
+                    encoded_on=source, quality=quality, same_latents=True,
+                    pixels_differ_at_most=round(error.max().item(), 6),
+                    on_average=float(f"{error.mean().item():.3g}"),
+                    psnr=[round(-10 * torch.log10((r - x).square().mean()).item(), 4) for r in restored],
+                )  # fmt: skip
+
+
+def stage_coding(place: Place, name: str) -> None:
+    """Time both backends: compress and decompress in float32, the transforms in bfloat16."""
+    import torch
+
+    from glic_pyg.kernels import use_kernels
+
+    if place.dry:
+        name = "configs/model/glic_pico.yaml"
+    model = model_of(name).to(place.device)
+    quality = None if model.config.qualities == 1 else 4.0
+    sizes = [(64, 64)] if place.dry else [(512, 768), (2048, 2048)]
+    short = Path(name).stem
+    for size in sizes:
+        x, outcomes = photo(*size).to(place.device), {}
+        for backend in BACKENDS:
+            use_kernels(model, backend)
+            what = {"model": short, "size": size, "kernels": backend}
+            with guarded(**what, dtype="float32"):
+                outcomes[backend] = _coding_in_float32(place, model, x, quality, what)
+            with guarded(**what, dtype="bfloat16"), torch.no_grad():
+                half = torch.float16 if place.dry else torch.bfloat16
+                with torch.autocast(place.device, half), place.memory() as memory:
+                    y = model.g_a(x)
+                    model.g_s(y.float())
+                with torch.autocast(place.device, half):
+                    analysis = place.times(lambda x=x: model.g_a(x))
+                    synthesis = place.times(lambda y=y: model.g_s(y.float()))
+                result(
+                    **what, dtype="bfloat16", g_a_ms=analysis, g_s_ms=synthesis, **memory,
+                    from_float32=difference(y, outcomes[backend]) if backend in outcomes else None,
+                )  # fmt: skip
+        if len(outcomes) == 2:
+            result(model=short, size=size, backends_differ=difference(*outcomes.values()))
+
+
+def _coding_in_float32(place: Place, model: Any, x: Any, quality: float | None, what: dict[str, Any]) -> Any:
+    with place.memory() as analysis_memory:
+        y = model.analyse(x)
+    strings, y_hat = model.code(y, quality)
+    shape = tuple(x.shape[-2:])
+    with place.memory() as synthesis_memory:
+        model.synthesise(y_hat, shape)
+    result(
+        **what, dtype="float32",
+        g_a_ms=place.times(lambda: model.analyse(x)),
+        code_ms=place.times(lambda: model.code(y, quality), most=3),
+        decode_ms=place.times(lambda: model.decode(strings, shape, quality), most=3),
+        g_s_ms=place.times(lambda: model.synthesise(y_hat, shape)),
+        g_a_mib=analysis_memory["mib"], g_s_mib=synthesis_memory["mib"],
+        bits_per_pixel=round(8 * sum(map(len, strings)) / shape[0] / shape[1], 3),
+    )  # fmt: skip
+    return y
+
+
+def stage_training(place: Place, name: str) -> None:
+    """Time a training step of both backends, without an optimiser."""
+    import torch
+
+    from glic_pyg import GLIC, ModelConfig
+    from glic_pyg.kernels import use_kernels
+    from glic_pyg.training.loss import RateDistortionLoss
+
+    if place.dry:
+        name = "configs/model/glic_pico.yaml"
+    torch.manual_seed(0)
+    config = ModelConfig.from_yaml(name)
+    model = GLIC(config).to(place.device).train()
+    criterion = RateDistortionLoss((0.01,) * config.qualities, distortion="mse").to(place.device)
+    count = 1 if place.dry else 16 if "nano" in name else 8
+    side = 64 if place.dry else 256
+    x = photo(side, side).to(place.device)
+    x = torch.cat([x.roll(17 * i, dims=-1) for i in range(count)])
+    quality = torch.arange(count, device=place.device) % config.qualities + 1
+    gradients = {}
+    for dtype in (None, torch.float16 if place.dry else torch.bfloat16):
+        for backend in BACKENDS:
+            use_kernels(model, backend)
+            what = {"model": Path(name).stem, "batch": count, "side": side, "kernels": backend}
+            what["dtype"] = "float32" if dtype is None else str(dtype)
+
+            def step(dtype=dtype) -> None:
+                model.zero_grad(set_to_none=True)
+                torch.manual_seed(1)  # the same noise
+                with torch.autocast(place.device, dtype, enabled=dtype is not None):
+                    output = model(x, quality)
+                criterion(output, x, model.orthogonality_loss(), quality).loss.backward()
+
+            with guarded(**what):
+                with place.memory() as memory:
+                    step()
+                gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+                gradients[what["dtype"], backend] = gradient.cpu()
+                result(**what, step_ms=place.times(step, seconds=2, most=10), **memory)
+        pair = [gradients.get((what["dtype"], backend)) for backend in BACKENDS]
+        if all(g is not None for g in pair):
+            result(model=what["model"], dtype=what["dtype"], gradients_differ=difference(*pair))
+
+
+def stage_variants(place: Place) -> None:
+    """Time the attention kernels with other blocks and numbers of warps."""
+    import torch
+
+    from glic_pyg.kernels import use_kernels
+    from glic_pyg.nn.kernels import triton_attention as kernels
+
+    size, heads, channels = ((1, 10, 12), 2, 6) if place.dry else ((1, 256, 256), 8, 24)
+    x, builder, bias, _ = kernel_inputs(place, size, heads, channels, torch.float32)
+    graph = use_kernels(builder, "triton")(x, edges=False)[1]
+    table = bias(graph.stride).detach().requires_grad_()
+    groups = kernels.groups_of(graph.groups, heads=heads, distance=True)
+    for dtype in (torch.float16,) if place.dry else (torch.bfloat16, torch.float32):
+        *_, leaves = kernel_inputs(place, size, heads, channels, dtype)
+        leaves.append(table)
+        for warps in (8,) if place.dry else (8, 4, 16):
+            with guarded(dtype=str(dtype), forward_warps=warps), torch.no_grad():
+                kernels.FORWARD["num_warps"] = warps
+                ms = place.device_times(
+                    lambda leaves=leaves: kernels.triton_attention(*leaves, graph.kept, groups)
+                )
+                result(dtype=str(dtype), forward_warps=warps, ms=ms)
+        kernels.FORWARD["num_warps"] = 8
+        out = kernels.triton_attention(*leaves, graph.kept, groups)
+        direction = torch.randn_like(out)
+        choices = ((32, 4), (64, 4), (64, 8), (32, 8), (128, 8), (16, 4))
+        for block, warps in choices[:1] if place.dry else choices:
+            with guarded(dtype=str(dtype), backward_block=block, warps=warps):
+                kernels.BACKWARD.update(BLOCK=block, num_warps=warps)
+                ms = place.device_times(
+                    lambda out=out, leaves=leaves, direction=direction: torch.autograd.grad(
+                        out, leaves, direction, retain_graph=True
+                    )
+                )
+                result(dtype=str(dtype), backward_block=block, warps=warps, ms=ms)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,40 @@
+"""Commands on a GPU."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture
+def small_photo(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((96, 72), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+def pixels(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_files_are_coded_and_decoded_on_cuda_and_the_cpu(glic, small_photo, tmp_path):
+    for source in ("cpu", "cuda"):
+        restored = {there: tmp_path / f"{source}_{there}.png" for there in ("cpu", "cuda")}
+        coded = tmp_path / f"{source}.glic"
+        assert glic("compress", small_photo, "-o", coded, "--device", source)[0] == 0
+        for there, path in restored.items():
+            assert glic("decompress", coded, "-o", path, "--device", there)[0] == 0
+        here, there = map(pixels, restored.values())
+        assert np.abs(here - there).max() <= 5
+        assert np.abs(here - pixels(small_photo)).mean() < 12
+
+
+def test_other_commands_on_cuda(glic, small_photo, tmp_path):
+    on = ["--device", "cuda"]
+    status, _, err = glic("evaluate", "-d", tmp_path, "-o", tmp_path / "results", "--quality", "4", *on)
+    assert status == 0, err
+    status, out, err = glic("graph", small_photo, "--summary", *on)
+    assert status == 0, err
+    assert "g_s.2" in out
