@@ -11,9 +11,11 @@ from torch import Tensor
 
 from glic_pyg import container
 from glic_pyg.codec import GLIC, QualityError, check_quality, latent_checksum
-from glic_pyg.container import QUALITY_STEPS, Bitstream, BitstreamError, pack, unpack, unpack_head
+from glic_pyg.container import QUALITY_STEPS, RGB, Bitstream, BitstreamError, pack, unpack, unpack_head
 from glic_pyg.entropy import LatentError
-from glic_pyg.image import MAX_PIXELS, ImageError, check_picture, check_size
+from glic_pyg.image import check_picture, check_size
+from glic_pyg.limits import MAX_PIXELS
+from glic_pyg.picture import ImageError
 from glic_pyg.refinement import STEPS, TILES, Watch, check_effort, refine
 from glic_pyg.tiles import WHOLE, MemoryBoundError, Tiling, tiling_within
 
@@ -128,7 +130,8 @@ def decode(
         check_size(*shape, max_pixels=max_pixels)
         quality = _quality(model, stream.quality)
         check_quality(model.config.qualities, quality)
-        pictures = 2 * 3 * math.prod(shape)
+        # Grey, or alpha beside the colours, make another picture of the one that is restored.
+        pictures = (2 if stream.channels == RGB else 4) * 3 * math.prod(shape)
         tiling = tiling_for(model, shape, max_memory, picture_bytes=pictures, restoring=True)
         y_hat = model.decode(stream.strings, shape, quality, exact=stream.version >= EXACT_SINCE)
     except (ImageError, QualityError, LatentError) as error:

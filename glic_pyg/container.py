@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from glic_pyg.config import HYPER_STRIDE, MAX_GROUPS
 from glic_pyg.errors import UserError
+from glic_pyg.limits import MAX_METADATA_BYTES
 
 MAGIC = b"GLIC"
 VERSION = 4
@@ -47,8 +48,7 @@ GREY, RGB, WITH_ALPHA = 1, 3, (2, 4)
 ALPHA, EXIF, XMP, ICC = "ALPH", "EXIF", "XMP ", "ICCP"
 """Names of chunks: a PNG file of 8-bit grey; TIFF's structure; XML; a profile."""
 MAX_CHUNKS = 64
-MAX_CHUNK_BYTES = 1 << 24
-"""Of all chunks but alpha together."""
+"""Of a file; but for alpha they have at most `MAX_METADATA_BYTES` together."""
 
 
 class BitstreamError(UserError, ValueError):
@@ -193,7 +193,7 @@ def most_bytes(start: bytes) -> int:
     if head is None:
         return len(start)
     of_picture = BYTES_PER_PIXEL * (head.height + HYPER_STRIDE) * (head.width + HYPER_STRIDE)
-    return of_picture + (MAX_CHUNK_BYTES + 10 * MAX_CHUNKS if head.version > PLAIN_VERSION else 0)
+    return of_picture + (MAX_METADATA_BYTES + 10 * MAX_CHUNKS if head.version > PLAIN_VERSION else 0)
 
 
 def _begin(data: bytes, content: memoryview) -> tuple[_Reader, int]:
@@ -225,8 +225,8 @@ def _check_chunks(channels: int, chunks: Mapping[str, bytes]) -> None:
     for name in chunks:
         if not (len(name) == 4 and name.isascii() and name.isprintable()):
             raise BitstreamError(f"Expected a chunk's name of 4 characters (got {name!r}): damaged")
-    if sum(len(content) for name, content in chunks.items() if name != ALPHA) > MAX_CHUNK_BYTES:
-        raise BitstreamError(f"Expected chunks of at most {MAX_CHUNK_BYTES} bytes (got more): damaged")
+    if sum(len(content) for name, content in chunks.items() if name != ALPHA) > MAX_METADATA_BYTES:
+        raise BitstreamError(f"Expected chunks of at most {MAX_METADATA_BYTES} bytes (got more): damaged")
     if (channels in WITH_ALPHA) != (ALPHA in chunks):
         raise BitstreamError(
             f"Expected a chunk {ALPHA} with 2 or 4 channels, and with no others (got {channels} channels)"

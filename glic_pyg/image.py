@@ -3,59 +3,24 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
-import logging
-import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from glic_pyg.errors import FileError, UserError
-from glic_pyg.files import read_file, write_file
+from glic_pyg.files import write_file
 from glic_pyg.limits import MAX_PIXELS, MAX_SIDE
-from glic_pyg.mending import lacks_rows, mended
-from glic_pyg.srgb import converted, to_srgb
+from glic_pyg.picture import ImageError, Source, read_picture
+from glic_pyg.transparency import over_white
 
-T = TypeVar("T")
-Source = str | Path | io.BytesIO
-
-
-class ImageError(UserError, ValueError):
-    """A picture that cannot be read or coded; the message is one line for the user."""
-
-
-PIXELS_AT_ONCE = 1 << 22
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-BYTES_PER_PIXEL = 8
-HEAD_BYTES = 1 << 24
-"""What else may be in a file than its pixels."""
-
 TRANSPARENT = "has transparent parts: composited over white"
-ORIENTATION = 0x0112
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What undoes an EXIF orientation."""
-
-# What Pillow logs of damaged files is in the errors it raises.
-logging.getLogger("PIL").addHandler(logging.NullHandler())
-
-# Pillow knows 16-bit grey with white as 0 in one byte order only.
-TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
 
 
 def read_image(path: Source, *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -88,229 +53,17 @@ def read_pixels(path: Source, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         ImageError: no such file, no picture, damaged, or too large.
     """
 
-    def check_size(image: Image.Image) -> None:
-        size = f"{image.width} x {image.height}"
-        if image.width * image.height > max_pixels:
-            raise ImageError(f"Expected at most {max_pixels} pixels (got {path}: {size})")
-        if max(image.size) > MAX_SIDE:
-            raise ImageError(f"Expected sides of at most {MAX_SIDE} pixels (got {path}: {size})")
-
-    def read(source: Source, notes: list[str]) -> np.ndarray:
-        with _opened(source) as image:
-            check_size(image)
-            _note_more_pictures(image, notes)
-            alpha = _set_transparent_color(image, source)
-            image.load()
-            check_size(image)  # some formats tell the true size only now
-            if image.format == "PNG" and _may_lack_rows(image) and lacks_rows(source):
-                raise ValueError("rows are missing")
-            if alpha is not None:
-                image.putalpha(alpha)
-            if image.mode == "F" or image.mode.startswith("I"):
-                black, white = _range_of_grey(image)
-                return _deep_grey(_upright(image, notes), black, white, path, notes)
-            return _rgb(_upright(image, notes), notes)
-
-    notes: list[str] = []
-    pixels = torch.from_numpy(_with_file(path, read, notes, most_bytes(max_pixels)))
+    picture = read_picture(path, max_pixels=max_pixels, metadata=False)
+    notes = [*picture.notes, *([TRANSPARENT] if picture.alpha is not None else [])]
     for note in notes:
         warnings.warn(f"{path} {note}", stacklevel=2)
-    return pixels.expand(1, 3, -1, -1) if pixels.ndim == 2 else pixels.permute(2, 0, 1)[None]
+    return to_tensor(over_white(picture))
 
 
-def picture_size(path: Source) -> tuple[int, int]:
-    """Return height and width of a picture, as its file's head tells them.
-
-    Raises:
-        ImageError: no such file, or no picture.
-    """
-
-    def size(source: Source, _: list[str]) -> tuple[int, int]:
-        with _opened(source) as image:
-            return image.height, image.width
-
-    return _with_file(path, size, [], most_bytes())
-
-
-def _with_file(path: Source, work: Callable[[Source, list[str]], T], notes: list[str], most: int) -> T:
-    """Return what `work` makes of a file, or of what mends it; whatever goes wrong becomes an `ImageError`.
-
-    Args:
-        path: The file.
-        work: Takes the file and `notes`.
-        notes: Gets what there is to tell of the file.
-        most: Bytes of the file.
-    """
-    try:
-        if not isinstance(path, io.BytesIO) and (not os.path.isfile(path) or os.path.getsize(path) > most):
-            path = read_file(path, most)  # of pipes and devices, or refused
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own, of metadata and large pictures, name no file
-            try:
-                result = work(path, notes)
-            except ImageError:
-                raise
-            except Exception:
-                for note, data in mended(path):
-                    notes[:] = [note]
-                    try:
-                        result = work(io.BytesIO(data), notes)
-                        break
-                    except Exception:  # the first error tells more
-                        continue
-                else:
-                    raise
-    except ImageError:
-        raise
-    except FileError as error:
-        raise ImageError(str(error)) from error
-    except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"Expected a picture (got {path}: {reason})") from error
-    return result
-
-
-def _opened(source: Source) -> ImageFile.ImageFile:
-    """Open a picture, JPEG XL by its plugin, which is imported only if it is needed."""
-    try:
-        return Image.open(source)
-    except UnidentifiedImageError:
-        if not _head(source).startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
-            raise
-        if not _has_jpegxl():
-            raise ValueError("JPEG XL needs package pillow_jxl: pip install 'glic_pyg[jpegxl]'") from None
-        import pillow_jxl  # noqa: F401 - it registers itself with Pillow
-
-        return Image.open(source)
-
-
-def _head(source: Source) -> bytes:
-    if isinstance(source, io.BytesIO):
-        return source.getvalue()[:12]
-    with open(source, "rb") as file:
-        return file.read(12)
-
-
-def _has_jpegxl() -> bool:
-    return importlib.util.find_spec("pillow_jxl") is not None
-
-
-def _note_more_pictures(image: Image.Image, notes: list[str]) -> None:
-    try:
-        is_animated = getattr(image, "is_animated", False)
-    except Exception:  # of a second picture that is broken
-        is_animated = True
-    if is_animated:
-        notes.append("has more than one picture: the first is taken")
-
-
-def _may_lack_rows(image: Image.Image) -> bool:
-    """Return whether a picture's last row is as Pillow leaves one that it did not find."""
-    last = image.crop((0, image.height - 1, image.width, image.height))
-    return "interlace" in image.info or not np.asarray(last).any()
-
-
-def _set_transparent_color(image: ImageFile.ImageFile, source: Source) -> Image.Image | None:
-    """Set a PNG's transparent colour, told in the file's bits, to what it is in those that Pillow reads.
-
-    Args:
-        image: Not yet loaded.
-        source: Its file.
-
-    Returns:
-        For 16-bit colours, of which Pillow reads the upper bits, alpha in place of a transparent colour.
-    """
-    color = image.info.get("transparency")
-    if image.format != "PNG" or color is None:
-        return None
-    layout = image.tile[0][3]
-    if layout in ("L;2", "L;4"):
-        bits = int(layout[2:])
-        image.info["transparency"] = (color & (1 << bits) - 1) * 255 // ((1 << bits) - 1)
-    elif layout == "L":
-        image.info["transparency"] = color & 255
-    elif layout == "RGB":
-        image.info["transparency"] = tuple(value & 255 for value in color)
-    elif layout == "RGB;16B":
-        del image.info["transparency"]
-        is_color = True
-        # Read as if its bytes were in the other order, a picture has its lower bits.
-        for part, halves in (
-            ("RGB;16B", [value >> 8 for value in color]),
-            ("RGB;16L", [v & 255 for v in color]),
-        ):
-            with _opened(source) as copy:
-                copy.tile = [copy.tile[0]._replace(args=part)]
-                del copy.info["transparency"]
-                is_color = is_color & (np.array(copy) == halves).all(-1)
-        return Image.fromarray(np.where(is_color, 0, 255).astype(np.uint8))
-    return None
-
-
-def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Turn a picture as its EXIF orientation says."""
-    if image.format == "JXL" and not getattr(image, "jpeg", False):
-        return image  # its decoder has turned it: EXIF does not count in JPEG XL
-    try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # whatever Pillow meets in broken EXIF data
-        notes.append("has broken EXIF data: left out")
-        return image
-    return image if turn is None else image.transpose(turn)
-
-
-def _rgb(image: Image.Image, notes: list[str]) -> np.ndarray:
-    """Return a picture of 8 bits as `H x W x 3`, band by band: conversions copy what they convert."""
-    width, height = image.size
-    pixels = np.empty((height, width, 3), np.uint8)
-    rows, transparent = max(1, PIXELS_AT_ONCE // width), False
-    convert = to_srgb(image, notes)
-    for top in range(0, height, rows):
-        band = image.crop((0, top, width, min(top + rows, height)))
-        alpha = None
-        if band.has_transparency_data:
-            band = band.convert("LA") if band.mode == "La" else band  # Pillow goes by this step only
-            band = band.convert("RGBA")
-            alpha = band.getchannel("A")
-            transparent |= alpha.getextrema() != (255, 255)
-        if convert is not None:
-            band = converted(band.convert(convert.input_mode), convert)
-        if alpha is not None:
-            band.putalpha(alpha)
-            band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
-        pixels[top : top + rows] = band if band.mode == "RGB" else band.convert("RGB")  # which would copy
-    if transparent:
-        notes.append(TRANSPARENT)
-    return pixels
-
-
-def _range_of_grey(image: Image.Image) -> tuple[int, int]:
-    """Return the values of black and white of a grey picture of more than 8 bits."""
-    white, tags = 1 if image.mode == "F" else 65535, getattr(image, "tag_v2", {})
-    if image.mode != "F" and tags and tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 1:
-        white = (1 << tags[TiffImagePlugin.BITSPERSAMPLE][0]) - 1
-    return (white, 0) if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 else (0, white)
-
-
-def _deep_grey(image: Image.Image, black: int, white: int, path: Source, notes: list[str]) -> np.ndarray:
-    """Return grey of more than 8 bits as `H x W` in [0, 1], or of 8 bits converted as `H x W x 3`."""
-    stored, highest = np.array(image), max(black, white)
-    if highest > 65535:
-        stored = stored.view(np.uint32)  # Pillow takes them for signed
-    lowest, most = stored.min(), stored.max()
-    if not (lowest >= 0 and most <= highest):
-        raise ImageError(f"Expected grey values in 0..{highest} (got {path}: {lowest}..{most})")
-    values = stored.astype(np.float32)
-    values -= np.float32(black)
-    values /= np.float32(white - black)
-    clear = stored == image.info["transparency"] if "transparency" in image.info else None
-    if (convert := to_srgb(image, notes)) is not None:
-        grey = Image.fromarray(to_8bit(torch.from_numpy(values)).numpy()).convert(convert.input_mode)
-        values = np.array(converted(grey, convert))
-    if clear is not None and clear.any():
-        values[clear] = 255 if values.dtype == np.uint8 else 1
-        notes.append(TRANSPARENT)
-    return values
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """Return pixels as `1 x 3 x H x W`, without a copy; see `Picture`."""
+    x = torch.from_numpy(pixels)
+    return x.expand(1, 3, -1, -1) if x.ndim == 2 else x.permute(2, 0, 1)[None]
 
 
 def check_size(height: int, width: int, *, max_pixels: int = MAX_PIXELS) -> None:
@@ -346,18 +99,6 @@ def check_picture(x: Tensor) -> None:
     low, high = (value.item() for value in x.detach().aminmax())
     if not 0 <= low <= high <= 1:  # no number is neither
         raise ImageError(f"Expected a picture of floats in [0, 1] (got {low}..{high})")
-
-
-def most_bytes(max_pixels: int = MAX_PIXELS) -> int:
-    """Return the most bytes of a picture's file: many for one that is not compressed, and for metadata."""
-    return BYTES_PER_PIXEL * max_pixels + HEAD_BYTES
-
-
-def picture_suffixes() -> set[str]:
-    """Return the lower-case file name suffixes of all formats that Pillow reads, JPEG XL by its plugin."""
-    suffixes = Image.registered_extensions()
-    plugin = {".jxl"} if _has_jpegxl() else set()
-    return plugin | {suffix for suffix, name in suffixes.items() if name in Image.OPEN}
 
 
 def to_float(x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -15,20 +16,36 @@ LEAST_WHITE = 240
 """Of 255 in sRGB: conversion keeps white, unless bytes of the profile are damaged."""
 
 
-def to_srgb(image: Image.Image, notes: list[str]) -> ImageCms.ImageCmsTransform | None:
-    """Return what converts a picture's pixels to sRGB, perceptually; None where they are taken as they are.
+class Profile(NamedTuple):
+    """A colour profile that fits its picture.
 
-    That is so without a profile, with one whose colours are sRGB's, and with one that is broken or of other
-    channels than the picture's. An RGB profile is good for grey pictures too.
+    Args:
+        name: As the profile calls itself.
+        mode: Of the pixels that it is of.
+        to_srgb: What converts them to sRGB, perceptually; None if they are in sRGB already.
+        data: The profile's bytes.
+    """
+
+    name: str
+    mode: str
+    to_srgb: ImageCms.ImageCmsTransform | None
+    data: bytes
+
+
+def profile_of(image: Image.Image, notes: list[str]) -> Profile | None:
+    """Return a picture's profile; None without one, or if it is broken or of other channels.
+
+    An RGB profile is good for grey pictures too.
 
     Args:
         image: Its mode and profile count; LAB pictures need none.
-        notes: Gets a line to tell, unless nothing is remarkable.
+        notes: Gets a line about a profile that is left out.
     """
     if "icc_profile" not in image.info or image.mode == "LAB":
         return None
+    data = image.info["icc_profile"] or b""
     try:
-        name, mode, transform = _transform(image.info["icc_profile"] or b"")
+        name, mode, transform = _transform(data)
         is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
         if (mode == "CMYK") != (image.mode == "CMYK") or (mode == "L" and not is_grey):
             raise ValueError(f"it is of {mode}, the picture of {image.mode}")
@@ -38,9 +55,7 @@ def to_srgb(image: Image.Image, notes: list[str]) -> ImageCms.ImageCmsTransform 
             f"has a colour profile that cannot be used: its colours are taken as they are ({reason})"
         )
         return None
-    if transform is not None:
-        notes.append(f"has the colour profile {name}: converted to sRGB")
-    return transform
+    return Profile(name, mode, transform, data)
 
 
 @lru_cache(maxsize=8)

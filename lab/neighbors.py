@@ -22,8 +22,9 @@ from glic_pyg.files import files_below
 from glic_pyg.graph import GraphBuilder
 from glic_pyg.graph.candidates import Candidates, slot_offsets
 from glic_pyg.graph.selection import KeptEdges, Selection, kept_edges
-from glic_pyg.image import picture_suffixes, read_image
+from glic_pyg.image import read_image
 from glic_pyg.nn.gfa import GFAStage
+from glic_pyg.picture import picture_suffixes
 
 Preference = Callable[[Tensor, Tensor], Tensor]
 PREFERENCES: dict[str, Preference] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from glic_pyg.errors import FileError
 from glic_pyg.files import files_below
-from glic_pyg.image import picture_suffixes
+from glic_pyg.picture import picture_suffixes
 
 
 def pictures_below(folder: Path) -> list[Path]:

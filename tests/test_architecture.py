@@ -13,8 +13,10 @@ FLOORS = """
     upstream eager
     config derived compiled kernels threads
     files mending srgb
+    picture
+    transparency formats
     image ledger checkpoint_header figures pages
-    container identity metrics
+    container identity metrics chunks
     graph
     nn
     transform entropy
@@ -23,7 +25,7 @@ FLOORS = """
     codec
     published refinement
     bitstream
-    rate_control
+    rate_control pillow
     inspection evaluation training export
     experiments viewer
     cli

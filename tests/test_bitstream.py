@@ -14,7 +14,9 @@ from glic_pyg.bitstream import decode, encode, most_bytes
 from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.container import Bitstream, BitstreamError, pack, unpack, unpack_head
 from glic_pyg.entropy import coder
-from glic_pyg.image import MAX_PIXELS, ImageError, to_8bit
+from glic_pyg.image import to_8bit
+from glic_pyg.limits import MAX_PIXELS
+from glic_pyg.picture import ImageError
 
 GOLDEN = Path(__file__).parent / "golden" / "files"
 

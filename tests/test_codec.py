@@ -13,7 +13,8 @@ from glic_pyg import GLIC, checkpoint
 from glic_pyg.bitstream import encode
 from glic_pyg.codec import ModelError, QualityError
 from glic_pyg.entropy import LatentError
-from glic_pyg.image import ImageError, pad, to_8bit
+from glic_pyg.image import pad, to_8bit
+from glic_pyg.picture import ImageError
 
 SIZES = [(1, 1), (17, 33), (500, 333), (8, 3000), (64, 128)]
 

@@ -199,10 +199,10 @@ def test_the_commands_of_the_start_run(photos):
     lines = dict.fromkeys(command for page in pages for command in commands(page))
     simple = re.compile(r"glic (de)?compress (?!.*--(model|target))((demo/)?photo\S*|large\.\w+|coded/) ")
     chosen = [command for command in lines if simple.match(command)]
-    assert len(chosen) == 7
+    assert len(chosen) == 9
     for command in chosen:
         assert run_command([*words_of(command)[1:], "--force"]) == 0
-    for name in ("restored.png", "large.png", "restored/a.png"):
+    for name in ("restored.png", "large.png", "restored/a.png", "restored/a.webp", "photo.jpg"):
         with Image.open(name) as image:
             assert image.size == (128, 128)
 

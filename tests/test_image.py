@@ -11,19 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from glic_pyg import image as images
+from glic_pyg import picture as pictures
 from glic_pyg.image import (
-    ImageError,
     crop,
     pad,
-    picture_size,
-    picture_suffixes,
     read_image,
     read_pixels,
     to_8bit,
     to_float,
     write_png,
 )
+from glic_pyg.picture import ImageError, picture_size, picture_suffixes, read_picture
 
 RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4
 
@@ -123,7 +121,7 @@ def test_bands_are_joined_without_a_seam(tmp_path, monkeypatch, mode):
     if mode == "RGBA":
         image.putalpha(Image.linear_gradient("L").resize(image.size))
     whole = read_image(saved(tmp_path, image))
-    monkeypatch.setattr(images, "PIXELS_AT_ONCE", 7 * 3)
+    monkeypatch.setattr(pictures, "PIXELS_AT_ONCE", 7 * 3)
     assert torch.equal(read_image(tmp_path / "a.png"), whole)
 
 
@@ -229,6 +227,20 @@ def test_one_color_is_transparent(tmp_path, channels, deep):
     torch.testing.assert_close(x, expected.expand(-1, -1, 3).permute(2, 0, 1)[None])
 
 
+def test_grey_of_16_bits_with_alpha_is_grey():
+    """Which Pillow reads as colours, and cannot write."""
+    grey = np.stack([np.full((1, 4), 30000), ALPHA.astype(int) * 257], -1).astype(np.uint16)
+    picture = read_picture(io.BytesIO(png(grey, 4)))
+    assert (picture.channels, picture.is_deep) == (2, True)
+    assert np.array_equal(picture.alpha, ALPHA)
+    assert set(picture.pixels.flatten()) == {30000 >> 8}
+
+
+def test_deep_colors_of_png_are_noticed():
+    assert read_picture(io.BytesIO(png(RGB.astype(np.uint16) * 257, 2))).is_deep
+    assert not read_picture(io.BytesIO(png(RGB, 2))).is_deep
+
+
 def test_a_transparent_grey_of_few_bits(tmp_path):
     with pytest.warns(UserWarning, match="composited over white"):
         x = read(tmp_path, png([bytes([0x3C])], 0, transparent=[3]))  # of 0..15
@@ -325,7 +337,8 @@ def test_jpeg_xl_is_read_by_its_plugin_which_others_do_not_need(tmp_path):
     saved(tmp_path, Image.fromarray(RGB), "a.png")
     program = f"""
 import sys
-from glic_pyg.image import picture_suffixes, read_pixels
+from glic_pyg.image import read_pixels
+from glic_pyg.picture import picture_suffixes
 assert ".jxl" in picture_suffixes()
 read_pixels({str(tmp_path / "a.png")!r})
 assert "pillow_jxl" not in sys.modules

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image, ImageCms, PngImagePlugin
 
-from glic_pyg.image import ImageError, picture_size, read_pixels
+from glic_pyg.image import read_pixels
+from glic_pyg.picture import ImageError, picture_size
 
 Y, X = np.mgrid[:48, :72]
 PHOTO = Image.fromarray(

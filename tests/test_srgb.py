@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from glic_pyg.image import read_pixels
+from glic_pyg.picture import read_picture
 
 # Primaries as XYZ under D50, a column each, of sRGB and of Display P3.
 SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
@@ -195,3 +196,37 @@ def test_lab_pictures_need_no_profile(tmp_path):
         warnings.simplefilter("error")
         pixels = read(tmp_path, lab, "a.tif", icc_profile=b"any")
     assert_near(pixels, from_lab(60, -30, -40), 2)
+
+
+def in_memory(image, format="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file
+
+
+def test_a_profile_is_kept_if_that_is_wanted():
+    wide, grey = rgb_profile(P3, GAMMA), profile(b"GRAY", kTRC=GAMMA)
+    image = Image.fromarray(COLORS)
+    for known in (wide, rgb_profile(SRGB, curve_of_srgb(1024))):
+        picture = read_picture(in_memory(image, icc_profile=known), keep_icc=True)
+        assert (picture.icc, picture.notes, picture.channels) == (known, (), 3)
+        assert np.array_equal(picture.pixels, COLORS)
+    picture = read_picture(in_memory(image, icc_profile=wide))
+    assert (picture.icc, picture.notes) == (b"", ("has the colour profile made: converted to sRGB",))
+
+    kept = read_picture(in_memory(image.convert("L"), icc_profile=grey), keep_icc=True)
+    assert (kept.icc, kept.channels) == (grey, 1)
+    kept = read_picture(in_memory(image.convert("L"), icc_profile=wide), keep_icc=True)
+    assert (kept.icc, kept.channels) == (wide, 3)  # a profile of colours is of colours
+    cmyk = in_memory(image.convert("CMYK"), "TIFF", icc_profile=cmyk_profile())
+    picture = read_picture(cmyk, keep_icc=True)
+    assert (picture.icc, picture.notes) == (b"", ("has the colour profile made: converted to sRGB",))
+
+
+def test_a_converted_grey_is_grey():
+    image = Image.fromarray(GREYS)
+    image.putalpha(100)
+    picture = read_picture(in_memory(image, icc_profile=rgb_profile(P3, GAMMA)))
+    assert picture.channels == 2
+    assert np.ptp(picture.pixels.astype(int), axis=-1).max() <= 1
+    assert (picture.alpha == 100).all()

@@ -11,11 +11,14 @@ glic compress - -o - < photo.jpg > photo.glic
 from __future__ import annotations
 
 import time
+import warnings
 from argparse import ArgumentParser, Namespace
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glic_pyg.cli import flags
+from glic_pyg.cli.printing import CHUNK_NAMES
 
 if TYPE_CHECKING:
     from glic_pyg.files import FileBytes
@@ -34,11 +37,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="Q",
         help="1 (small file) to as many as the model has (default: the middle one)",
     )
-    aim.add_argument("--target-bpp", type=flags.positive, metavar="B", help="wanted bits per pixel")
-    aim.add_argument(
-        "--target-psnr", type=flags.positive, metavar="P", help="wanted PSNR in dB, of 8-bit pictures"
-    )
+    about = "wanted bits per pixel, alpha and metadata not counted"
+    aim.add_argument("--target-bpp", type=flags.positive, metavar="B", help=about)
+    about = "wanted PSNR in dB, of 8-bit pictures"
+    aim.add_argument("--target-psnr", type=flags.positive, metavar="P", help=about)
     flags.add_effort(parser)
+    add("--strip", action="store_true", help="leave out EXIF and XMP data, which travel otherwise")
+    add("--keep-icc", action="store_true", help="let a colour profile travel, in place of converting to sRGB")
     flags.add_max_pixels(parser)
     flags.add_max_memory(parser)
     flags.add_machine(parser)
@@ -49,16 +54,19 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Compress; return the exit status."""
     from glic_pyg import bitstream
+    from glic_pyg.chunks import add_chunks, chunks_of
     from glic_pyg.cli.conversion import Conversion
     from glic_pyg.cli.machine import load_model
     from glic_pyg.cli.refining import Refining
     from glic_pyg.cli.waiting import Stopwatch
     from glic_pyg.container import VERSION
-    from glic_pyg.image import most_bytes, picture_size, picture_suffixes, read_pixels
+    from glic_pyg.image import to_tensor
     from glic_pyg.metrics import bpp
+    from glic_pyg.picture import DEEP, most_bytes, picture_size, picture_suffixes, read_picture
     from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
     from glic_pyg.refinement import check_effort
     from glic_pyg.tiles import check_memory
+    from glic_pyg.transparency import filled
 
     model = load_model(args)
     aims = {"quality": args.quality, "target_bpp": args.target_bpp, "target_psnr": args.target_psnr}
@@ -75,8 +83,15 @@ def run(args: Namespace) -> int:
         start = time.perf_counter()
         if args.max_memory is not None:
             check_memory(args.max_memory, model.config, model.nbytes, picture_size(source))
-        x = read_pixels(source, max_pixels=args.max_pixels).to(model.device)
+        picture = read_picture(
+            source, max_pixels=args.max_pixels, keep_icc=args.keep_icc, metadata=not args.strip
+        )
         source.close()
+        for note in [*picture.notes, *([DEEP] if picture.is_deep else [])]:
+            warnings.warn(f"{source} {note}", stacklevel=1)
+        channels, chunks = picture.channels, chunks_of(picture)
+        x = to_tensor(filled(picture)).to(model.device)
+        del picture
         with refining:
             if args.target_bpp is not None:
                 data = encode_to_bpp(model, x, args.target_bpp, **options)
@@ -84,10 +99,13 @@ def run(args: Namespace) -> int:
                 data = encode_to_psnr(model, x, args.target_psnr, **options)
             else:
                 data = bitstream.encode(model, x, args.quality, lmbda=args.lmbda, **options)
+        size, data = len(data), add_chunks(data, channels, chunks)
         height, width = x.shape[-2:]
         rate, times = bpp(data, x), stopwatch.lap(coding=time.perf_counter() - start)
-        figures = {"bytes": len(data), "height": height, "width": width, "bpp": rate, **times._asdict()}
-        return data, figures, f"{len(data)} bytes, {rate:.4f} bpp, {times}"
+        figures: dict[str, Any] = {"bytes": len(data), "chunk_bytes": len(data) - size}
+        figures |= {"height": height, "width": width, "bpp": rate, **times._asdict()}
+        told = f", {len(data) - size} of the bytes for {_names(chunks)}" if chunks else ""
+        return data, figures, f"{len(data)} bytes, {rate:.4f} bpp{told}, {times}"
 
     convert = Conversion(
         compress,
@@ -95,6 +113,8 @@ def run(args: Namespace) -> int:
             "format": VERSION,
             "model": model.identity.hex(),
             "max_memory": args.max_memory,
+            "strip": args.strip,
+            "keep_icc": args.keep_icc,
             **({"effort": args.effort, "lambda": args.lmbda} if args.effort else {}),
             **aims,
         },
@@ -109,3 +129,8 @@ def run(args: Namespace) -> int:
     if refining.stopped:
         raise KeyboardInterrupt
     return status
+
+
+def _names(chunks: Collection[str]) -> str:
+    """Return what makes a file larger than its coded strings do."""
+    return ", ".join(CHUNK_NAMES[name] for name in CHUNK_NAMES if name in chunks)

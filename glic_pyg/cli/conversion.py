@@ -42,7 +42,6 @@ class Conversion:
         new_suffix: Of the converted files.
         most_bytes: Of a file to convert, see `read_file`.
         force: Whether files may be overwritten that no earlier call wrote.
-        only_suffix: Whether a single file must have the new suffix too.
         inputs: Whatever else is read, the model's file for instance: none of it becomes an output.
         as_json: Whether figures are printed, in place of texts.
     """
@@ -53,7 +52,6 @@ class Conversion:
     new_suffix: str
     most_bytes: int | Callable[[bytes], int]
     force: bool
-    only_suffix: bool = False
     inputs: Sequence[Path] = ()
     as_json: bool = False
 
@@ -91,8 +89,6 @@ class Conversion:
         read = STANDARD_INPUT if source == STREAM else Path(source)
         check_output(path, inputs=[read, *self.inputs], force=self.force)
         streams = is_stream(follow_links(path))
-        if self.only_suffix and not streams and path.suffix.lower() != self.new_suffix:
-            raise FileError(f"Expected an output name that ends in {self.new_suffix} (got {target})")
         data = read_file(sys.stdin.buffer if source == STREAM else source, self.most_bytes)
         made = self._hash(data)
         tell(f"converting {source}")

@@ -1,13 +1,16 @@
-"""Restore the picture of a .glic file, or a folder of them, to 8-bit PNG.
+"""Restore the picture of a .glic file, or a folder of them, to any format that Pillow writes.
 
 glic decompress photo.glic -o photo.png
-glic decompress coded/ -o restored/
+glic decompress photo.glic -o photo.jpg
+glic decompress coded/ -o restored/ --format webp
 glic decompress - -o - < photo.glic > photo.png
 """
 
 from __future__ import annotations
 
+import os
 import time
+import warnings
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +25,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("input", help=".glic file, or folder of them, searched recursively, or -")
-    add("-o", "--output", required=True, help=".png file, folder, or -")
+    add("-o", "--output", required=True, help="picture, folder, or -")
+    about = "as Pillow names it, or a suffix (default: by the output's suffix; png in folders and pipes)"
+    add("--format", metavar="F", help=about)
     flags.add_model(parser)
     flags.add_max_pixels(parser)
     flags.add_max_memory(parser)
@@ -34,13 +39,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Restore; return the exit status."""
     from glic_pyg import bitstream
+    from glic_pyg.chunks import with_chunks
     from glic_pyg.cli.conversion import Conversion
     from glic_pyg.cli.machine import load_model
     from glic_pyg.cli.waiting import Stopwatch
-    from glic_pyg.container import BitstreamError
-    from glic_pyg.image import png_bytes
+    from glic_pyg.container import BitstreamError, unpack
+    from glic_pyg.formats import image_bytes
     from glic_pyg.metrics import bpp
 
+    format, suffix = _format(args)  # refused before the work
     model = load_model(args)
     stopwatch = Stopwatch(args.begun)
 
@@ -49,24 +56,52 @@ def run(args: Namespace) -> int:
         data = source.getvalue()
         try:
             x = bitstream.decode(model, data, max_pixels=args.max_pixels, max_memory=args.max_memory)
+            image = with_chunks(x, unpack(data))
         except BitstreamError as error:
             raise BitstreamError(f"{source}: {error}") from error
         height, width = x.shape[-2:]
         rate = bpp(data, x)
-        png = png_bytes(x)
+        del x
+        result, notes = image_bytes(image, format)
+        for note in notes:
+            warnings.warn(f"{source}: {note}", stacklevel=1)
         times = stopwatch.lap(coding=time.perf_counter() - start)
         figures = {"height": height, "width": width, "bpp": rate, **times._asdict()}
-        return png, figures, f"{width} x {height} from {rate:.4f} bpp, {times}"
+        return result, figures, f"{width} x {height} from {rate:.4f} bpp, {times}"
 
     convert = Conversion(
         decompress,
-        settings={"format": "png", "model": model.identity.hex(), "max_memory": args.max_memory},
+        settings={"format": format.lower(), "model": model.identity.hex(), "max_memory": args.max_memory},
         suffixes={".glic"},
-        new_suffix=".png",
-        only_suffix=True,
+        new_suffix=suffix,
         most_bytes=lambda head: bitstream.most_bytes(head, args.max_pixels),
         force=args.force,
         inputs=[Path(args.model)],
         as_json=args.json,
     )
     return convert(args.input, args.output)
+
+
+def _format(args: Namespace) -> tuple[str, str]:
+    """Return the format of what is restored, and the suffix of files that get their names here.
+
+    Raises:
+        FileError: there is no such format.
+    """
+    from glic_pyg.errors import FileError
+    from glic_pyg.files import follow_links, is_stream
+    from glic_pyg.formats import format_named, writable
+
+    if args.format is not None:
+        return format_named(args.format)
+    path = Path(args.output)
+    is_folder = os.path.isdir(args.input) or args.output.endswith(("/", os.sep)) or path.is_dir()
+    if is_folder or args.output == "-" or is_stream(follow_links(path)):
+        return "PNG", ".png"
+    suffix = path.suffix.lower()
+    if suffix not in writable():
+        raise FileError(
+            "Expected an output name that ends in .png, or as another format that Pillow writes, or --format "
+            f"(got {args.output})"
+        )
+    return writable()[suffix], suffix

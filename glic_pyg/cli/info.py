@@ -14,13 +14,22 @@ from typing import Any, cast
 
 from glic_pyg.checkpoint_header import SHIPPED, SUFFIX, WEIGHTS, read_header
 from glic_pyg.cli import flags
-from glic_pyg.cli.printing import USER_ERRORS, aligned, print_json, print_line, say, say_lines
+from glic_pyg.cli.printing import (
+    CHUNK_NAMES,
+    USER_ERRORS,
+    aligned,
+    print_json,
+    print_line,
+    say,
+    say_lines,
+)
 from glic_pyg.container import MAGIC, QUALITY_STEPS, BitstreamError, most_bytes, unpack
 from glic_pyg.errors import FileError
 from glic_pyg.files import read_file
 
 MOST_BYTES = 1 << 30
 """Of a .glic file."""
+CHANNELS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -94,6 +103,10 @@ def _glic(data: bytes) -> dict[str, Any]:
     of_y = len(stream.strings) - 1
     names = [f"y, group {i // 2 + 1}, half {i % 2 + 1}" for i in range(of_y)] + ["z"]
     identity = stream.identity.hex()
+
+    def part(of: str, content: bytes) -> dict[str, Any]:
+        return {"of": of, "bytes": len(content), "share": len(content) / len(data)}
+
     return {
         "kind": "glic",
         "format": stream.version,
@@ -104,10 +117,9 @@ def _glic(data: bytes) -> dict[str, Any]:
         "model": SHIPPED.get(identity),
         "bytes": len(data),
         "bpp": 8 * len(data) / max(1, stream.height * stream.width),
-        "strings": [
-            {"of": of, "bytes": len(string), "share": len(string) / len(data)}
-            for of, string in zip(names, stream.strings, strict=False)
-        ],
+        "channels": stream.channels,
+        "strings": [part(of, string) for of, string in zip(names, stream.strings, strict=False)],
+        "chunks": [part(name, content) for name, content in stream.chunks.items()],
     }
 
 
@@ -119,15 +131,16 @@ def _print(name: str, about: dict[str, Any]) -> None:
         quality = "the model's only one" if about["quality"] is None else f"{about['quality']:g}"
         strings = about["strings"]
         total = sum(string["bytes"] for string in strings)
+        chunks = [part | {"of": _chunk_name(part["of"])} for part in about["chunks"]]
         lines = [
-            ["picture", f"{about['width']} x {about['height']}"],
+            ["picture", f"{about['width']} x {about['height']}, {CHANNELS[about['channels']]}"],
             ["quality", quality],
             ["model", identity],
             ["size", f"{about['bytes']} bytes, {about['bpp']:.4f} bpp"],
             ["strings", f"{len(strings)} of {total} bytes together"],
         ]
         say(f"{name}: .glic file, format {about['format']}")
-        rows = [[f"  {s['of']}", str(s["bytes"]), f"{s['share']:.1%}"] for s in strings]
+        rows = [[f"  {s['of']}", str(s["bytes"]), f"{s['share']:.1%}"] for s in [*strings, *chunks]]
     else:
         config, graph = about["config"], about["config"]["graph"]
         trained = about["info"].get("lambda")
@@ -147,6 +160,10 @@ def _print(name: str, about: dict[str, Any]) -> None:
         say(f"  {label:{max(len(label) for label, _ in lines)}}  {text}")
     if rows:
         say_lines(aligned(rows))
+
+
+def _chunk_name(name: str) -> str:
+    return CHUNK_NAMES.get(name, f"unknown chunk {name}")
 
 
 def _numbers(values: list[float]) -> str:

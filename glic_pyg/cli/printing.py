@@ -13,6 +13,8 @@ from typing import Any, TextIO
 from glic_pyg.errors import UserError
 from glic_pyg.files import printable
 
+CHUNK_NAMES = {"ALPH": "alpha", "EXIF": "EXIF data", "XMP ": "XMP data", "ICCP": "colour profile"}
+"""Of .glic files, as users call them."""
 USER_ERRORS = (UserError, OSError)
 """What bad input raises; anything else is a bug and keeps its traceback."""
 

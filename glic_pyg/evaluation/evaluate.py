@@ -31,8 +31,8 @@ from glic_pyg.evaluation.measure import (
     settings_hash,
 )
 from glic_pyg.files import files_below, write_file
-from glic_pyg.image import picture_suffixes
 from glic_pyg.ledger import hash_file, writing
+from glic_pyg.picture import picture_suffixes
 from glic_pyg.progress import each
 
 

@@ -20,9 +20,10 @@ from glic_pyg.errors import FileError, UserError
 from glic_pyg.evaluation.codecs import Codec, load_codec
 from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.files import csv_text, naming, read_file, write_file
-from glic_pyg.image import ImageError, most_bytes, read_image
+from glic_pyg.image import read_image
 from glic_pyg.ledger import hash_bytes
 from glic_pyg.metrics import LEAST_SIDE, bpp, decibels, ms_ssim, psnr, psnr_unrounded
+from glic_pyg.picture import ImageError, most_bytes
 
 Key = tuple[str, str, str, str]
 """Codec, hash of its settings, quality and picture of a row."""

@@ -23,8 +23,9 @@ from glic_pyg.evaluation.results import read_results
 from glic_pyg.evaluation.viewer import Restored, shown_picture
 from glic_pyg.figures import save_figure
 from glic_pyg.files import read_json, write_file
-from glic_pyg.image import ImageError, read_image
+from glic_pyg.image import read_image
 from glic_pyg.ledger import writing
+from glic_pyg.picture import ImageError
 
 MOST_BYTES = 14_000_000
 """Of the pictures in a page."""

@@ -30,7 +30,7 @@ from glic_pyg.errors import UserError, require
 from glic_pyg.graph import Graph
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES, WINDOW_MARGIN
 from glic_pyg.graph.grid import MapSize
-from glic_pyg.image import ImageError, pad
+from glic_pyg.image import pad
 from glic_pyg.inspection.attention import LayerError, stage_attention
 from glic_pyg.inspection.choice import choose_nodes
 from glic_pyg.inspection.neighborhood import Neighborhood, degrees, neighborhood
@@ -41,6 +41,7 @@ from glic_pyg.inspection.receptive_field import (
     receptive_fields,
 )
 from glic_pyg.inspection.stages import SCOPES, Graphs, StageRun, node_size, run_stages
+from glic_pyg.picture import ImageError
 from glic_pyg.progress import tell
 
 with require("matplotlib", extra="graphs", purpose="drawings"):

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from glic_pyg.config import ConfigError
 from glic_pyg.files import files_below
-from glic_pyg.image import ImageError, picture_suffixes, read_pixels, to_8bit, to_float
+from glic_pyg.image import read_pixels, to_8bit, to_float
+from glic_pyg.picture import ImageError, picture_suffixes
 from glic_pyg.progress import each
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.lightning import LightningDataModule, Trainer

@@ -10,11 +10,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from glic_pyg import GLIC, bitstream
 from glic_pyg.cli.refining import Refining
 from glic_pyg.config import Part
+from glic_pyg.container import unpack
 from glic_pyg.image import read_image, to_8bit, write_png
 from glic_pyg.ledger import NAME
 from glic_pyg.metrics import psnr
@@ -70,12 +71,74 @@ def test_folders_there_and_back(glic, model_file, tmp_path):
 
 
 @pytest.mark.filterwarnings("default")
-def test_transparency_gives_a_warning_line(glic, model_file, tmp_path):
+def test_more_than_8_bits_give_a_warning_line(glic, model_file, tmp_path):
     source = tmp_path / "a.png"
-    Image.new("RGBA", (9, 9), (1, 2, 3, 4)).save(source)
+    Image.fromarray(np.uint16([[1, 65535]])).save(source)
     status, _, err = glic("compress", source, "-o", tmp_path / "a.glic", "--model", model_file)
     assert status == 0
-    assert err == f"warning: {source} has transparent parts: composited over white\n"
+    assert err == f"warning: {source} has more than 8 bits per channel: comes back with 8\n"
+
+
+def test_alpha_and_metadata_travel(glic, tiny_model, model_file, tmp_path):
+    """Beside the same strings as without them; what they cost is told."""
+    source, coded, restored = tmp_path / "a.png", tmp_path / "a.glic", tmp_path / "b.png"
+    image = Image.effect_noise((40, 30), 50).convert("RGB")
+    alpha = Image.linear_gradient("L").resize(image.size)
+    image.putalpha(alpha.point(lambda value: max(value, 1)))  # no colour is hidden
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "a maker", 3
+    image.save(source, exif=exif)
+    assert glic("compress", source, "-o", coded, "--model", model_file, "--json")[0] == 0
+    status, out, err = glic("compress", source, "-o", tmp_path / "c.glic", "--model", model_file)
+    assert (status, err) == (0, "")
+    stream, size = unpack(coded.read_bytes()), coded.stat().st_size
+    assert (stream.channels, set(stream.chunks)) == (4, {"ALPH", "EXIF"})
+    x = torch.from_numpy(np.array(image.convert("RGB"))[::-1, ::-1].copy()).permute(2, 0, 1)[None]
+    plain = bitstream.encode(tiny_model, x)
+    assert unpack(plain).strings == stream.strings
+    assert (
+        f"{size} bytes, {8 * size / 1200:.4f} bpp, {size - len(plain)} of the bytes for alpha, EXIF data"
+        in out
+    )
+
+    assert glic("decompress", coded, "-o", restored, "--model", model_file)[0] == 0
+    with Image.open(restored) as image:
+        assert image.mode == "RGBA"
+        assert np.array_equal(np.array(image)[..., 3], np.maximum(np.array(alpha), 1)[::-1, ::-1])
+        assert dict(image.getexif()) == {0x010F: "a maker"}
+        expected = to_8bit(bitstream.decode(tiny_model, plain))[0].permute(1, 2, 0)
+        assert np.array_equal(np.array(image)[..., :3], expected)
+
+    glic("compress", source, "-o", coded, "--model", model_file, "--strip", "--force")
+    assert set(unpack(coded.read_bytes()).chunks) == {"ALPH"}
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_profile_is_converted_or_travels(glic, model_file, tmp_path):
+    source, coded, restored = tmp_path / "a.tif", tmp_path / "a.glic", tmp_path / "b.png"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = bytearray(profile)  # the primaries' tags change places
+    red, blue = profile.index(b"rXYZ"), profile.index(b"bXYZ")
+    swapped[red : red + 4], swapped[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    Image.new("RGB", (40, 30), (200, 100, 50)).save(source, icc_profile=bytes(swapped))
+    command = ["compress", source, "-o", coded, "--model", model_file]
+    status, _, err = glic(*command)
+    assert status == 0
+    assert err == f"warning: {source} has the colour profile sRGB built-in: converted to sRGB\n"
+    assert unpack(coded.read_bytes()).version == 3
+    converted = coded.read_bytes()
+    assert glic(*command, "--keep-icc")[::2] == (0, "")
+    stream = unpack(coded.read_bytes())
+    assert stream.chunks == {"ICCP": swapped}
+    assert stream.strings != unpack(converted).strings
+    assert glic("decompress", coded, "-o", restored, "--model", model_file)[::2] == (0, "")
+    with Image.open(restored) as image:
+        assert image.info["icc_profile"] == swapped
+        kept = np.array(image)
+    status, _, err = glic("decompress", coded, "-o", tmp_path / "b.bmp", "--model", model_file)
+    assert (status, err) == (0, f"warning: {coded}: BMP holds no colour profile: converted to sRGB\n")
+    with Image.open(tmp_path / "b.bmp") as image:  # red and blue change places
+        assert abs(np.array(image).astype(int) - kept[..., ::-1]).max() <= 2
 
 
 def test_errors_are_one_line_and_status_2(glic, model_file, tmp_path):
@@ -352,7 +415,7 @@ def test_results_for_programs(glic, tiny_model, model_file, tmp_path):
         assert told.pop("seconds") >= told.pop("coding_seconds") > 0
         assert told == {
             "input": str(photos / f"{name}.png"), "output": str(coded / f"{name}.glic"), "bytes": size,
-            "height": 30, "width": 40, "bpp": 8 * size / 1200,
+            "height": 30, "width": 40, "bpp": 8 * size / 1200, "chunk_bytes": 0,
         }  # fmt: skip
     status, out, err = glic("compress", photos, "-o", coded, "--model", model_file, "--json")
     assert (status, out, err) == (0, "", "2 of 2 files were done already\n")

@@ -6,6 +6,7 @@ import pytest
 from glic_pyg import GLIC, bitstream
 from glic_pyg.checkpoint import shipped
 from glic_pyg.checkpoint_header import SHIPPED
+from glic_pyg.chunks import add_chunks
 from glic_pyg.container import unpack
 
 
@@ -24,6 +25,7 @@ def test_a_file_is_told_apart_from_its_parts(glic, coded, tiny_model):
     assert about == {
         "file": str(coded), "kind": "glic", "format": 3, "height": 40, "width": 70, "quality": None,
         "identity": tiny_model.identity.hex(), "model": None, "bytes": size, "bpp": 8 * size / 2800,
+        "channels": 3, "chunks": [],
     }  # fmt: skip
     assert [string["bytes"] for string in strings] == [len(string) for string in stream.strings]
     assert [string["of"] for string in strings][-2:] == [
@@ -34,7 +36,26 @@ def test_a_file_is_told_apart_from_its_parts(glic, coded, tiny_model):
     _, out, _ = glic("info", coded)
     assert out.startswith(f"{coded}: .glic file, format 3\n")
     assert f"model    {about['identity']}\n" in out
-    assert "70 x 40" in out
+    assert "70 x 40, RGB\n" in out
+
+
+def test_chunks_are_told(glic, coded):
+    chunks = {"EXIF": b"II*\0", "ALPH": b"a" * 100, "late": b""}
+    coded.write_bytes(add_chunks(coded.read_bytes(), 2, chunks))
+    about = json.loads(glic("info", coded, "--json")[1])
+    size = coded.stat().st_size
+    assert (about["format"], about["channels"], about["bytes"]) == (4, 2, size)
+    assert [(chunk["of"], chunk["bytes"]) for chunk in about["chunks"]] == [
+        ("EXIF", 4), ("ALPH", 100), ("late", 0)
+    ]  # fmt: skip
+    assert about["chunks"][1]["share"] == 100 / size
+    _, out, _ = glic("info", coded)
+    assert "70 x 40, grey with alpha\n" in out
+    assert [line.split("  ")[1] for line in out.splitlines()[-3:]] == [
+        "EXIF data",
+        "alpha",
+        "unknown chunk late",
+    ]
 
 
 def test_a_checkpoint_is_told_without_its_weights(glic, tiny_model, tmp_path):
