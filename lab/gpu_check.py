@@ -33,14 +33,17 @@ RESULT = "RESULT "  # what a stage's lines of results begin with
 STAGES = {  # name -> most seconds
     "machine": 30,
     "tests": 80,
+    "devices": 60,
     "kernels": 60,
-    "devices": 40,
     "coding configs/model/glic_nano.yaml": 45,
     "coding configs/model/glic.yaml": 60,
     "training configs/model/glic_nano.yaml": 40,
     "training configs/model/glic.yaml": 60,
     "variants": 60,
 }
+TOGETHER = ("tests", "devices")
+"""Stages that time nothing: they run at the same time."""
+
 TESTS = [
     "tests/nn/kernels/test_triton_attention.py",
     "tests/graph/kernels/test_triton_threshold.py",
@@ -92,24 +95,33 @@ class Run:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.start = time.monotonic()
+        self.lock = threading.Lock()
         self.results: dict[str, Any] = {"command": sys.argv, "stages": {}}
 
     def all(self) -> int:
         """Run them while there is time; return 0 if all went well."""
-        for name in self.args.stages:
-            left = self.args.seconds - (time.monotonic() - self.start)
-            if left < 5:
-                self.results["stages"][name] = {"status": "no time left"}
-                print(f"==== {name}: no time left", flush=True)
-            else:
-                self.one(name, min(left, STAGES.get(name, left) * (20 if self.args.dry_run else 1)))
-            self.save()
+        groups = [[name] for name in self.args.stages if name not in TOGETHER]
+        groups.insert(1, [name for name in self.args.stages if name in TOGETHER])
+        for group in groups:
+            threads = [threading.Thread(target=self.one, args=(name,)) for name in group]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         bad = {name: s["status"] for name, s in self.results["stages"].items() if s["status"] != "done"}
         print(f"==== {time.monotonic() - self.start:.0f} s; {bad or 'all done'}", flush=True)
         return 1 if bad else 0
 
-    def one(self, name: str, seconds: float) -> None:
-        """Run a stage in a process of its own; keep its results as they come."""
+    def one(self, name: str) -> None:
+        """Run a stage in a process of its own, if there is time; keep its results as they come."""
+        seconds = self.args.seconds - (time.monotonic() - self.start)
+        if seconds < 5:
+            self.results["stages"][name] = {"status": "no time left"}
+            print(f"==== {name}: no time left", flush=True)
+            self.save()
+            return
+        if not self.args.dry_run:
+            seconds = min(seconds, STAGES.get(name, seconds))
         stage = self.results["stages"][name] = {"status": "running", "results": []}
         begin = time.monotonic()
         print(f"==== {name} (at {begin - self.start:.0f} s, at most {seconds:.0f} s)", flush=True)
@@ -161,14 +173,16 @@ class Run:
         stage["seconds"] = round(time.monotonic() - begin, 1)
         if stage["status"] != "done":
             stage["output"] = "".join(last)
+        self.save()
         print(f"---- {name}: {stage['status']}, {stage['seconds']} s", flush=True)
 
     def save(self) -> None:
         """Write what there is, whole."""
         path = self.args.output / "gpu_check.json"
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(self.results, indent=1))
-        part.replace(path)
+        with self.lock, suppress(RuntimeError):  # another stage has added to them: it saves them, too
+            part.write_text(json.dumps(self.results, indent=1))
+            part.replace(path)
 
 
 # ---- what stages share
@@ -193,7 +207,7 @@ class Place:
 
             torch.cuda.synchronize()
 
-    def times(self, function: Callable[[], Any], *, seconds: float = 1.0, most: int = 20) -> float:
+    def times(self, function: Callable[[], Any], *, seconds: float = 0.5, most: int = 20) -> float:
         """Return the median of milliseconds that calls take, after one that warms up."""
         function()
         self.sync()
@@ -575,7 +589,7 @@ def stage_training(place: Place, name: str) -> None:
                 model.zero_grad(set_to_none=True)
                 torch.manual_seed(1)  # the same noise
                 with torch.autocast(place.device, dtype, enabled=dtype is not None):
-                    output = model(x, quality)
+                    output = model(x, quality if config.qualities > 1 else None)
                 criterion(output, x, model.orthogonality_loss(), quality).loss.backward()
 
             with guarded(**what):

@@ -48,8 +48,8 @@ def outcome(stage, x, kernels):
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_is_that_of_the_definition(name, triton_device):
     stage, x = make(**STAGES[name]), torch.randn(1, 8, 5, 9, generator=torch.Generator().manual_seed(1))
-    expected = outcome(stage, x, "reference")
-    found = outcome(stage, x.to(triton_device), "triton")
+    x = x.to(triton_device)
+    expected, found = outcome(stage, x, "reference"), outcome(stage, x, "triton")
     for key, value in expected.items():
         error = (found[key] - value).norm() / value.norm()
         assert error < 1e-4, key
@@ -90,4 +90,4 @@ def test_a_stage_under_autocast(triton_device):
         )  # the interpreter multiplies no others
         with torch.autocast(triton_device, half):
             y = stage(x.to(triton_device))
-    assert ((y.float().cpu() - expected).norm() / expected.norm()).item() < 0.02
+    assert ((y.float().cpu() - expected).norm() / expected.norm()).item() < 0.05

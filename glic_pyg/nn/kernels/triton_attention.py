@@ -250,7 +250,7 @@ def _inputs(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> tuple[Te
 
 def _options(query: Tensor) -> dict[str, Any]:
     """Return block size and precision: products of float32 are as exact as torch's own are to be."""
-    exact = query.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    exact = query.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision != "tf32"
     return {
         "CHANNELS": triton.next_power_of_2(max(16, query.size(2))),
         "PRECISION": "tf32x3" if exact else "tf32",
