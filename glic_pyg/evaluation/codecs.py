@@ -21,6 +21,7 @@ from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.errors import PackageError, require
 from glic_pyg.evaluation.compressai_models import is_compressai, load_compressai
 from glic_pyg.image import crop, pad, read_image, to_pil
+from glic_pyg.progress import tell
 from glic_pyg.rate_control import encode_to_bpp
 from glic_pyg.refinement import check_effort
 
@@ -63,6 +64,7 @@ class Codec(ABC):
 
         The range of qualities is halved, as if sizes always grew with them.
         """
+        tell(f"looking for a file of {size} bytes by {self.name}")
         least, most = 0, len(self.fine) - 1
         nearest = b""
         while least <= most:

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from glic_pyg.errors import FileError
 from glic_pyg.evaluation.bd import Curve, CurveError, Delta, Method, Pictures, delta
 from glic_pyg.evaluation.codecs import Codec
@@ -26,10 +24,12 @@ from glic_pyg.files import read_json, write_file
 from glic_pyg.image import read_image
 from glic_pyg.ledger import writing
 from glic_pyg.picture import ImageError
+from glic_pyg.progress import each
 
 MOST_BYTES = 14_000_000
 """Of the pictures in a page."""
-SCORES = {"psnr-rgb": "PSNR (RGB) in dB", "ms-ssim-db-rgb": "MS-SSIM in dB"}
+SCORES = {"psnr-rgb": ("PSNR", "PSNR (RGB) in dB"), "ms-ssim-db-rgb": ("MS-SSIM", "MS-SSIM in dB")}
+"""Columns of results: what to call them, without and with their units."""
 
 
 def write_report(
@@ -80,12 +80,12 @@ def write_report(
         names = sorted({row.picture for _, some in rows for row in some})
 
         comparisons = []
-        for metric, label in SCORES.items():
+        for metric, (name, label) in SCORES.items():
             if curves := _curves(found, compare, metric):
                 figure = draw_curves(_named(curves), score=label, most_bpp=bpp[1])
                 for kind in ("png", "svg"):
                     save_figure(figure, output / f"{metric}.{kind}")
-                comparisons.append(_compare(metric, label, curves, method=method, bpp=bpp))
+                comparisons.append(_compare(name, label, curves, method=method, bpp=bpp))
 
         counts = sorted({some.count for one in comparisons[:1] for some in _pictures_of(one.curves)})
         of_pictures = (
@@ -164,7 +164,7 @@ def _named(curves: Sequence[Curve]) -> list[Curve]:
 
 
 def _compare(
-    metric: str, label: str, curves: Sequence[Curve], *, method: Method, bpp: tuple[float, float]
+    name: str, label: str, curves: Sequence[Curve], *, method: Method, bpp: tuple[float, float]
 ) -> Comparison:
     """Compare every curve with every other."""
     limited = [one.within(*bpp) for one in curves]
@@ -175,7 +175,7 @@ def _compare(
         caption += f", means of {counts.pop()} pictures"
     if overlaps:
         caption += f"; curves overlap by {min(overlaps):.0%} to {max(overlaps):.0%} of the shorter one"
-    return Comparison(metric, label, curves, deltas, caption)
+    return Comparison(name, label, curves, deltas, caption)
 
 
 def _delta(anchor: Curve, test: Curve, method: Method) -> Delta | CurveError:
@@ -199,7 +199,7 @@ def _shown(
     """
     chosen = names[:: max(1, len(names) // max(1, count))][:count]
     shown: list[dict[str, Any]] = []
-    for name in tqdm(chosen, desc="pictures", disable=None):
+    for name in each(chosen, "coding pictures at the same rate"):
         try:
             x = read_image(name)
         except ImageError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from glic_pyg.evaluation.bd import Curve, CurveError, Delta, PicturesError
+from glic_pyg.evaluation.bd import THIN, Curve, CurveError, Delta, PicturesError
 from glic_pyg.evaluation.measure import notes
 from glic_pyg.pages import fill_page
 
@@ -44,7 +44,7 @@ class Comparison:
 
     Args:
         metric: Name of the metric.
-        label: With its unit.
+        label: The same, with its unit.
         curves: The curves; the first one is the one that the page is about.
         deltas: Row by row, of each curve against each other as the anchor, or why there is none; None on the
             diagonal.
@@ -73,7 +73,7 @@ def build_page(
 
     Args:
         title: Of the page.
-        about: A line under its first sentence.
+        about: A line under its first sentence, after what is said of the other metrics.
         command: The command that makes it.
         results: Of the codecs, as `measure.results` returns them.
         comparisons: Of the metrics, that of PSNR first.
@@ -81,11 +81,13 @@ def build_page(
         complexity: A table, see `complexity_rows`; may be empty.
         pictures: See `viewer.shown_picture`.
     """
+    measured = [result["name"] for result in results]
+    sentences = [text for comparison in comparisons if (text := _sentence(comparison, measured))]
     return fill_page(
         PAGES / "report.html",
         title=title,
-        lead=_lead(title, comparisons[0], [result["name"] for result in results]) if comparisons else title,
-        about=about,
+        lead=sentences[0] if sentences else title,
+        about=" ".join([*sentences[1:], about]),
         command=command,
         curves=_curves(comparisons, results, most_bpp),
         matrices=[_matrix(comparison) for comparison in comparisons],
@@ -96,24 +98,23 @@ def build_page(
     )
 
 
-def _lead(title: str, comparison: Comparison, measured: Sequence[str]) -> str:
-    """Return the result in a sentence: the first codec against the others that were measured."""
+def _sentence(comparison: Comparison, measured: Sequence[str]) -> str:
+    """Return the first codec against the others that were measured, in words; nothing without figures."""
     ours, *others = comparison.curves
-    # Deltas against ours as the anchor are others; these are of ours, against each of them.
     told = [
         (delta.rate, curve.name)
         for curve, delta in zip(others, comparison.deltas[0][1:], strict=True)
         if curve.name in measured and isinstance(delta, Delta) and not delta.thin
     ]
     if not told:
-        return title
+        return ""
     fewer = [f"{-rate:.1f}\u00a0% fewer than {name}" for rate, name in sorted(told) if rate < 0]
     more = [f"{rate:.1f}\u00a0% more than {name}" for rate, name in sorted(told) if rate >= 0]
     parts = [*fewer[:MOST_NAMED], *more[:MOST_NAMED]]
     parts[0] = parts[0].replace(" than", " bits than", 1)
     *first, last = parts
     whole = f"{', '.join(first)} and {last}" if first else last
-    return f"For the same PSNR, {ours.name} needs {whole}."
+    return f"For the same {comparison.metric}, {ours.name} needs {whole}."
 
 
 def _curves(
@@ -173,6 +174,8 @@ def _matrix(comparison: Comparison) -> dict[str, Any]:
     reasons = dict.fromkeys(str(error) for error in errors if not isinstance(error, PicturesError))
     first = comparison.curves[0].pictures
     others = [curve for curve in comparison.curves if curve.pictures.unlike(first)]
+    if any(isinstance(d, Delta) and d.thin for row in comparison.deltas for d in row):
+        reasons[f"* thin: less than {THIN:.0%} of the shorter curve's scores are in common"] = None
     reasons |= dict.fromkeys(f"{UNLIKE} {curve.name}: means of {curve.pictures.text()}" for curve in others)
     return {
         "label": comparison.label,
@@ -189,9 +192,8 @@ def _cell(delta: Delta | CurveError | None) -> dict[str, Any]:
     if isinstance(delta, CurveError):
         text = UNLIKE if isinstance(delta, PicturesError) else "-"
         return {"text": text, "title": str(delta), "kind": "none"}
-    thin = f" (thin: overlap {delta.overlap:.0%})" if delta.thin else ""
     return {
-        "text": f"{delta.rate:+.1f}{thin}",
+        "text": f"{delta.rate:+.1f}{'*' if delta.thin else ''}",
         "title": f"{delta.text()}, overlap {delta.overlap:.0%}",
         "kind": "thin" if delta.thin else "",
         "side": "fewer" if delta.rate < 0 else "more",

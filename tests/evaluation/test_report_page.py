@@ -28,7 +28,7 @@ COLUMNS = {"quality": [1.0], "bpp": [0.25], "psnr-rgb": [30.5]}
 
 
 def compared(curves, deltas, label="PSNR (RGB) in dB"):
-    return Comparison("psnr-rgb", label, curves, deltas, "cubic")
+    return Comparison("PSNR", label, curves, deltas, "cubic")
 
 
 def make_page(comparisons, *, names, title="title", command="command", pictures=()):
@@ -138,7 +138,8 @@ def test_the_result_in_a_sentence():
     expected = "For the same PSNR, ours needs 50.0 % fewer bits than jpeg and 2.3 % more than avif."
     assert first_sentence(page) == expected
     assert '<td class="thin"' in page
-    assert "-70.0 (thin: overlap 30%)" in page
+    assert ">-70.0*</td>" in page
+    assert "<li>* thin: less than 50% of the shorter curve&#39;s scores are in common</li>" in page
     assert first_sentence(make_page([compared(curves[:1], [[None]])], names=["ours"])) == "title"
 
 

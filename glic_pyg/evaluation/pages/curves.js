@@ -4,8 +4,8 @@
   if (!metrics.length) return;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   // Okabe and Ito's colours, apart for colour-blind eyes; the first codec has the colour of the text.
-  const COLORS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31"];
-  const DARK = ["#FF8A3D", "#4FA8E8", "#2CC79A", "#E59AC6", "#F2B93B", "#8CCFF5", "#C7A566"];
+  const COLORS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B07800", "#56B4E9", "#8C6D31", "#882255", "#777777"];
+  const DARK = ["#FF8A3D", "#4FA8E8", "#2CC79A", "#E59AC6", "#F2D03B", "#A8DDFA", "#C7A566", "#D77BA0", "#AAAAAA"];
   const SHAPES = ["circle", "rect", "triangle", "rectRot", "crossRot", "star", "cross"];
   const DASHES = [[], [7, 3], [2, 3], [8, 3, 2, 3]];
   const style = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -72,6 +72,21 @@
     plugins: [pointer],
   }));
 
+  // The legend's line looks like the curve.
+  function drawSwatch(canvas, set) {
+    const ctx = canvas.getContext("2d");
+    ctx.reset();
+    ctx.scale(2, 2);
+    ctx.strokeStyle = ctx.fillStyle = set.borderColor;
+    ctx.lineWidth = set.borderWidth;
+    ctx.setLineDash(set.borderDash);
+    ctx.beginPath();
+    ctx.moveTo(0, 8);
+    ctx.lineTo(44, 8);
+    ctx.stroke();
+    ctx.setLineDash([]);
+    Chart.helpers.drawPoint(ctx, {pointStyle: set.pointStyle, radius: set.pointRadius, borderWidth: 1}, 22, 8);
+  }
   function paint() {
     for (const chart of charts) {
       const seen = chart.data.datasets.flatMap((set, i) => hidden[i] ? [] : set.data.filter(({x}) => x <= most).map(({y}) => y));
@@ -94,7 +109,7 @@
     document.querySelectorAll("#legend tbody tr").forEach((row, i) => {
       row.classList.toggle("off", hidden[i]);
       row.querySelector("button").setAttribute("aria-pressed", !hidden[i]);
-      row.querySelector(".swatch").style.borderTop = `3px ${codecs[i].unlike ? "dotted" : "solid"} ${color(i)}`;
+      drawSwatch(row.querySelector(".swatch"), charts[0].data.datasets[i]);
     });
   }
   function read(at) {

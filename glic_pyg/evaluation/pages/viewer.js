@@ -13,8 +13,8 @@
   const between = (value, least, most) => Math.min(Math.max(value, least), most);
 
   function layout() {
-    const room = document.fullscreenElement ? innerHeight : 0.78 * innerHeight;
-    stage.style.height = `${Math.min(stage.clientWidth * picture().height / picture().width, room)}px`;
+    const whole = stage.clientWidth * picture().height / picture().width;
+    stage.style.height = `${Math.min(whole, 0.68 * innerHeight)}px`;
     if (view.fitted) fit(); else draw();
   }
   function fit() {
