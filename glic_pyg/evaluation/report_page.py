@@ -152,6 +152,7 @@ def _points(
     if curve is None:
         return []
     told = qualities if len(qualities) == len(curve.rates) else [None] * len(curve.rates)
+    told = [quality if quality is not None and math.isfinite(quality) else None for quality in told]
     points = zip(curve.rates, curve.scores, told, strict=True)
     return sorted((point for point in points if math.isfinite(point[1])), key=lambda point: point[:2])
 
