@@ -12,7 +12,7 @@ import pytest
 import glic_pyg
 
 ROOT = Path(__file__).parents[1]
-IN_GIT_ONLY = {".gitignore", ".ci/run"}
+IN_GIT_ONLY = {".gitattributes", ".gitignore", ".ci/run"}
 
 BUILD = """
 import sys
@@ -85,9 +85,10 @@ def test_the_wheel_is_the_package_and_its_licence(tracked, archives):
     assert {name for name in names if not name.startswith(about)} == {
         name for name in tracked if name.startswith("glic_pyg/")
     }
-    assert about + "licenses/LICENSE" in names
+    licences = ("LICENSE", "glic_pyg/evaluation/pages/chart.LICENSE.md", "glic_pyg/photos/LICENSE.md")
+    assert {about + "licenses/" + licence for licence in licences} <= names
     assert f"\nVersion: {glic_pyg.__version__}\n" in text
-    assert "\nLicense-Expression: BSD-3-Clause\n" in text
+    assert "\nLicense-Expression: BSD-3-Clause AND MIT AND CC0-1.0\n" in text
 
 
 def test_every_module_imports_without_what_only_unix_has():
