@@ -3,7 +3,8 @@
     glic ablate configs/ablation/*.yaml -d PHOTOS -o runs/ablation
     glic ablate my_variant.yaml configs/ablation/full.yaml -d PHOTOS -o runs/ablation --seeds 0
 
-A variant file is a training configuration, or `base: FILE` and what differs from it. Every variant is trained
+A variant file is a training configuration, or `base: FILE` and what differs from it; `--steps 200` tries them
+out. Every variant is trained
 with every seed, each in a folder of its own: a row. What is complete is not trained again; Ctrl-C or SIGTERM
 saves and ends, and the same command goes on. The table, of all rows in the output folder, is also written
 there as ablation.csv, and with all figures of every row as ablation.json.
@@ -48,6 +49,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     flags.add_dataset(parser)
     flags.add_output_folder(parser, default=Path("runs/ablation"))
     add("--seeds", type=flags.whole, nargs="+", default=[0, 1], metavar="N", help="(default: 0 1)")
+    steps = "train every variant for so many steps, whatever its file says"
+    add("--steps", type=flags.count, metavar="N", help=steps)
     flags.add_accelerator(parser)
     flags.add_json(parser)
 
@@ -58,7 +61,7 @@ def run(args: Namespace) -> int:
     from glic_pyg.experiments.ablation import load_variant, read_rows, run_row, summarize, write_tables
     from glic_pyg.training.module import TrainingError
 
-    variants = [load_variant(path) for path in args.variants]
+    variants = [load_variant(path, steps=args.steps) for path in args.variants]
     names = [variant.name for variant in variants]
     if len(set(names)) < len(names):
         raise UsageError(f"Expected variants of different names (got {', '.join(names)})")

@@ -2,10 +2,13 @@
 
 glic curves runs/nano -o curves.svg
 glic curves runs/first runs/second -o curves.png    # the second began with the first's weights
+
+Of a run without an evaluation yet, the training crops are drawn, and it is told when the first one comes.
 """
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -25,10 +28,12 @@ def run(args: Namespace) -> int:
     """Draw."""
     from glic_pyg.figures import save_figure
     from glic_pyg.ledger import writing
-    from glic_pyg.training.curves import draw_runs
+    from glic_pyg.training.curves import draw_runs, evaluations_of, next_evaluation
 
-    tables = [run / "eval.csv" for run in args.runs]
+    tables = [run / name for run in args.runs for name in ("eval.csv", "log.csv")]
     with writing(args.output, inputs=tables, force=args.force):
-        save_figure(draw_runs(tables), args.output)
+        save_figure(draw_runs(args.runs), args.output)
     say(args.output)
+    if not evaluations_of(args.runs[-1]):
+        say(next_evaluation(args.runs[-1]), file=sys.stderr)
     return 0

@@ -31,11 +31,11 @@ from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.data import center_crops, find_and_split, folders_by_prefix
 from glic_pyg.training.run_folder import RunFolder
 from glic_pyg.training.trainer import train
+from glic_pyg.yaml_text import parse_yaml
 
 ROW = "row.json"
 ROW_KEYS = {"variant", "base", "seed", "loss", "curve", "parameters", "step_seconds", "degree"}
 PICTURES = 8  # whose graphs are counted
-SECTIONS = ("model", "graph")  # of which a variant may change single settings
 
 
 @dataclass(frozen=True)
@@ -53,39 +53,32 @@ class Variant:
     config: TrainConfig
 
 
-def load_variant(path: str | Path) -> Variant:
-    """Read a variant: a training configuration, or changes of one that its `base` names, beside it.
+def load_variant(path: str | Path, *, steps: int | None = None) -> Variant:
+    """Read a variant: a training configuration, which is compared with the one that its `base` names, if any.
 
     The model is made once, to see whether it can be.
+
+    Args:
+        path: Of the file.
+        steps: How long to train it, in place of what it says.
 
     Raises:
         ConfigError: not such a file, or a model that cannot be made.
     """
     path = Path(path)
-    values = TrainConfig.read_yaml(path)
-    if not isinstance(values, dict) or "base" not in values:
-        variant = Variant(path.stem, path.stem, TrainConfig.from_yaml(path))
-    else:
-        base = path.parent / str(values.pop("base"))
-        changed = _changed(TrainConfig.from_yaml(base).to_dict(), values)
+    config = TrainConfig.from_yaml(path)
+    if steps is not None:
         try:
-            variant = Variant(path.stem, base.stem, TrainConfig.from_dict(changed))
+            config = dataclasses.replace(config, steps=steps, epochs=None, max_time=None)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+    base = parse_yaml(path.read_text(encoding="utf-8")).get("base", path)
+    variant = Variant(path.stem, Path(str(base)).stem, config)
     try:
         GLIC(variant.config.model)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return variant
-
-
-def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    nested = {
-        key: _changed(values[key], change)
-        for key, change in changes.items()
-        if key in SECTIONS and isinstance(values.get(key), dict) and isinstance(change, dict)
-    }
-    return {**values, **changes, **nested}
 
 
 def run_row(

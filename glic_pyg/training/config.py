@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from glic_pyg.config import HYPER_STRIDE, Config, ConfigError, ModelConfig
+
+SECTIONS = ("model", "graph")
+"""Of which a file with a `base` may change single settings."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,32 @@ class TrainConfig(Config):
     eval_every: int = 5000
     save_every: int = 1000
 
+    @classmethod
+    def read_yaml(cls, path: str | Path) -> Any:
+        """Return what a YAML file says; files that it names are read too.
+
+        What it leaves out is that of the file, beside it, which its `base` names, if it names one; that may
+        have a base too. Of the model and of its graph, single settings may be changed.
+
+        Raises:
+            ConfigError: a file is not YAML, or a base builds on itself or is no configuration.
+        """
+        return cls._read_with_base(Path(path), heirs=())
+
+    @classmethod
+    def _read_with_base(cls, path: Path, heirs: tuple[Path, ...]) -> Any:
+        if path.resolve() in heirs:
+            raise ConfigError(f"Expected a base that does not build on itself (got {path})")
+        values = super().read_yaml(path)
+        if not isinstance(values, dict) or "base" not in values:
+            return values
+        base = path.parent / str(values.pop("base"))
+        of_base = cls._read_with_base(base, (*heirs, path.resolve()))
+        try:
+            return _changed(cls.from_dict(of_base).to_dict(), values)
+        except ConfigError as error:
+            raise ConfigError(f"{base}: {error}") from error
+
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
             raise ConfigError(f"Expected epochs or steps (got epochs {self.epochs} and steps {self.steps})")
@@ -178,6 +209,15 @@ class TrainConfig(Config):
     def _require(self, name: str, condition: bool, what: str) -> None:
         if not condition:
             raise ConfigError(f"Expected {name} to be {what} (got {getattr(self, name)})")
+
+
+def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {
+        key: _changed(values[key], change)
+        for key, change in changes.items()
+        if key in SECTIONS and isinstance(values.get(key), dict) and isinstance(change, dict)
+    }
+    return {**values, **changes, **nested}
 
 
 def sides(patch_size: int | tuple[int, ...]) -> tuple[int, ...]:

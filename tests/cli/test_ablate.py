@@ -65,6 +65,16 @@ def test_rows_and_table(setting, glic, monkeypatch):
     assert [json.loads(line) for line in out.splitlines()] == content["summary"]
 
 
+def test_steps_of_the_command_line(setting, glic):
+    status, _, err = glic(
+        "ablate", "whole.yaml", "near.yaml", "-d", "photos", "-o", "o", "--seeds", "0", "--steps", "2"
+    )
+    assert status == 0, err
+    for name in ("whole", "near"):
+        rows = (setting / "o" / f"{name}-0" / "log.csv").read_text().splitlines()
+        assert [row.split(",")[0] for row in rows] == ["step", "1", "2"]
+
+
 def test_variants_see_the_same_pictures_in_the_same_order(setting, glic):
     """Without a graph of any kind a model whose graphs are not read learns the same, step by step."""
     for name, degree in (("a", 3), ("b", 9)):

@@ -59,10 +59,8 @@ def test_a_variant_changes_single_settings(tmp_path, base, config):
 def test_settings_of_a_part_are_replaced_as_a_whole(tmp_path, base):
     for name, parent, score in [
         ("mean", "base.yaml", {"name": "sobel", "pooling": "mean"}),
-        ("bins", "flat.yaml", {"name": "local_entropy", "bins": 3}),
+        ("bins", "mean.yaml", {"name": "local_entropy", "bins": 3}),
     ]:
-        if parent == "flat.yaml":
-            (tmp_path / parent).write_text(load_variant(tmp_path / "mean.yaml").config.to_yaml())
         (tmp_path / f"{name}.yaml").write_text(
             yaml.safe_dump({"base": parent, "model": {"graph": {"score": score}}})
         )
@@ -76,11 +74,14 @@ def test_settings_of_a_part_are_replaced_as_a_whole(tmp_path, base):
         ("base: base.yaml\nsteps: 0\n", r"other\.yaml: Expected steps to be at least 1 \(got 0\)$"),
         ("base: base.yaml\nmodell: {}\n", r"other\.yaml: Unknown key 'modell'; did you mean 'model'\?$"),
         ("base: base.yaml\nmodel: {aggregation: torch.nn.Linear}\n", r"other\.yaml: .*from MessagePassing"),
+        ("base: other.yaml\n", r"^Expected a base that does not build on itself \(got .*other\.yaml\)$"),
+        ("base: worse.yaml\n", r"worse\.yaml: Expected steps to be at least 1 \(got 0\)$"),
         ("a: [", r"^Expected a YAML file \(got .*other\.yaml: "),
     ],
 )
 def test_unusable_files_are_named_in_one_line(tmp_path, base, text, message):
     (tmp_path / "other.yaml").write_text(text)
+    (tmp_path / "worse.yaml").write_text("base: base.yaml\nsteps: 0\n")
     with pytest.raises(ConfigError, match=message) as caught:
         load_variant(tmp_path / "other.yaml")
     assert "\n" not in str(caught.value)
