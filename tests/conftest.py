@@ -16,17 +16,32 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import pytest
 import torch
+from jaxtyping import config as shapes
+from jaxtyping import install_import_hook
 from PIL import Image
 from torch import Tensor
 
-from glic_pyg import GLIC, ModelConfig
-from glic_pyg.config import GraphConfig
-from glic_pyg.training.config import TrainConfig
+ROOT = Path(__file__).parents[1]
+
+# In all tests, what graph/ and nn/ take and return has the shapes that their annotations say. Numba compiles
+# the functions in kernels/, which cannot be watched. An int will do for a float.
+install_import_hook(
+    [
+        f"glic_pyg.{room}.{path.stem}"
+        for room in ("graph", "nn")
+        for path in (ROOT / "glic_pyg" / room).glob("*.py")
+    ],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
+
+from glic_pyg import GLIC, ModelConfig  # noqa: E402 - after the hook
+from glic_pyg.config import GraphConfig  # noqa: E402
+from glic_pyg.training.config import TrainConfig  # noqa: E402
 
 # On busy cores, threads that wait for each other cost far more than they bring for tensors this small.
 torch.set_num_threads(1)
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 
 # Left at the module's own initial values in the golden data.
 NOT_SEEDED = (
@@ -54,6 +69,12 @@ def draw(name: str, shape: list[int], seed: int) -> np.ndarray:
     else:
         value = 0.02 * noise
     return value.astype(np.float32)
+
+
+@pytest.fixture
+def shapes_unchecked(monkeypatch) -> None:
+    """For tests of what refuses other shapes itself, and of what compiles or exports the code as it is."""
+    monkeypatch.setattr(shapes, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

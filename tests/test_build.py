@@ -55,6 +55,7 @@ def test_a_class_in_a_file_of_the_user(tmp_path, monkeypatch):
     assert made.k == 5
 
 
+@pytest.mark.usefixtures("shapes_unchecked")
 @pytest.mark.parametrize(
     ("part", "message"),
     [

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float32, Num
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import Data
@@ -135,7 +136,7 @@ class GraphBuilder(HasKernels, nn.Module):
         self.similarity = Cosine() if similarity is None else similarity
 
     @eager  # the number of edges depends on the data
-    def forward(self, feature_map: Tensor, *, edges: bool = True) -> tuple[Graph, ...]:
+    def forward(self, feature_map: Num[Tensor, "B C H W"], *, edges: bool = True) -> tuple[Graph, ...]:
         """Build the graphs, in float32 whatever autocast says; no gradient flows into the feature map.
 
         Args:
@@ -160,7 +161,7 @@ class GraphBuilder(HasKernels, nn.Module):
                     graph.gate = gate
         return graphs
 
-    def _score(self, feature_map: Tensor) -> Tensor:
+    def _score(self, feature_map: Float32[Tensor, "B C H W"]) -> Float32[Tensor, "B H W"]:
         """Score in float32, of whatever precision the score's weights are."""
         weights = dict(chain(self.score.named_parameters(), self.score.named_buffers()))
         single = {name: x.float() for name, x in weights.items() if x.is_floating_point()}
@@ -169,7 +170,7 @@ class GraphBuilder(HasKernels, nn.Module):
             raise ValueError(f"Expected a score of shape {tuple(expected)} (got {tuple(score.shape)})")
         return score
 
-    def _build(self, nodes: Data, score: Tensor, *, edges: bool) -> Iterator[Graph]:
+    def _build(self, nodes: Data, score: Float32[Tensor, " N"], *, edges: bool) -> Iterator[Graph]:
         compared = self.similarity.features(nodes)
         norm = compared.norm(dim=1, keepdim=True)
         if not (norm.isfinite().all() & score.isfinite().all()):  # asked of N numbers, not of N x C
@@ -211,11 +212,15 @@ class GraphBuilder(HasKernels, nn.Module):
                 graph.shift, graph.stride = F.pad(candidates.shift, (0, 0, 0, 1)), candidates.stride
             yield graph
 
-    def _similarity(self, unit: Tensor, quota: Tensor, candidates: Candidates) -> Tensor:
+    def _similarity(
+        self, unit: Float32[Tensor, "N_and_zero C"], quota: Float32[Tensor, " N"], candidates: Candidates
+    ) -> Float32[Tensor, "G 64 256"]:
         k = self.selection.reach(quota, candidates.candidate.size(1))
         return self.similarity(unit, candidates, k=k)
 
-    def _kept_edges(self, similarity: Tensor, quota: Tensor, candidates: Candidates) -> KeptEdges:
+    def _kept_edges(
+        self, similarity: Float32[Tensor, "G 64 256"], quota: Float32[Tensor, " N"], candidates: Candidates
+    ) -> KeptEdges:
         if type(self.selection) is Threshold and self.kernels_for(similarity) == "cpu":
             bisections = self.selection.bisections
             return threshold.kept_edges(similarity, quota, candidates, bisections=bisections)

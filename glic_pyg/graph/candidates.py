@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int8, Int64
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -36,10 +37,10 @@ class Candidates:
         ValueError: another number of candidates.
     """
 
-    candidate: Tensor
-    group: Tensor
-    slot: Tensor
-    shift: Tensor | None = None
+    candidate: Int64[Tensor, "G 256"]
+    group: Int64[Tensor, " N"]
+    slot: Int64[Tensor, " N"]
+    shift: Int8[Tensor, "N 2"] | None = None
     stride: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class Candidates:
             )
 
     @functools.cached_property
-    def node(self) -> Tensor:
+    def node(self) -> Int64[Tensor, "G 64"]:
         """The nodes of each group by their slot, `G x 64`; `N` where a group has none.
 
         Raises:
@@ -109,7 +110,7 @@ class AnchorMesh(CandidateSet):
 
 @functools.lru_cache(maxsize=8)
 @torch.inference_mode(False)
-def slot_offsets(device: torch.device = CPU) -> Tensor:
+def slot_offsets(device: torch.device = CPU) -> Int8[Tensor, "64 256 2"]:
     """Return the offset (row, column) of each candidate from each query, in grid steps.
 
     Returns:
@@ -158,7 +159,7 @@ def anchor_mesh(map_size: MapSize, device: torch.device = CPU) -> Candidates:
     return _from_axes(map_size, _anchor_axis(height, device), _anchor_axis(width, device))
 
 
-Axis = tuple[Tensor, Tensor]  # query and candidate coordinates, groups x 8 and groups x 16
+Axis = tuple[Int64[Tensor, "_ 8"], Int64[Tensor, "_ 16"]]  # coordinates of queries and candidates
 
 
 def _window_axis(length: int, device: torch.device) -> Axis:
@@ -205,11 +206,13 @@ def _from_axes(map_size: MapSize, rows: Axis, columns: Axis) -> Candidates:
     )
 
 
-def _stride(candidate: Tensor) -> int:
+def _stride(candidate: Int64[Tensor, "groups 16"]) -> int:
     return int(candidate[0, 1] - candidate[0, 0])
 
 
-def _shift(query: Tensor, candidate: Tensor) -> Tensor:
+def _shift(
+    query: Int64[Tensor, "groups 8"], candidate: Int64[Tensor, "groups 16"]
+) -> Int64[Tensor, "groups 8"]:
     """Return the queries' places among the candidates, rounded, minus their slots, per axis."""
     stride = _stride(candidate)
     place = (2 * (query - candidate[:, :1]) + stride) // (2 * stride)
@@ -227,7 +230,7 @@ def _node_ids(map_size: MapSize, rows: Tensor, columns: Tensor) -> Tensor:
     return ids.flatten(0, 2).flatten(1)
 
 
-def places(queries: Tensor, num_nodes: int) -> Tensor:
+def places(queries: Int64[Tensor, "G 64"], num_nodes: int) -> Int64[Tensor, " N"]:
     """Return each node's place among the slots of all groups: its group times 64 plus its slot.
 
     Args:

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 Pooling = Literal["rms", "mean"]
@@ -41,11 +42,11 @@ class ChannelScore(Score):
             raise ValueError(f"Expected pooling to be one of {', '.join(get_args(Pooling))} (got {pooling})")
         self.pooling = pooling
 
-    def forward(self, feature_map: Tensor) -> Tensor:
+    def forward(self, feature_map: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
         score = self.of_channels(feature_map)
         return score.square().mean(dim=1).sqrt() if self.pooling == "rms" else score.mean(dim=1)
 
-    def of_channels(self, feature_map: Tensor) -> Tensor:
+    def of_channels(self, feature_map: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Map `B x C x H x W` to positive scores of the same shape."""
         raise NotImplementedError
 
@@ -53,7 +54,7 @@ class ChannelScore(Score):
 class Sobel(ChannelScore):
     """The blurred magnitude of the Sobel gradient; with `rms` the published score."""
 
-    def of_channels(self, feature_map: Tensor) -> Tensor:
+    def of_channels(self, feature_map: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         height, width = feature_map.shape[-2:]
         padded = F.pad(feature_map, (1, 1, 1, 1), mode="replicate")
         along_x = (padded[..., :width] - padded[..., 2:]) / 4
@@ -87,7 +88,7 @@ class LocalEntropy(ChannelScore):
         self.bins = bins
         self.window = window
 
-    def of_channels(self, feature_map: Tensor) -> Tensor:
+    def of_channels(self, feature_map: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         low, high = (f(feature_map, dim=(2, 3), keepdim=True) for f in (torch.amin, torch.amax))
         level = (feature_map - low) / (high - low).clamp_min(torch.finfo(feature_map.dtype).tiny)
         bin_ = (level * self.bins).long().clamp_max(self.bins - 1)
@@ -107,7 +108,7 @@ class RescalingResidual(ChannelScore):
     The paper names this score, without the kernels.
     """
 
-    def of_channels(self, feature_map: Tensor) -> Tensor:
+    def of_channels(self, feature_map: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         size = feature_map.shape[-2:]
         half = F.interpolate(feature_map, [-(-side // 2) for side in size], mode="bilinear")
         residual = feature_map - F.interpolate(half, size, mode="bilinear")
@@ -117,11 +118,11 @@ class RescalingResidual(ChannelScore):
 class Uniform(Score):
     """The same score everywhere: every node gets the same number of neighbours."""
 
-    def forward(self, feature_map: Tensor) -> Tensor:
+    def forward(self, feature_map: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
         return torch.ones_like(feature_map[:, 0])
 
 
-def _blur(x: Tensor) -> Tensor:
+def _blur(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     """Blur along both axes by `BLUR`."""
     outer, centre = BLUR
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")
@@ -129,7 +130,7 @@ def _blur(x: Tensor) -> Tensor:
     return outer * (x[..., :-2, :] + x[..., 2:, :]) + centre * x[..., 1:-1, :]
 
 
-def damp(score: Tensor) -> Tensor:
+def damp(score: Float[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:
     """Reduce the contrast of each picture's score map: its mean stays, deviations go by `1 / DAMPING`."""
     mean = score.mean(dim=(-2, -1), keepdim=True)
     return mean + (score - mean) / DAMPING

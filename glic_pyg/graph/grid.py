@@ -1,6 +1,7 @@
 """Feature maps as nodes, and back."""
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -13,7 +14,7 @@ class FeatureMapError(UserError, ValueError):
     """A feature map of which no graph can be made; the message is one line for the user."""
 
 
-def to_nodes(feature_map: Tensor) -> Data:
+def to_nodes(feature_map: Shaped[Tensor, "B C H W"]) -> Data:
     """Turn every spatial position of a feature map into a node.
 
     Node `b * H * W + row * W + column` stands for that position of picture `b`.
@@ -42,7 +43,7 @@ def to_nodes(feature_map: Tensor) -> Data:
     )
 
 
-def to_map(x: Tensor, map_size: MapSize) -> Tensor:
+def to_map(x: Shaped[Tensor, "N C"], map_size: MapSize) -> Shaped[Tensor, "B C H W"]:
     """Lay nodes out as a feature map, without copying them.
 
     Args:

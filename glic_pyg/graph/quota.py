@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from glic_pyg.graph.candidates import Candidates
@@ -12,7 +13,14 @@ class Quota(ABC):
     """How many neighbours each node is to have."""
 
     @abstractmethod
-    def __call__(self, score: Tensor, candidates: Candidates, batch: Tensor, *, degree: float) -> Tensor:
+    def __call__(
+        self,
+        score: Float[Tensor, " N"],
+        candidates: Candidates,
+        batch: Int64[Tensor, " N"],
+        *,
+        degree: float,
+    ) -> Float[Tensor, " N"]:
         """Share a budget out among nodes; called without gradient.
 
         Args:
@@ -32,7 +40,14 @@ class GroupQuota(Quota):
     d_i = clamp(degree * |group| * S_i / sum_{j in group} S_j, 1, 256)
     """
 
-    def __call__(self, score: Tensor, candidates: Candidates, batch: Tensor, *, degree: float) -> Tensor:
+    def __call__(
+        self,
+        score: Float[Tensor, " N"],
+        candidates: Candidates,
+        batch: Int64[Tensor, " N"],
+        *,
+        degree: float,
+    ) -> Float[Tensor, " N"]:
         return _share(score, candidates.group, degree, candidates)
 
 
@@ -42,11 +57,20 @@ class MapQuota(Quota):
     So the paper states it, while the published model has the group's.
     """
 
-    def __call__(self, score: Tensor, candidates: Candidates, batch: Tensor, *, degree: float) -> Tensor:
+    def __call__(
+        self,
+        score: Float[Tensor, " N"],
+        candidates: Candidates,
+        batch: Int64[Tensor, " N"],
+        *,
+        degree: float,
+    ) -> Float[Tensor, " N"]:
         return _share(score, batch, degree, candidates)
 
 
-def _share(score: Tensor, part: Tensor, degree: float, candidates: Candidates) -> Tensor:
+def _share(
+    score: Float[Tensor, " N"], part: Int64[Tensor, " N"], degree: float, candidates: Candidates
+) -> Float[Tensor, " N"]:
     num_groups, num_candidates = candidates.candidate.shape  # at least as many groups as pictures
     total = score.new_zeros(num_groups).index_add_(0, part, score)
     members = torch.zeros_like(total).index_add_(0, part, torch.ones_like(score))

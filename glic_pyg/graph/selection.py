@@ -5,6 +5,7 @@ from numbers import Integral
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int8, Int32, Int64
 from torch import Tensor
 
 from glic_pyg.graph.candidates import CANDIDATES, Candidates, slot_offsets
@@ -19,16 +20,16 @@ class KeptEdges(NamedTuple):
         similarity: `E`.
     """
 
-    index: Tensor  # type: ignore[assignment]  # hides that of tuples
-    offset: Tensor
-    similarity: Tensor
+    index: Int64[Tensor, "2 E"]  # type: ignore[assignment]  # hides that of tuples
+    offset: Int8[Tensor, "E 2"]
+    similarity: Float[Tensor, " E"]
 
 
 class Selection(ABC):
     """Which of a node's candidates become its neighbours."""
 
     @abstractmethod
-    def __call__(self, similarity: Tensor, quota: Tensor) -> Tensor:
+    def __call__(self, similarity: Float[Tensor, "N K"], quota: Float[Tensor, " N"]) -> Bool[Tensor, "N K"]:
         """Choose; called without gradient.
 
         Args:
@@ -39,7 +40,7 @@ class Selection(ABC):
             Mask, `N x K`. A node that would keep nothing keeps all its candidates (see `kept_edges`).
         """
 
-    def reach(self, quota: Tensor, num_candidates: int) -> int:
+    def reach(self, quota: Float[Tensor, " N"], num_candidates: int) -> int:
         """Return how many of a node's most similar candidates must be known; the others may be left out."""
         return num_candidates
 
@@ -64,7 +65,7 @@ class Threshold(Selection):
             raise ValueError(f"Expected bisections in 1..24 (got {bisections})")
         self.bisections = bisections
 
-    def __call__(self, similarity: Tensor, quota: Tensor) -> Tensor:
+    def __call__(self, similarity: Float[Tensor, "N K"], quota: Float[Tensor, " N"]) -> Bool[Tensor, "N K"]:
         threshold = similarity.mean(dim=1)
         low, high = similarity.amin(dim=1), torch.ones_like(threshold)
         for _ in range(self.bisections):
@@ -78,12 +79,12 @@ class Threshold(Selection):
 class TopD(Selection):
     """Keep exactly the rounded quota's number of most similar candidates; of equal ones the first."""
 
-    def __call__(self, similarity: Tensor, quota: Tensor) -> Tensor:
+    def __call__(self, similarity: Float[Tensor, "N K"], quota: Float[Tensor, " N"]) -> Bool[Tensor, "N K"]:
         order = similarity.argsort(dim=1, descending=True, stable=True)
         wanted = torch.arange(similarity.size(1), device=similarity.device) < quota.round()[:, None]
         return torch.zeros_like(wanted).scatter_(1, order, wanted)
 
-    def reach(self, quota: Tensor, num_candidates: int) -> int:
+    def reach(self, quota: Float[Tensor, " N"], num_candidates: int) -> int:
         return round(quota.max().item())
 
 
@@ -104,14 +105,19 @@ class KNN(Selection):
             raise ValueError(f"Expected k in 1..{CANDIDATES**2} (got {k})")
         self.k = k
 
-    def __call__(self, similarity: Tensor, quota: Tensor) -> Tensor:
+    def __call__(self, similarity: Float[Tensor, "N K"], quota: Float[Tensor, " N"]) -> Bool[Tensor, "N K"]:
         return TopD()(similarity, torch.full_like(quota, self.k))
 
-    def reach(self, quota: Tensor, num_candidates: int) -> int:
+    def reach(self, quota: Float[Tensor, " N"], num_candidates: int) -> int:
         return self.k
 
 
-def kept_mask(similarity: Tensor, quota: Tensor, candidates: Candidates, selection: Selection) -> Tensor:
+def kept_mask(
+    similarity: Float[Tensor, "G 64 256"],
+    quota: Float[Tensor, " N"],
+    candidates: Candidates,
+    selection: Selection,
+) -> Bool[Tensor, "N 256"]:
     """Return which of its group's candidates each node keeps, `N x 256`: all where nothing is chosen.
 
     Args:
@@ -124,13 +130,18 @@ def kept_mask(similarity: Tensor, quota: Tensor, candidates: Candidates, selecti
     return keep | ~keep.any(dim=1, keepdim=True)
 
 
-def kept_bits(keep: Tensor) -> Tensor:
+def kept_bits(keep: Bool[Tensor, "*nodes 256"]) -> Int32[Tensor, "*nodes 8"]:
     """Pack which candidates are kept, `... x 256`, into words of 32 bits, lowest first: `... x 8`, int32."""
     bit = torch.arange(32, dtype=torch.int32, device=keep.device)
     return (keep.unflatten(-1, (-1, 32)).int() << bit).sum(-1, dtype=torch.int32)
 
 
-def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates, selection: Selection) -> KeptEdges:
+def kept_edges(
+    similarity: Float[Tensor, "G 64 256"],
+    quota: Float[Tensor, " N"],
+    candidates: Candidates,
+    selection: Selection,
+) -> KeptEdges:
     """Turn the chosen candidates of every node into edges.
 
     Args:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -15,7 +16,7 @@ BYTES_AT_ONCE = 2**28  # of groups' features on a GPU, where every product is a 
 class Similarity(ABC):
     """What the candidates of a node are ranked by: the cosine of the angle between two nodes' features."""
 
-    def features(self, nodes: Data) -> Tensor:
+    def features(self, nodes: Data) -> Float[Tensor, "N C"]:
         """Return what is compared; as published, the features themselves.
 
         Args:
@@ -27,7 +28,9 @@ class Similarity(ABC):
         return nodes.x
 
     @abstractmethod
-    def __call__(self, unit: Tensor, candidates: Candidates, *, k: int) -> Tensor:
+    def __call__(
+        self, unit: Float[Tensor, "N_and_zero C"], candidates: Candidates, *, k: int
+    ) -> Float[Tensor, "G 64 256"]:
         """Compare every node with its candidates; called without gradient.
 
         Args:
@@ -44,7 +47,9 @@ class Similarity(ABC):
 class Cosine(Similarity):
     """The cosine of features, by one matrix product per group."""
 
-    def __call__(self, unit: Tensor, candidates: Candidates, *, k: int) -> Tensor:
+    def __call__(
+        self, unit: Float[Tensor, "N_and_zero C"], candidates: Candidates, *, k: int
+    ) -> Float[Tensor, "G 64 256"]:
         similarity = unit.new_empty(*candidates.node.shape, candidates.candidate.size(1))
         count = GROUPS_AT_ONCE
         if unit.device.type != "cpu":
@@ -61,6 +66,6 @@ class Centered(Cosine):
     Features that share a large mean are all alike to `Cosine`.
     """
 
-    def features(self, nodes: Data) -> Tensor:
+    def features(self, nodes: Data) -> Float[Tensor, "N C"]:
         x = nodes.x.view(nodes.map_size[0], -1, nodes.x.size(1))
         return (x - x.mean(1, keepdim=True)).flatten(0, 1)

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -30,7 +31,9 @@ class TorchClusterCosine(Cosine):
     candidates, works on the CPU alone.
     """
 
-    def __call__(self, unit: Tensor, candidates: Candidates, *, k: int) -> Tensor:
+    def __call__(
+        self, unit: Float[Tensor, "N_and_zero C"], candidates: Candidates, *, k: int
+    ) -> Float[Tensor, "G 64 256"]:
         return similarities(unit, candidates, k=k)
 
 
@@ -71,7 +74,9 @@ def local_windows(map_size: MapSize, device: torch.device = CPU) -> Candidates:
     )
 
 
-def similarities(unit: Tensor, candidates: Candidates, *, k: int) -> Tensor:
+def similarities(
+    unit: Float[Tensor, "N_and_zero C"], candidates: Candidates, *, k: int
+) -> Float[Tensor, "G 64 256"]:
     """Cosine similarity of every node with its `k` nearest candidates, found by `knn` batched by group.
 
     For unit vectors the nearest in Euclidean distance are the most similar, which spares the
@@ -104,7 +109,9 @@ def similarities(unit: Tensor, candidates: Candidates, *, k: int) -> Tensor:
     return similarity
 
 
-def _cells(pos: Tensor, side: int, start: tuple[int, int, int], end: tuple[int, int, int]) -> Tensor:
+def _cells(
+    pos: Int64[Tensor, "N 3"], side: int, start: tuple[int, int, int], end: tuple[int, int, int]
+) -> Int64[Tensor, " N"]:
     """Return the grid cell of each position (picture, row, column), numbered in that order."""
     size = pos.new_tensor([side, side, 1]).float()
     first, last = pos.new_tensor(start[::-1]).float(), pos.new_tensor(end[::-1]).float()

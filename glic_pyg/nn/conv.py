@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from glic_pyg.kernels import HasKernels
@@ -29,7 +30,7 @@ class LayerNorm2d(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         x = F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias, self.eps)
         return x.movedim(-1, 1)
 
@@ -60,7 +61,7 @@ class GatedFeedForward(HasKernels, nn.Module):
         self.gelu = nn.GELU()
         self.project_out = PointwiseConv2d(ratio * channels, channels, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Map `B x C x H x W` to the same shape."""
         wanted = self.kernels_for(x) == "cpu" and not torch.is_grad_enabled()
         if wanted and x.dtype == torch.float32:
@@ -71,7 +72,7 @@ class GatedFeedForward(HasKernels, nn.Module):
         a, b = hidden.chunk(2, dim=1)
         return x + self.project_out(self.gelu(a) * b)
 
-    def _in_bands(self, x: Tensor) -> Tensor:
+    def _in_bands(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         out = normed_feed_forward(
             x.movedim(1, -1),
             self.norm.weight,
@@ -109,7 +110,7 @@ class ConvBlock(HasKernels, nn.Module):
         self.adaptor = PointwiseConv2d(in_channels, out_channels) if in_channels != out_channels else None
         self.ffn = GatedFeedForward(out_channels, ratio=ratio)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C_out H W"]:
         """Map `B x C x H x W` to `B x C' x H x W`."""
         if self.kernels_for(x) != "cpu" or torch.is_grad_enabled():
             return self.ffn(self.mix(x))
@@ -126,7 +127,7 @@ class ConvBlock(HasKernels, nn.Module):
             out[..., top:bottom, :] = self.ffn(mixed)
         return out
 
-    def mix(self, x: Tensor) -> Tensor:
+    def mix(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C_out H W"]:
         """Map `B x C x H x W` to `B x C' x H x W` by all but the feed-forward part."""
         shortcut = x if self.adaptor is None else self.adaptor(x)
         return shortcut + self.conv2(self.depthwise(F.leaky_relu(self.conv1(x), 0.01)))

@@ -1,6 +1,9 @@
 """Relative position bias that knows how far apart two nodes are, whatever the map's size."""
 
+from collections.abc import Sequence
+
 import torch
+from jaxtyping import Float, Int, Int16
 from torch import Tensor, nn
 
 from glic_pyg.graph import Graph
@@ -28,7 +31,7 @@ class DistanceBias(nn.Sequential):
     def __init__(self, *, heads: int, hidden: int) -> None:
         super().__init__(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, heads, bias=False))
 
-    def forward(self, stride: tuple[int, int]) -> Tensor:
+    def forward(self, stride: Sequence[int]) -> Float[Tensor, "961 heads"]:
         """Return the bias table, `961 x heads`; `rows` finds the edges' rows.
 
         Args:
@@ -38,7 +41,7 @@ class DistanceBias(nn.Sequential):
         rows, columns = (steps.sign() * torch.log2((steps * s).abs() + 1.0) / 3 for s in stride)
         return BOUND * super().forward(torch.cartesian_prod(rows, columns)).sigmoid()
 
-    def rows(self, graph: Graph) -> Tensor:
+    def rows(self, graph: Graph) -> Int16[Tensor, " E"]:
         """Return the row of each of a graph's edges, `E`, int16.
 
         Raises:
@@ -49,7 +52,7 @@ class DistanceBias(nn.Sequential):
         return distance_row(graph.offset - graph.shift[graph.edge_index[1]])
 
 
-def distance_row(steps: Tensor) -> Tensor:
+def distance_row(steps: Int[Tensor, "*edges 2"]) -> Int16[Tensor, " *edges"]:
     """Return the row of the bias table that belongs to each distance.
 
     Args:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Literal, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
@@ -43,7 +44,7 @@ class GFALayer(nn.Module):
         self.aggregate = aggregation
         self.ffn = _feed_forward(channels, ffn_ratio)
 
-    def forward(self, x: Tensor, graph: Graph, edges: Any = None) -> Tensor:
+    def forward(self, x: Float[Tensor, "N C"], graph: Graph, edges: Any = None) -> Float[Tensor, "N C"]:
         """Update node features `N x C`, of all nodes of `graph` but the zero node, along its edges.
 
         Args:
@@ -107,7 +108,7 @@ class GFAStage(nn.Module):
             GFALayer(aggregation(), channels=channels, ffn_ratio=ffn_ratio) for _ in range(depth)
         )
 
-    def forward(self, feature_map: Tensor) -> Tensor:
+    def forward(self, feature_map: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Map `B x C x H x W`, any size, to the same shape.
 
         Raises:
@@ -120,7 +121,7 @@ class GFAStage(nn.Module):
         return to_map(x, graphs[0][0].map_size)
 
     @eager
-    def _graphs(self, feature_map: Tensor) -> list[tuple[Graph, Any]]:
+    def _graphs(self, feature_map: Float[Tensor, "B C H W"]) -> list[tuple[Graph, Any]]:
         """Return each graph and what all layers on it share."""
         aggregates = [cast(GFALayer, layer).aggregate for layer in self.layers]
         fused = all(isinstance(a, GraphAttention) and a.fuses(feature_map) for a in aggregates)
@@ -148,7 +149,7 @@ class FeedForwardStage(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(*(_feed_forward(channels, ffn_ratio) for _ in range(depth)))
 
-    def forward(self, feature_map: Tensor) -> Tensor:
+    def forward(self, feature_map: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Map `B x C x H x W`, any size, to the same shape."""
         return self.layers(feature_map)
 

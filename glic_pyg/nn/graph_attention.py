@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int, Int16, Int64
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
@@ -33,8 +34,8 @@ class CSR(NamedTuple):
         order: The order in which the nodes are worked on, `N`, see `csr_attention`.
     """
 
-    pointers: Tensor
-    order: Tensor
+    pointers: Int[Tensor, " N_and_zero"]
+    order: Int64[Tensor, " N"]
 
 
 class AttentionEdges(NamedTuple):
@@ -47,7 +48,7 @@ class AttentionEdges(NamedTuple):
         groups: For the kernel by Triton, of a graph without edges.
     """
 
-    row: Tensor | None
+    row: Int16[Tensor, " E"] | None
     csr: CSR | None = None
     windows: Windows | None = None
     groups: "Groups | None" = None
@@ -143,12 +144,15 @@ class GraphAttention(HasKernels, MessagePassing):
 
     def forward(
         self,
-        x: Tensor,
+        x: Float[Tensor, "N C"],
         graph: Graph,
         edges: AttentionEdges | None = None,
         *,
         return_attention_weights: bool = False,
-    ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
+    ) -> (
+        Float[Tensor, "N C"]
+        | tuple[Float[Tensor, "N C"], tuple[Int64[Tensor, "2 E"], Float[Tensor, "E heads"]]]
+    ):
         """Aggregate.
 
         Args:
@@ -198,13 +202,18 @@ class GraphAttention(HasKernels, MessagePassing):
     def message(self, value_j: Tensor, weight: Tensor) -> Tensor:
         return weight[..., None] * value_j
 
-    def scale(self) -> Tensor:
+    def scale(self) -> Float[Tensor, " heads"]:
         """Return the factor of the cosines, `heads`."""
         return self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
 
     def _weights(
-        self, query: Tensor, key_value: Tensor, edge_index: Tensor, bias: Tensor, row: Tensor
-    ) -> Tensor:
+        self,
+        query: Float[Tensor, "N heads D"],
+        key_value: Float[Tensor, "N 2 heads D"],
+        edge_index: Int64[Tensor, "2 E"],
+        bias: Float[Tensor, "rows heads"],
+        row: Int16[Tensor, " E"],
+    ) -> Float[Tensor, "E heads"]:
         """Return the weight of each edge, `E x heads`: the definition."""
         query = F.normalize(query, dim=-1) * self.scale()[:, None]
         key = F.pad(F.normalize(key_value[:, 0], dim=-1), (0, 0, 0, 0, 0, 1))
@@ -213,7 +222,9 @@ class GraphAttention(HasKernels, MessagePassing):
         cosine = [(query[target, h] * key[source, h]).sum(dim=-1) for h in range(self.heads)]
         return softmax(torch.stack(cosine, dim=1) + bias[row.int()], target, num_nodes=len(query))
 
-    def _query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _query_key_value(
+        self, x: Float[Tensor, "N C"]
+    ) -> tuple[Float[Tensor, "N heads D"], Float[Tensor, "N 2 heads D"]]:
         """Return queries, `N x heads x D`, and keys and values, `N x 2 x heads x D`."""
         shape = (self.heads, self.head_channels)
         return self.query(x).unflatten(1, shape), self.key_value(x).unflatten(1, (2, *shape))

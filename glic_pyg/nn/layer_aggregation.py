@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
@@ -49,11 +50,13 @@ class LayerAggregation(nn.Module):
         width = _outcome(self.layer, channels, takes_edges=self.takes_edges).size(1)
         self.linear = nn.Identity() if width == channels else nn.Linear(width, channels)
 
-    def prepare(self, graph: Graph) -> Tensor | None:
+    def prepare(self, graph: Graph) -> Float[Tensor, "E 3"] | None:
         """Return the edge attributes that the layer takes, see `edge_attributes`, if it takes any."""
         return edge_attributes(graph) if self.takes_edges else None
 
-    def forward(self, x: Tensor, graph: Graph, edges: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "N C"], graph: Graph, edges: Float[Tensor, "E 3"] | None = None
+    ) -> Float[Tensor, "N C"]:
         """Aggregate features `x`, `N x C`, of all nodes of a graph but the zero node.
 
         Args:
@@ -134,7 +137,7 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def edge_attributes(graph: Graph) -> Tensor:
+def edge_attributes(graph: Graph) -> Float[Tensor, "E 3"]:
     """Return what is known of a graph's edges, as numbers of about unit size.
 
     Returns:

@@ -1,6 +1,7 @@
 """A score of complexity that is learned with the rest of the model."""
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from glic_pyg.graph.complexity import EPS, Score
@@ -24,6 +25,6 @@ class LearnedScore(Score):
         self.convolution = nn.Conv2d(channels, hidden, 3, padding=1)
         self.output = nn.Conv2d(hidden, 1, 1)
 
-    def forward(self, feature_map: Tensor) -> Tensor:
+    def forward(self, feature_map: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
         hidden = F.relu(self.convolution(feature_map))
         return F.softplus(self.output(hidden)).squeeze(1) + EPS

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.backends import mkldnn
 
@@ -21,7 +22,11 @@ LEAST_PRODUCTS = 3_000_000  # fewer are faster by MKL where gradients are wanted
 PICTURES = range(16, 65)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(
+    x: Float[Tensor, "*rows C"],
+    weight: Float[Tensor, "C_out C"],
+    bias: Float[Tensor, " C_out"] | None = None,
+) -> Float[Tensor, "*rows C_out"]:
     """Return `F.linear` of the same arguments, up to rounding.
 
     Many rows, if their number can be divided so, become the positions of 16 to 64 pictures for oneDNN.
@@ -47,7 +52,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 class Linear(HasKernels, nn.Linear):
     """A linear layer; with the kernels of the CPU by `linear`."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows C_out"]:
         """Map `... x C` to `... x C'`."""
         if self.kernels_for(x) == "cpu":
             return linear(x, self.weight, self.bias)
@@ -66,7 +71,7 @@ class PointwiseConv2d(HasKernels, nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 1, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C_out H W"]:
         """Map `B x C x H x W` to `B x C' x H x W`."""
         kernels, rows = self.kernels_for(x), x.movedim(1, -1)
         if kernels == "reference" or not rows.is_contiguous():

@@ -1,8 +1,10 @@
 """Continuous relative position bias: a small MLP over the 23 x 23 possible offsets."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int, Int16
 from torch import Tensor, nn
 
 from glic_pyg.graph import Graph
@@ -24,7 +26,7 @@ class PositionBias(nn.Sequential):
         hidden: Hidden width of the MLP.
     """
 
-    coordinates: Tensor
+    coordinates: Float[Tensor, "529 2"]
 
     def __init__(self, *, heads: int, hidden: int) -> None:
         super().__init__(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, heads, bias=False))
@@ -32,16 +34,16 @@ class PositionBias(nn.Sequential):
         axis = axis.sign() * torch.log2(axis.abs() + 1) / math.log2(8)
         self.register_buffer("coordinates", torch.cartesian_prod(axis, axis), persistent=False)
 
-    def forward(self, stride: tuple[int, int] | None = None) -> Tensor:
+    def forward(self, stride: Sequence[int] | None = None) -> Float[Tensor, "529 heads"]:
         """Return the bias table, `529 x heads`, whatever the stride; `rows` finds the edges' rows."""
         return BOUND * super().forward(self.coordinates).sigmoid()
 
-    def rows(self, graph: Graph) -> Tensor:
+    def rows(self, graph: Graph) -> Int16[Tensor, " E"]:
         """Return the row of each of a graph's edges, `E`, int16."""
         return table_row(graph.offset)
 
 
-def table_row(offset: Tensor) -> Tensor:
+def table_row(offset: Int[Tensor, "*edges 2"]) -> Int16[Tensor, " *edges"]:
     """Return the row of the bias table that belongs to each edge's offset.
 
     Offsets run from -7 to 15 while the table's coordinates run from -15 to 7: rows wrap around, so

@@ -6,10 +6,11 @@ that the subbands are never stored.
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def haar_kernels() -> Tensor:
+def haar_kernels() -> Float[Tensor, "4 2 2"]:
     """Return the orthonormal Haar transform of 2 x 2 pixels, `4 x 2 x 2`: LL, LH, HL, HH."""
     low, high = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
     return torch.stack([torch.outer(rows, columns) / 2 for columns in (low, high) for rows in (low, high)])
@@ -28,7 +29,7 @@ class _WaveletShortcut(nn.Module):
         self.linear = nn.Linear(in_channels, out_channels)
         self.register_buffer("kernels", haar_kernels(), persistent=False)
 
-    def orthogonality_loss(self) -> Tensor:
+    def orthogonality_loss(self) -> Float[Tensor, ""]:
         """Mean squared difference between the smaller Gram matrix of the linear map and the identity."""
         weight = self.linear.weight
         gram = weight @ weight.T if weight.size(1) > weight.size(0) else weight.T @ weight
@@ -46,7 +47,7 @@ class WaveletDown(_WaveletShortcut):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(4 * in_channels, out_channels, 4 * in_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C_out H//2 W//2"]:
         """Map `B x C x H x W` to `B x C' x H/2 x W/2`."""
         return F.conv2d(x, *self.folded(), stride=2)
 
@@ -67,7 +68,7 @@ class WaveletUp(_WaveletShortcut):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, 4 * out_channels, 4 * out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C_out 2*H 2*W"]:
         """Map `B x C x H x W` to `B x C' x 2H x 2W`."""
         return F.pixel_shuffle(F.conv2d(x, *self.folded()), 2)
 

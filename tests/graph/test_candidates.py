@@ -94,6 +94,7 @@ def test_anchor_mesh(map_size):
     assert_as_defined(anchor_mesh(map_size), map_size, list(anchors_by_definition(*map_size[1:])))
 
 
+@pytest.mark.usefixtures("shapes_unchecked")
 def test_groups_have_256_candidates():
     node = torch.zeros(4, dtype=torch.long)
     with pytest.raises(ValueError, match=r"^Expected 256 candidates per group, .* \(got \(1, 9\)\)$"):

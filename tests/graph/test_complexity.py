@@ -123,6 +123,7 @@ def test_every_score_is_positive_and_of_one_picture_alone(score, size):
         assert torch.equal(values, before)
 
 
+@pytest.mark.usefixtures("shapes_unchecked")
 def test_what_scores_refuse():
     with pytest.raises(ValueError, match=r"^Expected pooling to be one of rms, mean \(got max\)$"):
         Sobel(pooling="max")

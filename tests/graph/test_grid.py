@@ -37,6 +37,7 @@ def test_gradients_flow_through():
     assert torch.equal(feature_map.grad, weight)
 
 
+@pytest.mark.usefixtures("shapes_unchecked")
 @pytest.mark.parametrize("size", [(3, 4, 5), (1, 2, 3, 4, 5), (1, 3, 0, 4), (0, 3, 4, 4)])
 def test_anything_but_a_feature_map_is_refused(size):
     with pytest.raises(ValueError, match=r"Expected a feature map B x C x H x W \(got \("):

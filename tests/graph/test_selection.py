@@ -42,6 +42,7 @@ def test_more_bisections_meet_the_quota_where_candidates_are_alike():
     assert (many - 16).abs().max() <= 2
 
 
+@pytest.mark.usefixtures("shapes_unchecked")
 @pytest.mark.parametrize("bisections", [0, 25, 5.0, "5", None])
 def test_a_number_of_bisections_that_makes_no_sense_is_refused(bisections):
     with pytest.raises(ValueError, match=rf"Expected bisections in 1..24 \(got {bisections}\)"):
@@ -98,6 +99,7 @@ def test_knn_keeps_the_k_most_similar_whatever_the_quota():
     assert torch.equal(keep, expected)
 
 
+@pytest.mark.usefixtures("shapes_unchecked")
 @pytest.mark.parametrize("k", [0, 257, 2.5, "7"])
 def test_knn_has_candidates_for_its_k(k):
     with pytest.raises(ValueError, match=rf"^Expected k in 1\.\.256 \(got {k}\)$"):

@@ -267,6 +267,7 @@ def test_a_stage_works_in_any_precision(score, dtype):
 
 
 # torch's compiler warns of what it does itself.
+@pytest.mark.usefixtures("shapes_unchecked")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning")
 @pytest.mark.parametrize(
@@ -305,8 +306,13 @@ def test_what_is_not_finite_is_refused_but_in_training_where_it_stays_so(value):
     assert all(p.grad is not None for p in stage.parameters())
     with pytest.raises(FeatureMapError, match="Expected a feature map of finite numbers"):
         stage.eval()(x)
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_what_is_no_map_is_refused_in_training_too():
+    stage = GFAStage(depth=2, graph_builder=GraphBuilder(degree=6), **SMALL)
     with pytest.raises(FeatureMapError, match="Expected a feature map B x C x H x W"):
-        stage.train()(x[0])
+        stage.train()(torch.randn(8, 9, 14))
 
 
 @pytest.mark.parametrize("layer", LAYERS)

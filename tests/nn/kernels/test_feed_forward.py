@@ -31,6 +31,7 @@ def test_values(depthwise, size, rows, monkeypatch):
     torch.testing.assert_close(part(x).double(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("shapes_unchecked")
 def test_bands_are_used_without_gradients_alone(monkeypatch):
     part, x = make(True), picture((2, 5, 9, 7))
     monkeypatch.setattr(GatedFeedForward, "_in_bands", lambda *_: "in bands")
