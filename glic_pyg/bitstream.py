@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import TypedDict
 
 import torch
@@ -117,7 +118,7 @@ def decode(
         BitstreamError: not a .glic file, damaged, too large, of another version or another model, or this
             machine does not compute the latents that the encoder had.
         MemoryBoundError: the picture cannot be restored within `max_memory`.
-        ModelError, TableError: the model cannot decode, see `GLIC.decode`.
+        ModelError, TableError, InexactError: the model cannot decode, see `GLIC.decode`.
     """
     stream = unpack(data)
     identity = model.identity
@@ -195,6 +196,8 @@ def tiling_for(
     """
     if max_memory is None:
         return WHOLE
+    if not isinstance(max_memory, Real) or math.isnan(max_memory):
+        raise MemoryBoundError(f"Expected max_memory to be a number of bytes (got {max_memory!r})")
     if model.device.type != "cpu":
         raise MemoryBoundError(f"Expected a model on the CPU for --max-memory (got one on {model.device})")
     return tiling_within(

@@ -188,14 +188,21 @@ def restore(
     path = resolve(name)
     stored = load(path, allow_code=allow_code)
     try:
-        with WeightsOf(stored.state):
-            model = make(stored.config).float()
-        check_state(model.state_dict(), stored.state, where=path)
-        model.load_state_dict(stored.state)
-        check_tables(model)
+        with _holding_data():
+            with WeightsOf(stored.state):
+                model = make(stored.config).float()
+            check_state(model.state_dict(), stored.state, where=path)
+            model.load_state_dict(stored.state)
+            check_tables(model)
     except (ConfigError, TableError) as error:
         raise CheckpointError(f"Expected a checkpoint of glic_pyg (got {path}: {error})") from error
     return model, stored.identity
+
+
+def _holding_data() -> torch.device:
+    """Return the default device, as a context; the CPU in place of `meta`, whose tensors hold nothing."""
+    default = torch.get_default_device()
+    return torch.device("cpu") if default.type == "meta" else default
 
 
 def check_names(config: ModelConfig, *, allow_code: bool) -> None:
@@ -311,6 +318,6 @@ def load_failure(error: Exception) -> str:
     text = " ".join(str(error).split())
     if asked := re.search(r"GLOBAL (\S+)", text):
         return f"it asks for {asked[1]}, but only tensors are loaded"
-    if "weights_only" in text:
+    if "weights_only" in text or isinstance(error, EOFError | LookupError):
         return "it is damaged, or holds no tensors"
     return getattr(error, "strerror", None) or text or type(error).__name__

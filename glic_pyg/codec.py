@@ -236,6 +236,7 @@ class GLIC(nn.Module):
             ModelError: the model is not in float32, or has no tables (see `update`).
             TableError: the model's tables are not sound.
             LatentError: latents that cannot be coded, of unsound weights.
+            InexactError: on a GPU, the environment overrules torch's precision.
         """
         nets, gains = self.probability_nets(exact=exact), self.gains(quality)
         with _undisturbed(y.device):
@@ -273,6 +274,7 @@ class GLIC(nn.Module):
             ModelError: the model is not in float32, or has no tables (see `update`).
             TableError: the model's tables are not sound.
             LatentError: not this model's number of strings, or they cannot be of this picture.
+            InexactError: on a GPU, the environment overrules torch's precision.
         """
         if len(strings) != self.num_strings:
             raise LatentError(f"Expected {self.num_strings} strings of one picture (got {len(strings)})")

@@ -145,6 +145,8 @@ def unpack(data: bytes) -> Bitstream:
     Raises:
         BitstreamError: not a .glic file, damaged, of another version, or with more strings than any model's.
     """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise BitstreamError(f"Expected the bytes of a .glic file (got {type(data).__name__})")
     reader, version = _begin(data, memoryview(data)[:-4])
     checksum, computed = int.from_bytes(data[-4:], "little"), zlib.crc32(memoryview(data)[:-4])
     if checksum != computed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import warnings
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def check_size(height: int, width: int, *, max_pixels: int = MAX_PIXELS) -> None
     Raises:
         ImageError: says what was expected.
     """
+    if not isinstance(max_pixels, Real):
+        raise ImageError(f"Expected max_pixels to be a number (got {max_pixels!r})")
     if not 1 <= height * width <= max_pixels:
         raise ImageError(f"Expected a picture of 1 to {max_pixels} pixels (got {width} x {height})")
     if max(height, width) > MAX_SIDE:

@@ -65,8 +65,15 @@ def mended(path: str | Path | io.BytesIO) -> Iterator[tuple[str, bytes]]:
 
 
 def lacks_rows(path: str | Path | io.BytesIO) -> bool:
-    """Return whether a PNG file that can be read has less data than pixels; Pillow takes zeros for those."""
+    """Return whether a PNG or JPEG file that can be read has less data than pixels.
+
+    Pillow takes zeros for those of a PNG file, grey for those of a JPEG file in one scan. What the last scans
+    of a progressive file may lack is not noticed.
+    """
     data = _whole(path)
+    if data.startswith(JPEG):
+        ends = (start for marker, start, _ in _segments(data) if marker == JPEG_END[1])
+        return _reads_beyond(data[: next(ends, len(data))])
     if not data.startswith(PNG):
         return False
     width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, len(PNG) + 8)
@@ -123,36 +130,47 @@ def _jpeg_parts(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and end of a JPEG file's segments, those between scans too; ITU-T T.81, B.1.1."""
+    """Yield marker, start and end of a JPEG file's segments, those between scans too; ITU-T T.81, B.1.1.
+
+    The end marker is the last one.
+    """
     at = data.find(b"\xff", len(JPEG))
-    while 0 <= at <= len(data) - 4:
+    while 0 <= at < len(data) - 1:
         marker, end = data[at + 1], at + 2
-        if marker not in (0x00, 0xFF) and not 0xD0 <= marker <= 0xD9:  # those stand alone, or are no markers
-            end += struct.unpack_from(">H", data, at + 2)[0]
+        if marker == JPEG_END[1]:
+            yield marker, at, end
+            return
+        if marker not in (0x00, 0xFF) and not 0xD0 <= marker <= 0xD8:  # those stand alone, or are no markers
+            if end > len(data) - 2:
+                return
+            end += struct.unpack_from(">H", data, end)[0]
             yield marker, at, end
         at = data.find(b"\xff", at + 1 if marker == 0xFF else end)
 
 
 def _lacks_only_its_end(data: bytes) -> bool:
-    """Return whether a JPEG file lacks its end marker, and nothing else.
-
-    For pixels that are missing, a decoder takes bits from whatever follows; for none, it does not matter.
-    """
-    noise = random.Random(0).randbytes(1 << 12).replace(b"\xff", b"").replace(b"\0", b"")
-    opposite = bytes(255 - byte for byte in noise)
+    """Return whether a JPEG file lacks its end marker, and nothing else."""
     data = data.rstrip(b"\xff")  # the half of a marker
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
     except OSError:
         try:
-            ends = [
-                Image.open(io.BytesIO(data + rest + JPEG_END)).tobytes() for rest in (b"", noise, opposite)
-            ]
+            return not _reads_beyond(data) and _has_all_scans(data)
         except Exception:  # Pillow's plugins raise nearly anything on damaged files
             return False
-        return ends[0] == ends[1] == ends[2] and _has_all_scans(data)
     return False
+
+
+def _reads_beyond(data: bytes) -> bool:
+    """Return whether a JPEG file without its end marker has less data than pixels.
+
+    For pixels that are missing, a decoder takes bits from whatever follows; for none, it does not matter.
+    """
+    noise = random.Random(0).randbytes(1 << 12).replace(b"\xff", b"").replace(b"\0", b"")
+    opposite = bytes(255 - byte for byte in noise)
+    ends = {Image.open(io.BytesIO(data + rest + JPEG_END)).tobytes() for rest in (b"", noise, opposite)}
+    return len(ends) > 1
 
 
 def _has_all_scans(data: bytes) -> bool:

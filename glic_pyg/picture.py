@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageStat, TiffImagePlugin, UnidentifiedImageError
 
 from glic_pyg.errors import FileError, UserError
 from glic_pyg.files import read_file
@@ -35,6 +35,8 @@ BYTES_PER_PIXEL = 8
 HEAD_BYTES = 1 << 24
 """What else may be in a file than its pixels."""
 
+BLOCK, ROUNDING = 8, 4
+"""Side of a JPEG block, and by how much grey ones differ from flat ones in luma."""
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -130,7 +132,7 @@ def read_picture(
             alpha = _set_transparent_color(image, source)
             image.load()
             check_size(image)  # some formats tell the true size only now
-            if image.format == "PNG" and _may_lack_rows(image) and lacks_rows(source):
+            if _may_lack_rows(image) and lacks_rows(source):
                 raise ValueError("rows are missing")
             if alpha is not None:
                 image.putalpha(alpha)
@@ -269,9 +271,15 @@ def _note_more_pictures(image: Image.Image, notes: list[str]) -> None:
 
 
 def _may_lack_rows(image: Image.Image) -> bool:
-    """Return whether a picture's last row is as Pillow leaves one that it did not find."""
-    last = image.crop((0, image.height - 1, image.width, image.height))
-    return "interlace" in image.info or not np.asarray(last).any()
+    """Return whether a picture's end is as Pillow leaves what it did not find: zeros, or a block of grey."""
+    width, height = image.size
+    if image.format == "PNG":
+        return "interlace" in image.info or not np.asarray(image.crop((0, height - 1, width, height))).any()
+    if image.format in ("JPEG", "MPO"):
+        block = image.crop(((width - 1) // BLOCK * BLOCK, (height - 1) // BLOCK * BLOCK, width, height))
+        darkest, brightest = ImageStat.Stat(block.convert("L")).extrema[0]
+        return brightest - darkest <= ROUNDING
+    return False
 
 
 def _set_transparent_color(image: ImageFile.ImageFile, source: Source) -> Image.Image | None:

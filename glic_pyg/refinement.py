@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 import torch
@@ -68,7 +69,7 @@ def check_effort(model: GLIC, effort: int, lmbda: float | None) -> None:
         EffortError: says which there are.
         QualityError: a model of one quality without a lambda.
     """
-    if effort not in range(len(STEPS)):
+    if not (isinstance(effort, Integral) and effort in range(len(STEPS))):
         raise EffortError(f"Expected an effort in 0..{len(STEPS) - 1} (got {effort})")
     if effort and lmbda is None and model.config.qualities == 1:
         raise QualityError(

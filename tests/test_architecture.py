@@ -90,6 +90,21 @@ def test_no_imports_in_a_circle(imports):
     TopologicalSorter(imports).prepare()  # which names a circle
 
 
+def test_no_pickle_runs():
+    """What torch loads is tensors alone, wherever it is loaded."""
+    files = {name: ast.parse(path.read_text()) for name, path in modules().items()}
+    nodes = [(name, node) for name, tree in files.items() for node in ast.walk(tree)]
+    loads = {
+        f"{name}:{node.lineno}": {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        for name, node in nodes
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    }
+    assert {name.partition(":")[0] for name in loads} >= {"glic_pyg.published", "glic_pyg.training.trainer"}
+    assert [name for name, settings in loads.items() if settings.get("weights_only") != "True"] == []
+    imported = {alias.name for _, node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    assert not imported & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
+
+
 def test_what_is_found_in_a_file():
     text = (
         "def f():\n"

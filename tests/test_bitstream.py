@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import math
 import random
+import re
 import time
 import zlib
 from pathlib import Path
@@ -17,6 +18,7 @@ from glic_pyg.entropy import coder
 from glic_pyg.image import to_8bit
 from glic_pyg.limits import MAX_PIXELS
 from glic_pyg.picture import ImageError
+from glic_pyg.tiles import MemoryBoundError
 
 GOLDEN = Path(__file__).parent / "golden" / "files"
 
@@ -278,6 +280,28 @@ def test_every_cut_is_noticed(data):
 def test_what_cannot_be_unpacked(data, message):
     with pytest.raises(BitstreamError, match=message):
         unpack(data)
+
+
+@pytest.mark.parametrize(
+    "data", ["text", None, 5, [71], np.zeros(9, np.uint8), torch.zeros(9)], ids=lambda x: type(x).__name__
+)
+def test_what_are_no_bytes(tiny_model, data):
+    expected = rf"^Expected the bytes of a \.glic file \(got {type(data).__name__}\)$"
+    with pytest.raises(BitstreamError, match=expected):
+        decode(tiny_model, data)
+
+
+def test_bounds_that_are_no_numbers(tiny_model, photo):
+    x = photo(64, 64)
+    data = encode(tiny_model, x)
+    for bound in ("4G", math.nan, [1]):
+        expected = rf"^Expected max_memory to be a number of bytes \(got {re.escape(repr(bound))}\)$"
+        with pytest.raises(MemoryBoundError, match=expected):
+            decode(tiny_model, data, max_memory=bound)
+        with pytest.raises(MemoryBoundError, match=expected):
+            encode(tiny_model, x, max_memory=bound)
+    with pytest.raises(BitstreamError, match=r"^Expected max_pixels to be a number \(got '5'\)$"):
+        decode(tiny_model, data, max_pixels="5")
 
 
 def test_another_model(tiny_model, other_tiny_model, photo):

@@ -278,8 +278,9 @@ if sys.argv[2] == "dtype":
     print(hashlib.sha256(encode(GLIC.from_pretrained(sys.argv[1]), x)).hexdigest())
     torch.set_default_dtype(torch.float32)
 else:
-    model = GLIC.from_pretrained(sys.argv[1])
-    with torch.device("meta"):
+    with torch.device("meta"):  # where no tensor holds anything
+        model = GLIC.from_pretrained(sys.argv[1])
+        assert model.device.type == "cpu"
         print(hashlib.sha256(encode(model, x)).hexdigest())
 print(hashlib.sha256(encode(GLIC.from_pretrained(sys.argv[1]), x)).hexdigest())
 """

@@ -93,6 +93,27 @@ def test_a_jpeg_that_lacks_more_is_refused(tmp_path, kind):
             read(tmp_path, whole[:length])
 
 
+@pytest.mark.parametrize("kind", set(KINDS) - {"progressive"})
+def test_a_jpeg_that_ends_too_early_is_refused(tmp_path, kind):
+    """Its end marker is there; libjpeg makes grey of the rest, and says nothing."""
+    whole = jpeg(**KINDS[kind])
+    scan = whole.index(b"\xff\xda")
+    for length in range(scan + 20, len(whole) - 60, 97):
+        early = whole[:length].rstrip(b"\xff") + b"\xff\xd9"
+        assert np.ptp(np.asarray(Image.open(io.BytesIO(early)))[-1, -1]) == 0
+        with pytest.raises(ImageError, match=r"Expected a picture \(got .*a\.bin: rows are missing\)$"):
+            read(tmp_path, early)
+
+
+@pytest.mark.parametrize("color", [(128, 128, 128), (0, 0, 0), (200, 30, 60)])
+@pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}, {"progressive": True}])
+def test_a_jpeg_with_a_flat_end_is_read(tmp_path, color, options):
+    file = io.BytesIO()
+    Image.new("RGB", (33, 41), color).save(file, "JPEG", quality=95, **options)
+    x = read(tmp_path, file.getvalue() + b"whatever follows")
+    assert (x.int() - torch.tensor(color)[:, None, None]).abs().max() <= 2
+
+
 BROKEN_SEGMENTS = {
     "JFIF": (0xE0, b"JFIF\0"),
     "Photoshop": (0xED, b"Photoshop 3.0\0" + b"8BIM\x04\x04"),

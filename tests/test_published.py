@@ -155,7 +155,7 @@ def test_files_that_cannot_be_read(tmp_path):
         "object.pth": "it asks for argparse.Namespace, but only tensors are loaded",
         "text.pth": "it is damaged, or holds no tensors",
         "zeros.pth": "it is damaged, or holds no tensors",
-        "empty.pth": ".*",
+        "empty.pth": "it is damaged, or holds no tensors",
         "missing.pth": "No such file or directory",
     }.items():
         with pytest.raises(

@@ -71,7 +71,7 @@ def test_what_never_gets_better_stays(variable_model, x, monkeypatch):
 
 
 def test_effort_that_there_is_not_is_refused(variable_model, x):
-    for effort in (-1, 5):
+    for effort in (-1, 5, 1.0, "1"):
         with pytest.raises(EffortError, match=rf"Expected an effort in 0\.\.4 \(got {effort}\)"):
             encode(variable_model, x, effort=effort)
 

@@ -137,6 +137,7 @@ def run(work: Callable[[], int]) -> NoReturn:
             print_line("error", "Expected enough memory (got no more)")
             status = 2
         except KeyboardInterrupt:
+            print_line("error", "interrupted")
             status = 130
     sys.exit(status)
 

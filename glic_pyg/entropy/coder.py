@@ -50,10 +50,14 @@ class ProbabilityNets(nn.Module):
         self.parameter_nets = nn.ModuleList(version(group.entropy_parameters) for group in groups)
 
     def run(self, function: Callable[[], Result]) -> Result:
-        """Call what uses the networks so that it has the same bits every time."""
+        """Call what uses the networks so that it has the same bits every time.
+
+        Raises:
+            InexactError: the environment does not allow that on a GPU.
+        """
         if not self.exactly:
             return in_one_thread(function)
-        with exact_arithmetic():
+        with exact_arithmetic(next(self.buffers()).device):
             return function()
 
 

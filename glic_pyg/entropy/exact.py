@@ -31,6 +31,7 @@ from compressai.layers import CheckerboardMaskedConv2d
 from torch import Tensor, nn
 
 from glic_pyg.entropy.context import PointwiseNet
+from glic_pyg.errors import UserError
 from glic_pyg.kernels import use_kernels
 from glic_pyg.nn.conv import ConvBlock, LayerNorm2d
 from glic_pyg.nn.pointwise import linear
@@ -46,6 +47,14 @@ POSITIONS_AT_ONCE = 512
 TINY = 1e-20
 GELU_COEFFICIENTS = (0.078108, 0.000972, 0.230389, 0.278393)
 """Of the polynomial of `gelu`, the highest power first."""
+
+
+OVERRULING = ("NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULATE_SINGLE_PRECISION")
+"""Variables by which NVIDIA's libraries compute with fewer bits, or otherwise, whatever torch tells them."""
+
+
+class InexactError(UserError, RuntimeError):
+    """A process whose sums need not be exact; the message is one line for the user."""
 
 
 class _Held:
@@ -114,12 +123,22 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where nothing is forked
 
 
 @contextmanager
-def exact_arithmetic() -> Iterator[None]:
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
     """Keep torch from computing with fewer bits, or convolutions by transforms that leave the integers.
 
     Nothing is set that is so already, as on a CPU with torch's defaults. Several threads may hold settings
     at a time; the last one gives them back.
+
+    Args:
+        device: What computes.
+
+    Raises:
+        InexactError: the environment overrules torch there.
     """
+    if device.type == "cuda":
+        for name in OVERRULING:
+            if (value := os.environ.get(name, "0")) != "0":
+                raise InexactError(f"Expected {name} to be unset, for exact sums on the GPU (got {value})")
     _held.take()
     try:
         yield

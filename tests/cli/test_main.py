@@ -40,7 +40,7 @@ def fail(error):
         (lambda: 1, 1, ""),
         (lambda: fail(BitstreamError("two\n  lines")), 2, "error: two lines\n"),
         (lambda: Path("/missing").read_bytes() and 0, 2, "error: No such file or directory: /missing\n"),
-        (lambda: fail(KeyboardInterrupt()), 130, ""),
+        (lambda: fail(KeyboardInterrupt()), 130, "error: interrupted\n"),
         (lambda: warnings.warn("careful", stacklevel=1) or 0, 0, "warning: careful\n"),
     ],
 )

@@ -12,9 +12,10 @@ from torch import nn
 from glic_pyg import GLIC
 from glic_pyg.build import build_entropy_model
 from glic_pyg.config import ModelConfig
-from glic_pyg.entropy.exact import LIMIT, QMAX, _quantise, exact, exact_arithmetic, gelu
+from glic_pyg.entropy.exact import LIMIT, QMAX, InexactError, _quantise, exact, exact_arithmetic, gelu
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
 
+CPU = torch.device("cpu")
 CONVOLUTIONS = {
     "pointwise": nn.Conv2d(40, 12, 1),
     "without bias": nn.Conv2d(40, 12, 1, bias=False),
@@ -190,7 +191,7 @@ def test_fewer_bits_are_not_allowed_within(set_to, usual):
     try:
         fewer = [backend.fp32_precision for backend in backends]
         assert "bf16" in fewer
-        with exact_arithmetic():
+        with exact_arithmetic(CPU):
             assert {backend.fp32_precision for backend in backends} <= {"ieee", "none"}
             assert torch.backends.cudnn.enabled != torch.cuda.is_available()
         assert [backend.fp32_precision for backend in backends] == fewer
@@ -202,6 +203,20 @@ def test_fewer_bits_are_not_allowed_within(set_to, usual):
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+@pytest.mark.parametrize("name", ["NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULATE_SINGLE_PRECISION"])
+def test_what_overrules_torch_is_refused_on_a_gpu(name, monkeypatch):
+    """Whatever has been set in torch; on the CPU they mean nothing."""
+    monkeypatch.setenv(name, "1")
+    with exact_arithmetic(CPU):
+        pass
+    message = rf"^Expected {name} to be unset, for exact sums on the GPU \(got 1\)$"
+    with pytest.raises(InexactError, match=message), exact_arithmetic(torch.device("cuda")):
+        pass
+    monkeypatch.setenv(name, "0")  # fewer bits never
+    with exact_arithmetic(torch.device("cuda")):
+        pass
+
+
 @pytest.mark.parametrize("kind", ["pointwise", "dense", "masked"])
 @torch.no_grad()
 def test_convolutions_of_a_batch_without_onednn_are_of_integers(kind, monkeypatch):
@@ -209,7 +224,7 @@ def test_convolutions_of_a_batch_without_onednn_are_of_integers(kind, monkeypatc
     conv = CONVOLUTIONS[kind]
     x = torch.randn(16, conv.in_channels, 12, 12, generator=torch.Generator().manual_seed(4))
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    with exact_arithmetic():
+    with exact_arithmetic(CPU):
         assert torch.equal(exact(conv)(x), by_integers(conv, x))
     assert torch._C._get_nnpack_enabled()
 
@@ -242,6 +257,6 @@ def test_every_device_has_the_same_bits(change, tiny_config, device):
     ]
     for network in networks:
         made = exact(network)
-        with exact_arithmetic():
+        with exact_arithmetic(CPU):
             expected = made(x)
             assert torch.equal(made.to(device)(x.to(device)).cpu(), expected)
