@@ -4,19 +4,31 @@ glic graph photo.png
 glic graph photo.png --stage g_a.2 --node 10 20 --node 30 5 -o graph.svg
 glic graph photo.png --html graph.html
 glic graph photo.png --summary --export graphs.pt
+glic graph photo.png --export part.graphml --node 30 35 --hops 1
 glic graph photo.png --erf erf.png
 """
 
 from __future__ import annotations
 
+import warnings
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glic_pyg.cli import flags
 from glic_pyg.cli.printing import aligned, print_json, say, say_lines
+from glic_pyg.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from glic_pyg.graph.grid import MapSize
+    from glic_pyg.inspection.stages import Graphs
 
 STAGES = ("g_a.1", "g_a.2", "g_s.1", "g_s.2")
 """`glic_pyg.inspection.STAGES`, which is not imported to read arguments."""
+MANY_BYTES = 20_000_000
+"""More than most programs open as a text."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,6 +46,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--html", type=flags.file_name, metavar="FILE", help=page)
     graphs = "both graphs of the stage: .pt (PyG), .json or .graphml"
     add("--export", type=flags.file_name, metavar="FILE", help=graphs)
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument(
+        "--hops",
+        type=flags.count,
+        metavar="N",
+        help="export only the nodes of --node, and those that reach them over N edges",
+    )
+    part.add_argument(
+        "--region",
+        type=flags.whole,
+        nargs=4,
+        metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"),
+        help="export only this part of the stage's map, in nodes",
+    )
     add("--summary", action="store_true", help="print a table about the graphs of all stages")
     fields = "figure of the effective receptive fields at nodes, of at most 2^20 pixels"
     add("--erf", type=flags.file_name, metavar="FILE", help=fields)
@@ -70,6 +96,10 @@ def run(args: Namespace) -> int:
     """Make what is asked for, print the files' names."""
     from glic_pyg.ledger import writing
 
+    if args.export is None and (args.hops or args.region):
+        raise UsageError("Expected --export with --hops or --region (got none)")
+    if args.hops and not args.nodes:
+        raise UsageError("Expected --node with --hops (got none)")
     others = (args.html, args.export, args.erf, args.summary or None)
     output = args.output
     if output is None and all(other is None for other in others):
@@ -124,8 +154,17 @@ def _draw(args: Namespace, output: Path | None) -> None:
     if args.html is not None:
         graph_page(model, image, title=args.input.name, run=whole).save(args.html)
     if args.export is not None:
-        size = node_size(image, run.pair.local.map_size)
-        export_graphs(run.pair, args.export, node_size=size)
+        map_size = run.pair.local.map_size
+        export_graphs(
+            run.pair,
+            args.export,
+            node_size=node_size(image, map_size),
+            nodes=_part(args, run.pair, map_size),
+        )
+        size = args.export.stat().st_size
+        if size > MANY_BYTES and args.export.suffix.lower() != ".pt":
+            parts = "--hops and --region export a part"
+            warnings.warn(f"{args.export} has {size / 1e6:.0f} MB; {parts}", stacklevel=2)
     written = [path for path in (output, args.erf, args.html, args.export) if path is not None]
     stages = {stage: run.pair for stage, run in runs.items()} if args.summary else {}
     sizes = {stage: node_size(image, graphs.local.map_size) for stage, graphs in stages.items()}
@@ -141,3 +180,14 @@ def _draw(args: Namespace, output: Path | None) -> None:
         say(path)
     if stages:
         say_lines(aligned(summary_table(stages, node_sizes=sizes), labels=2))
+
+
+def _part(args: Namespace, graphs: Graphs, map_size: MapSize) -> Tensor | None:
+    """Return the ids of the nodes to export; None of all."""
+    from glic_pyg.inspection import node_id, nodes_within, region_nodes
+
+    if args.region:
+        return region_nodes(map_size, *args.region)
+    if args.hops:
+        return nodes_within(graphs, [node_id(tuple(node), map_size) for node in args.nodes], args.hops)
+    return None

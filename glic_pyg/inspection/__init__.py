@@ -3,7 +3,15 @@
 from glic_pyg.inspection.attention import LayerError, stage_attention
 from glic_pyg.inspection.choice import choose_nodes
 from glic_pyg.inspection.export import export_graphs, plain_graph
-from glic_pyg.inspection.neighborhood import Neighborhood, degrees, neighborhood
+from glic_pyg.inspection.neighborhood import (
+    Neighborhood,
+    NodeError,
+    degrees,
+    neighborhood,
+    node_id,
+    nodes_within,
+    region_nodes,
+)
 from glic_pyg.inspection.page import Page, graph_page
 from glic_pyg.inspection.receptive_field import (
     centered_mean,
@@ -29,6 +37,7 @@ __all__ = [
     "LayerError",
     "ModelRun",
     "Neighborhood",
+    "NodeError",
     "Page",
     "StageRun",
     "centered_mean",
@@ -40,9 +49,12 @@ __all__ = [
     "graph_page",
     "limit_size",
     "neighborhood",
+    "node_id",
     "node_size",
+    "nodes_within",
     "plain_graph",
     "receptive_fields",
+    "region_nodes",
     "run_model",
     "run_stages",
     "stage_attention",

@@ -26,14 +26,14 @@ from torch import Tensor
 
 from glic_pyg.codec import GLIC
 from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE
-from glic_pyg.errors import UserError, require
+from glic_pyg.errors import require
 from glic_pyg.graph import Graph
 from glic_pyg.graph.candidates import CANDIDATES, QUERIES, WINDOW_MARGIN
 from glic_pyg.graph.grid import MapSize
 from glic_pyg.image import pad
 from glic_pyg.inspection.attention import LayerError, stage_attention
 from glic_pyg.inspection.choice import choose_nodes
-from glic_pyg.inspection.neighborhood import Neighborhood, degrees, neighborhood
+from glic_pyg.inspection.neighborhood import Neighborhood, NodeError, degrees, neighborhood, node_id
 from glic_pyg.inspection.receptive_field import (
     centered_mean,
     convolutions_only,
@@ -81,10 +81,6 @@ TEXT: dict[str, Any] = {"fontsize": 8.5, "loc": "left"}
 
 
 Scope = Literal["local", "global", "both"]
-
-
-class NodeError(UserError, ValueError):
-    """Nodes that cannot be shown; the message is one line for the user."""
 
 
 def graph_picture(
@@ -294,14 +290,7 @@ def _named_nodes(image: Tensor, graphs: Graphs, nodes: Sequence[tuple[int, int]]
         return {f"{LETTERS[i]} ({kind})": node for i, (kind, node) in enumerate(chosen.items())}
     if not 1 <= len(nodes) <= len(LETTERS):
         raise NodeError(f"Expected 1 to {len(LETTERS)} nodes (got {len(nodes)})")
-    return {LETTERS[i]: _node_id(node, map_size) for i, node in enumerate(nodes)}
-
-
-def _node_id(node: tuple[int, int], map_size: MapSize) -> int:
-    (row, column), (_, height, width) = node, map_size
-    if not (0 <= row < height and 0 <= column < width):
-        raise NodeError(f"Expected a node of a {height} x {width} map (got row {row}, column {column})")
-    return row * width + column
+    return {LETTERS[i]: node_id(node, map_size) for i, node in enumerate(nodes)}
 
 
 class _Photo:

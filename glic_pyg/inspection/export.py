@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.utils import subgraph
 
 from glic_pyg.config import ConfigError
 from glic_pyg.files import write_file
@@ -17,8 +19,8 @@ from glic_pyg.inspection.stages import SCOPES, Graphs
 from glic_pyg.progress import tell
 
 
-def export_graphs(graphs: Graphs, path: str | Path, *, node_size: int) -> None:
-    """Write both graphs of a stage to a file, its format by the name's suffix.
+def export_graphs(graphs: Graphs, path: str | Path, *, node_size: int, nodes: Tensor | None = None) -> None:
+    """Write both graphs of a stage, or a part of them, to a file, its format by the name's suffix.
 
     - `.pt`: `plain_graph` of `local` and of `global`, as dicts so that reading them runs no code:
       `Data.from_dict(torch.load(path, weights_only=True)["local"])`.
@@ -29,6 +31,8 @@ def export_graphs(graphs: Graphs, path: str | Path, *, node_size: int) -> None:
         graphs: The graphs.
         path: The file to make or replace.
         node_size: Pixels per side of a node.
+        nodes: Ids, ascending, of those to write, with the edges between them (see `region_nodes` and
+            `nodes_within`), for programs that would not open a whole photo's; by default all.
 
     Raises:
         ConfigError: another suffix.
@@ -44,7 +48,19 @@ def export_graphs(graphs: Graphs, path: str | Path, *, node_size: int) -> None:
         raise ConfigError(f"Expected a name that ends in {', '.join(writers)} for the export (got {path})")
     tell("writing the graphs")
     plain = {scope: plain_graph(graph, node_size) for scope, graph in zip(SCOPES, graphs, strict=True)}
+    if nodes is not None:
+        plain = {scope: _part(graph, nodes) for scope, graph in plain.items()}
     write_file(path, writers[suffix](plain))
+
+
+def _part(graph: Data, nodes: Tensor) -> Data:
+    """Return some nodes of a plain graph, numbered anew, with the edges between them; `pos` stays."""
+    edge_index, similarity = subgraph(
+        nodes, graph.edge_index, graph.similarity, relabel_nodes=True, num_nodes=graph.num_nodes
+    )
+    kept = {name: graph[name][nodes] for name in ("x", "pos", "score", "quota", "num_zero")}
+    sizes = {"map_size": graph.map_size, "node_size": graph.node_size, "num_nodes": len(nodes)}
+    return Data(edge_index=edge_index, similarity=similarity, **kept, **sizes)
 
 
 def plain_graph(graph: Graph, node_size: int) -> Data:

@@ -7,9 +7,10 @@ import torch
 from torch_geometric.data import Data
 
 from glic_pyg import GLIC
+from glic_pyg.cli import graph as graph_command
 from glic_pyg.config import Part
 from glic_pyg.image import read_image, write_png
-from glic_pyg.inspection import STAGES, drawings, stage_graphs, stages
+from glic_pyg.inspection import STAGES, drawings, neighborhood, stage_graphs, stages
 from glic_pyg.inspection import page as page_module
 
 PNG = b"\x89PNG"
@@ -58,6 +59,30 @@ def test_all_the_rest_at_once_and_no_figure_unasked(glic, model_file, source, tm
     assert not source.with_name("photo_graph.png").exists()
 
 
+def test_a_part_of_the_graphs(glic, tiny_model, model_file, source, tmp_path):
+    hops, region = tmp_path / "hops.pt", tmp_path / "region.graphml"
+    chosen = ("--stage", "g_a.2", "--node", 3, 4, "--model", model_file)
+    assert glic("graph", source, *chosen, "--export", hops, "--hops", 1)[0] == 0
+    graphs = stage_graphs(tiny_model, read_image(source), "g_a.2")
+    near = {3 * 16 + 4}
+    for graph in graphs:
+        near |= set(neighborhood(graph, 3 * 16 + 4).source.tolist()) - {256}
+    part = torch.load(hops, weights_only=True)
+    for scope in ("local", "global"):
+        assert {16 * row + column for row, column in part[scope]["pos"].tolist()} == near
+    assert glic("graph", source, *chosen, "--export", region, "--region", 0, 2, 3, 4)[0] == 0
+    assert region.read_text().count("<node ") == 12
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_large_text_is_told_how_to_be_smaller(glic, model_file, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(graph_command, "MANY_BYTES", 1000)
+    for name, told in (("a.graphml", "--hops and --region export a part\n"), ("a.pt", "")):
+        _, _, err = glic("graph", source, "--model", model_file, "--export", tmp_path / name)
+        assert err.endswith(told)
+        assert err.count("\n") == bool(told)
+
+
 def test_results_for_programs(glic, tiny_model, model_file, source):
     status, out, err = glic("graph", source, "--model", model_file, "--summary", "--json")
     assert (status, err) == (0, "")
@@ -98,6 +123,12 @@ def test_errors_are_one_line_and_status_2(glic, model_file, source, tmp_path):
         ((source, "--erf", tmp_path / "a.png", "--node", 32, 0), "Expected a node of a 32 x 32 map"),
         ((source, "--by", "attention", "--head", 2), "Expected a head in 0..1 (got 2)"),
         ((source, "--head", 1), "Expected a head with attention only"),
+        ((source, "--hops", 1), "Expected --export with --hops or --region (got none)"),
+        ((source, "--hops", 1, "--export", tmp_path / "a.pt"), "Expected --node with --hops (got none)"),
+        (
+            (source, "--export", tmp_path / "a.pt", "--region", 0, 30, 4, 4),
+            "Expected a region of a 32 x 32 map (got 4 x 4 from row 0, column 30)",
+        ),
     ]:
         status, out, err = glic("graph", *arguments, "--model", model_file)
         assert (status, out) == (2, "")

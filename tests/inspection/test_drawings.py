@@ -8,6 +8,7 @@ from glic_pyg.graph import GraphBuilder
 from glic_pyg.image import pad
 from glic_pyg.inspection import (
     LayerError,
+    NodeError,
     convolutions_only,
     degrees,
     energy_area,
@@ -19,7 +20,6 @@ from glic_pyg.inspection import (
 )
 from glic_pyg.inspection.drawings import (
     WINDOW_MARGIN,
-    NodeError,
     draw_graphs,
     erf_picture,
     graph_picture,

@@ -7,7 +7,7 @@ from torch_geometric.data import Data
 
 from glic_pyg.config import ConfigError
 from glic_pyg.graph import GraphBuilder
-from glic_pyg.inspection import export_graphs
+from glic_pyg.inspection import export_graphs, region_nodes
 from glic_pyg.inspection.stages import Graphs
 
 SIZE = (16, 20)
@@ -69,6 +69,40 @@ def test_graphml(graphs, tmp_path):
     for scope, graph in zip(("local", "global"), graphs, strict=True):
         found = {(s, t): d["similarity"] for s, t, d in loaded.edges(data=True) if d["scope"] == scope}
         assert found == pytest.approx(edges(graph), abs=1e-7)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".json", ".graphml"])
+def test_a_part_has_its_nodes_and_the_edges_between_them(graphs, tmp_path, suffix):
+    nodes = region_nodes((1, *SIZE), 2, 3, 4, 5)
+    path = tmp_path / f"a{suffix}"
+    export_graphs(graphs, path, node_size=4, nodes=nodes)
+    inside = {SIZE[1] * row + column for row in range(2, 6) for column in range(3, 8)}
+    for scope, graph in zip(("local", "global"), graphs, strict=True):
+        expected = {pair: s for pair, s in edges(graph).items() if set(pair) <= inside}
+        if suffix == ".pt":
+            data = Data.from_dict(torch.load(path, weights_only=True)[scope])
+            assert data.validate()
+            assert (data.num_nodes, data.map_size) == (20, SIZE)
+            assert torch.equal(data.x, graph.x[nodes])
+            places, pairs, similarity = (
+                data.pos.tolist(),
+                data.edge_index.T.tolist(),
+                data.similarity.tolist(),
+            )
+        elif suffix == ".json":
+            part = json.loads(path.read_text())[scope]
+            places = list(zip(part["nodes"]["row"], part["nodes"]["column"], strict=True))
+            pairs = zip(part["edges"]["source"], part["edges"]["target"], strict=True)
+            similarity = part["edges"]["similarity"]
+        else:
+            part = networkx.read_graphml(path, node_type=int, force_multigraph=True)
+            places = [(part.nodes[i]["row"], part.nodes[i]["column"]) for i in range(20)]
+            told = [(s, t, d["similarity"]) for s, t, d in part.edges(data=True) if d["scope"] == scope]
+            pairs, similarity = [pair for *pair, _ in told], [value for *_, value in told]
+        ids = [SIZE[1] * row + column for row, column in places]
+        assert set(ids) == inside
+        found = {(ids[s], ids[t]): value for (s, t), value in zip(pairs, similarity, strict=True)}
+        assert found == pytest.approx(expected, abs=1e-7)
 
 
 def test_other_suffixes_are_refused(graphs, tmp_path):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from glic_pyg.graph import GraphBuilder
-from glic_pyg.inspection import degrees, neighborhood
+from glic_pyg.inspection import NodeError, degrees, neighborhood, nodes_within, region_nodes
 from glic_pyg.inspection.stages import Graphs
 
 
@@ -33,3 +33,24 @@ def test_a_node_of_zeros_keeps_all_candidates():
     assert found.source.numel() == 256
     assert found.num_zero == 256 - 12 * 12  # the window reaches 4 nodes beyond the corner
     assert torch.equal(found.is_zero, (found.offset - 4 < 0).any(dim=1))
+
+
+def test_nodes_within_hops_are_those_of_a_walk_over_both_graphs():
+    feature_map = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    graphs = Graphs(*GraphBuilder(degree=4)(feature_map))
+    reached = [{5, 700}]
+    for _ in range(2):
+        found = [
+            s for g in graphs for s, t in g.edge_index.T.tolist() if t in reached[-1] and s < g.zero_node
+        ]
+        reached.append(reached[-1] | set(found))
+    assert len(reached[0]) < len(reached[1]) < len(reached[2]) < 1024
+    for hops, expected in enumerate(reached):
+        assert nodes_within(graphs, [5, 700], hops).tolist() == sorted(expected)
+
+
+def test_regions():
+    assert region_nodes((1, 4, 6), 1, 2, 2, 3).tolist() == [8, 9, 10, 14, 15, 16]
+    for region in ((0, 0, 5, 1), (0, 4, 1, 3), (2, 2, 0, 1), (-1, 0, 2, 2)):
+        with pytest.raises(NodeError, match=r"^Expected a region of a 4 x 6 map \(got "):
+            region_nodes((1, 4, 6), *region)
