@@ -3,9 +3,9 @@
     python lab/browser.py -d DIR --runtime node_modules/onnxruntime-web
 
 Every picture is encoded by Python, the first at quality 1, the next at 2 and so on, and decoded by Python and
-by the page of `glic viewer` in Chromium. Seconds are those that the page shows; CPU seconds, of the browser's
-process, are what they would be on a free core. Pictures larger than a tile are compared with Python's in
-the same tiles.
+by the page of `glic viewer` in Chromium. Seconds are those that the page shows. CPU seconds, of the page's
+process, are what they would be on a free core; MB is the most that this process has held so far. Pictures
+larger than a tile are compared with Python's in the same tiles.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from glic_pyg.image import read_image, to_8bit
 from glic_pyg.ledger import write_folder
 from glic_pyg.viewer import viewer_files
 
+MEMORY = 4 << 30
+"""Bytes that Python may hold to encode; what a large picture takes as a whole is more."""
 READY = (
     "async () => { while (!globalThis.glic) await new Promise((r) => setTimeout(r, 10)); await glic.loaded; }"
 )
@@ -43,10 +45,10 @@ FOUND = """async () => {
   await glic.state.work;
   const error = document.getElementById("error");
   if (!error.hidden) throw new Error(error.textContent);
-  const { raw, checksum, seconds, latentSeconds } = glic.state.first;
+  const { raw, checksum, seconds } = glic.state.first;
   let pixels = "";
   for (let i = 0; i < raw.length; i += 32768) pixels += String.fromCharCode(...raw.subarray(i, i + 32768));
-  return { pixels: btoa(pixels), checksum, seconds, latentSeconds };
+  return { pixels: btoa(pixels), checksum, seconds };
 }"""
 
 
@@ -59,7 +61,7 @@ def main() -> int:
     args = parser.parse_args()
     pictures = [path for folder in args.dataset for path in pictures_below(folder)]
     model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
-    head = ["picture", "quality", "latents", "seconds", "CPU seconds", "of latents", "largest", "above 2"]
+    head = ["picture", "quality", "latents", "seconds", "CPU seconds", "MB", "largest", "above 2"]
     rows = []
     with _page(model, args.runtime) as decode:
         for i, path in enumerate(pictures):
@@ -72,7 +74,7 @@ def main() -> int:
 
 
 def _compare(model: GLIC, path: Path, quality: float | None, decode: Any) -> list[str]:
-    data = bitstream.encode(model, read_image(path), quality)
+    data = bitstream.encode(model, read_image(path), quality, max_memory=MEMORY)
     stream = unpack(data)
     y_hat = model.decode(
         stream.strings, (stream.height, stream.width), stream.quality / QUALITY_STEPS if quality else None
@@ -88,7 +90,7 @@ def _compare(model: GLIC, path: Path, quality: float | None, decode: Any) -> lis
         "same" if found["checksum"] == stream.latent_checksum else "OTHER",
         f"{found['seconds']:.2f}",
         f"{found['cpu']:.2f}",
-        f"{found['latentSeconds']:.2f}",
+        f"{found['megabytes']}",
         f"{difference.max()} of 255",
         f"{(difference > 2).sum()} of {difference.size}",
     ]
@@ -113,21 +115,28 @@ def _page(model: GLIC, runtime: Path) -> Iterator[Any]:
         tab.evaluate(READY)
         session = browser.new_browser_cdp_session()
 
-        def cpu() -> float:
+        def spent() -> tuple[float, int]:
             processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
-            return sum(process["cpuTime"] for process in processes if process["type"] == "renderer")
+            pages = [process for process in processes if process["type"] == "renderer"]
+            return sum(page["cpuTime"] for page in pages), max(_most_megabytes(page["id"]) for page in pages)
 
         def decode(data: bytes) -> dict[str, Any]:
-            before = cpu()
+            before, _ = spent()
             tab.set_input_files("#file", {"name": "a.glic", "mimeType": "", "buffer": data})
             tab.evaluate("glic.state.work")
-            after = cpu()
-            return {**tab.evaluate(FOUND), "cpu": after - before}
+            after, megabytes = spent()
+            return {**tab.evaluate(FOUND), "cpu": after - before, "megabytes": megabytes}
 
         yield decode
         browser.close()
         server.shutdown()
         server.server_close()
+
+
+def _most_megabytes(process: int) -> int:
+    """Return what a process of Linux has held in memory at most."""
+    (line,) = (t for t in Path(f"/proc/{process}/status").read_text().splitlines() if "VmHWM" in t)
+    return int(line.split()[1]) >> 10
 
 
 class _Quiet(SimpleHTTPRequestHandler):

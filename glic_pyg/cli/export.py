@@ -23,11 +23,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Write the files, print their names."""
-    from glic_pyg import GLIC
+    from glic_pyg.cli.machine import read_model
     from glic_pyg.export import onnx_files
     from glic_pyg.ledger import write_folder
 
-    model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
+    model = read_model(args)
     for path in write_folder(args.onnx, onnx_files(model), inputs=[args.model], force=args.force):
         say(path)
     return 0

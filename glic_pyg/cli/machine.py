@@ -46,5 +46,10 @@ def prepare_training(args: Namespace) -> None:
 def load_model(args: Namespace) -> GLIC:
     """Return the model of a command's flags on its device."""
     device = prepare(args)
+    return read_model(args).to(device)
+
+
+def read_model(args: Namespace) -> GLIC:
+    """Return the model of a command's flags, on the CPU."""
     tell("reading the model")
-    return GLIC.from_pretrained(args.model, allow_code=args.allow_code).to(device)
+    return GLIC.from_pretrained(args.model, allow_code=args.allow_code)

@@ -27,12 +27,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Write the page, print its name."""
-    from glic_pyg import GLIC
+    from glic_pyg.cli.machine import read_model
     from glic_pyg.ledger import write_folder
     from glic_pyg.viewer import read_runtime, viewer_files
 
     read_runtime(args.runtime)  # refused before the work
-    model = GLIC.from_pretrained(args.model, allow_code=args.allow_code)
+    model = read_model(args)
     files = viewer_files(model, args.runtime)
     write_folder(args.output, files, inputs=[args.model], force=args.force)
     say(args.output / "index.html")

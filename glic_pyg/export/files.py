@@ -18,6 +18,7 @@ from glic_pyg.container import QUALITY_STEPS
 from glic_pyg.entropy.tables import PRECISION, TABLES
 from glic_pyg.export.modules import emit
 from glic_pyg.export.writer import Writer
+from glic_pyg.progress import tell
 from glic_pyg.tiles import Tiling
 
 TILING = Tiling(1024)
@@ -64,6 +65,7 @@ def onnx_models(model: GLIC) -> dict[str, onnx.ModelProto]:
 
 
 def _network(name: str, module: nn.Module, channels: int, out_channels: int) -> onnx.ModelProto:
+    tell(f"network {name}")
     writer = Writer(name)
     y = emit(module, writer, writer.input("x", (1, channels, "height", "width")))
     return writer.model(y=(y, (1, out_channels, "out_height", "out_width")))
