@@ -36,7 +36,7 @@ assert run_command(["bd-rate", "--list"]) == 0
 assert run_command(["train", "--print-config", "--steps", "1"]) == 0
 assert run_command(["completion", "bash"]) == 0
 assert run_command(["datasets", "verify", "kodak", folder]) == 1
-for room in ["training.trainer", "evaluation.bd", "inspection.drawings", "graph.torch_cluster"]:
+for room in ["training.trainer", "evaluation.bd", "inspection.drawings", "graph.torch_cluster", "export"]:
     told(lambda: importlib.import_module("glic_pyg." + room))
 import torch
 from glic_pyg import metrics
@@ -74,6 +74,7 @@ def test_coding_needs_no_extra_and_a_missing_one_is_told_in_a_line(tmp_path, opt
         "told: Expected package pytorch_msssim, for evaluation: pip install 'glic_pyg[evaluate]'",
         "told: Expected package matplotlib, for drawings: pip install 'glic_pyg[graphs]'",
         "told: Expected package torch_cluster, for graphs by torch-cluster: pip install 'glic_pyg[cluster]'",
+        "told: Expected package onnx, for ONNX graphs: pip install 'glic_pyg[onnx]'",
         "told: Expected package pytorch_msssim, for MS-SSIM: pip install 'glic_pyg[evaluate]'",
         "told: Expected package torch_cluster, for graphs by torch-cluster: pip install 'glic_pyg[cluster]'",
     ]

@@ -6,13 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
-
-from glic_pyg.errors import require
-
-with require("onnx", extra="onnx", purpose="ONNX graphs"):
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 20
 IR_VERSION = 9

@@ -288,6 +288,31 @@ def test_views_by_keyboard(tab, variable_model, photo):
     assert tab.evaluate("document.getElementById('sheet').style.width") == "96px"
 
 
+DROP = """(files) => {
+  const dropped = new DataTransfer();
+  for (const [name, bytes] of files) dropped.items.add(new File([Uint8Array.from(bytes)], name));
+  dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, cancelable: true }));
+}"""
+
+
+def test_files_are_dropped(tab, variable_model, photo):
+    """Two come together; a third begins anew; the next one comes beside it; and one begins anew."""
+    files = [(f"{q}.glic", list(bitstream.encode(variable_model, photo(64, 64), q))) for q in (1, 2, 3)]
+    expected = {(0, 1): ["1.glic", "2.glic"], (2,): ["3.glic", None], (0,): ["3.glic", "1.glic"]}
+    for dropped, shown in (expected | {(1,): ["2.glic", None]}).items():
+        tab.evaluate(DROP, [files[i] for i in dropped])
+        tab.evaluate("glic.state.work")
+        assert tab.evaluate("[glic.state.first.name, glic.state.second?.name]") == shown
+
+
+def test_it_goes_on_when_webassembly_has_failed(tab, variable_model, photo):
+    data = bitstream.encode(variable_model, photo(64, 64), 2)
+    tab.evaluate("glic.state.worker.postMessage({ model: { groups: [4, 12] } })")  # in which nothing is right
+    error = open_file(tab, data)
+    assert error is not None and error.startswith("a.glic: ") and "\n" not in error
+    assert open_file(tab, data) is None
+
+
 def test_a_saved_png_has_the_pixels(tab, variable_model, photo):
     data = bitstream.encode(variable_model, photo(33, 50), 2)
     assert open_file(tab, data, "photo.glic") is None

@@ -5,26 +5,34 @@ import { png } from "./png.js";
 
 const $ = (id) => document.getElementById(id);
 const RAMP = [[8, 8, 30], [70, 20, 110], [165, 45, 110], [235, 95, 60], [252, 180, 60], [252, 255, 190]];
-const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-const state = { first: null, second: null, model: null, waiting: null, question: 0, photo: null, work: null };
+const state = { first: null, second: null, model: null, worker: null, waiting: null, question: 0, photo: null, work: null };
 
 // --- the worker
 
-worker.onmessage = ({ data }) => {
+/** Start a worker, in place of one that cannot go on. */
+function startWorker() {
+  state.worker?.terminate();
+  state.worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  state.worker.postMessage({ model: state.model });
+  state.worker.onmessage = ({ data }) => {
+    if (data.id !== state.waiting?.id) return;
+    if (data.share === undefined) finish(data);
+    else showProgress(data.share, data.text);
+  };
+  state.worker.onerror = (event) => {
+    event.preventDefault();
+    finish({ error: event.message || "Expected a browser that runs module workers and WebAssembly (got none)" });
+  };
+}
+
+function finish({ result, error, broken }) {
   const { waiting } = state;
-  if (!waiting || data.id !== waiting.id) return;
-  if (data.share !== undefined) return showProgress(data.share, data.text);
   state.waiting = null;
   $("busy").hidden = true;
-  if (data.error) waiting.reject(new Error(data.error));
-  else waiting.resolve(data.result);
-};
-worker.onerror = (event) => {
-  event.preventDefault();
-  state.waiting?.reject(new Error(event.message || "Expected a browser that runs module workers and WebAssembly"));
-  state.waiting = null;
-  $("busy").hidden = true;
-};
+  if (broken) startWorker();
+  if (error) waiting?.reject(new Error(error));
+  else waiting.resolve(result);
+}
 
 /** Give up what the worker is doing. */
 function giveUp() {
@@ -32,7 +40,7 @@ function giveUp() {
   state.waiting.reject(null);
   state.waiting = null;
   $("busy").hidden = true;
-  worker.postMessage({ id: ++state.question, kind: "nothing" });
+  state.worker.postMessage({ id: ++state.question, kind: "nothing" });
 }
 
 async function ask(question, transfer = []) {
@@ -40,7 +48,7 @@ async function ask(question, transfer = []) {
   return new Promise((resolve, reject) => {
     const id = ++state.question;
     state.waiting = { id, resolve, reject };
-    worker.postMessage({ id, ...question }, transfer);
+    state.worker.postMessage({ id, ...question }, transfer);
   });
 }
 
@@ -339,7 +347,7 @@ function take(files, beside) {
   const [first, second] = files;
   if (!first) return;
   const wanted = open(first, { beside });
-  if (second) wanted.then(() => $("error").hidden && open(second, { beside: true }));
+  if (second) state.work = wanted.then(() => $("error").hidden && open(second, { beside: true }));
 }
 
 /** A second file comes beside a first one, unless both are photos, or both slots are taken. */
@@ -413,7 +421,7 @@ addEventListener("keydown", (event) => {
 const loaded = attempt(async () => {
   const model = await (await modelFile("model.json")).json();
   state.model = model;
-  worker.postMessage({ model });
+  startWorker();
   $("about").textContent = `Model ${model.name} (${model.identity}), ${model.qualities} ${model.qualities > 1 ? "qualities" : "quality"}.`;
   if (model.gains) {
     Object.assign($("quality"), { max: model.qualities, value: model.default_quality });

@@ -2,6 +2,7 @@
 
 import * as ort from "./runtime/ort.wasm.min.mjs";
 import { Codec } from "./codec.js";
+import { FileError } from "./container.js";
 import { FeatureMap } from "./maps.js";
 import { modelFile } from "./model.js";
 
@@ -81,9 +82,10 @@ onmessage = async ({ data }) => {
     postMessage({ id: data.id, result }, transfer);
   } catch (error) {
     if (error instanceof Cancelled) return;
+    const broken = !(error instanceof FileError); // after which WebAssembly may not go on
     const text = String(error.message ?? error).split("\n")[0];
-    const memory = error instanceof RangeError || /out of memory|bad_alloc|allocat/i.test(text);
-    const line = memory ? "Expected enough memory for this picture (got no more)" : text;
-    postMessage({ id: data.id, error: line });
+    const memory = error instanceof RangeError || /memory|bad_alloc|alloc|abort/i.test(text);
+    const line = broken && memory ? `Expected enough memory for this picture (got no more: ${text})` : text;
+    postMessage({ id: data.id, error: line, broken });
   }
 };
