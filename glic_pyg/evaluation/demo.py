@@ -48,7 +48,10 @@ def demo_page(
     ours, *others = restored
     size = len(ours.data)
     corners = regions_that_differ([one.x_hat for one in restored], regions)
-    layers = [("original", "", x), *((one.name, one.text(size), one.x_hat) for one in restored)]
+    layers = [
+        ("original", f"{x.size(-1)} x {x.size(-2)} pixels", x),
+        *((one.name, one.text(size), one.x_hat) for one in restored),
+    ]
     return fill_page(
         PAGES / "demo.html",
         size=f"{size:,}".replace(",", " "),
