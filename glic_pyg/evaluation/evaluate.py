@@ -6,12 +6,11 @@ pictures x codecs x qualities --> rows, in a table that grows --> means of each 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from glic_pyg.evaluation.measure import (
     results,
     settings_hash,
 )
+from glic_pyg.evaluation.workers import in_processes
 from glic_pyg.files import files_below, write_file
 from glic_pyg.ledger import hash_file, writing
 from glic_pyg.picture import picture_suffixes
@@ -177,14 +177,17 @@ def _measure_missing(
     """Fill the table, and return how many errors there were."""
     missing = [job for job in jobs if job.key(codecs[job.codec]) not in table.rows]
     errors: set[str] = set()
-    for outcome in each(_measure(missing, workers), "measuring files", total=len(missing)):
-        for message in outcome.warnings:
-            warnings.warn(message, stacklevel=1)
-        if outcome.row is not None:
-            table.add(outcome.row)
-        elif outcome.error not in errors:  # a picture that cannot be read fails with every codec and quality
-            errors.add(outcome.error)
-            complain(outcome.error)
+    with closing(_measure(missing, workers)) as outcomes:
+        for outcome in each(outcomes, "measuring files", total=len(missing)):
+            for message in outcome.warnings:
+                warnings.warn(message, stacklevel=1)
+            if outcome.row is not None:
+                table.add(outcome.row)
+            elif (
+                outcome.error not in errors
+            ):  # a picture that cannot be read fails with every codec and quality
+                errors.add(outcome.error)
+                complain(outcome.error)
     return len(errors)
 
 
@@ -223,16 +226,8 @@ def _qualities(name: str, codec: Codec, wanted: Sequence[float] | None) -> tuple
     return tuple(dict.fromkeys(wanted))
 
 
-def _measure(jobs: list[Job], workers: int) -> Iterator[Outcome]:
+def _measure(jobs: list[Job], workers: int) -> Generator[Outcome, None, None]:
     if workers == 1:
         yield from map(attempt, jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures = [pool.submit(attempt, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:  # who is interrupted does not wait for all others
-            for future in futures:
-                future.cancel()
+    yield from in_processes(attempt, jobs, workers=workers, begin=torch.set_num_threads)
