@@ -6,9 +6,14 @@ PYTHON ?= $(or $(shell command -v python3.11 || command -v python3.12),python3)
 
 # torch and the torchvision made for it. Another pair: make test TORCH="torch==2.12.1 torchvision==0.27.1"
 TORCH ?= torch==2.13.0 torchvision==0.28.0
-# A package index that offers further builds of them (CUDA, ROCm, CPU only). On Linux pip's usual one has the build
-# for NVIDIA's GPUs, which brings 2.7 GB of libraries; PyTorch's own index of CPU builds makes that 0.2 GB.
-TORCH_INDEX ?=
+# On Linux pip's usual index has their build for NVIDIA's GPUs, with 2.7 GB of libraries, which GPU=1 asks for. By
+# default PyTorch's index of CPU builds (0.2 GB) is searched too, unless pip is configured for indexes of your own.
+# TORCH_INDEX is any other that offers builds of them (CUDA, ROCm), or nothing.
+GPU ?=
+ifeq ($(GPU)$(origin TORCH_INDEX),undefined)
+TORCH_INDEX := $(shell [ "$$(uname)" != Linux ] || $(PYTHON) -m pip config list 2>/dev/null | grep -q index-url \
+	|| echo https://download.pytorch.org/whl/cpu)
+endif
 # Processes at work at the same time; a compiler takes 1.5 GB of memory, tests take 2 GB.
 JOBS ?= $(or $(shell nproc 2>/dev/null),2)
 

@@ -1,6 +1,9 @@
 """The versions agree: pyproject.toml asks, constraints.txt and Makefile answer, environment.yml repeats."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -84,3 +87,45 @@ def test_the_demo_compiles_nothing():
     assert "COMPILE" not in ready
     wanted = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"] + EXTRAS["demo"]}
     assert not wanted & COMPILED
+
+
+CPU_BUILDS = "--extra-index-url=https://download.pytorch.org/whl/cpu"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pip's usual torch is the CPU build")
+@pytest.mark.parametrize(
+    ("words", "environment", "index"),
+    [
+        ([], {}, CPU_BUILDS),
+        (["GPU=1"], {}, None),
+        ([], {"GPU": "1"}, None),
+        (["TORCH_INDEX="], {}, None),
+        (["TORCH_INDEX=https://a.example/rocm"], {}, "--extra-index-url=https://a.example/rocm"),
+        ([], {"TORCH_INDEX": "https://a.example/rocm"}, "--extra-index-url=https://a.example/rocm"),
+        (["GPU=1", "TORCH_INDEX=https://a.example/cuda"], {}, "--extra-index-url=https://a.example/cuda"),
+        ([], {"PIP_INDEX_URL": "https://a.example/simple"}, None),
+        ([], {"PIP_EXTRA_INDEX_URL": "https://a.example/simple"}, None),
+    ],
+)
+def test_no_libraries_for_gpus_are_fetched_unasked(words, environment, index, tmp_path):
+    """Read from what make would do."""
+    usual = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PIP_", "MAKE", "GPU", "TORCH"))
+    }
+    made = subprocess.run(
+        ["make", "-n", "demo", f"VENV={tmp_path}", f"PYTHON={sys.executable}", *words],
+        cwd=ROOT,
+        env=usual | {"PIP_CONFIG_FILE": os.devnull} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (line,) = [line for line in made.stdout.splitlines() if "pip install" in line and "'torch==" in line]
+    assert [word for word in line.split() if "index" in word] == ([] if index is None else [index])
+
+
+def test_conda_takes_the_cpu_build():
+    wanted = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"][-1]["pip"]
+    assert CPU_BUILDS.replace("=", " ", 1) in wanted
