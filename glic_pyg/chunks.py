@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 
 from glic_pyg.container import (
@@ -76,7 +77,7 @@ def _alpha(data: bytes, size: tuple[int, int]) -> Image.Image:
     file = io.BytesIO(data)
     expected = f"Expected alpha as a PNG file of {size[0]} x {size[1]} grey pixels"
     try:
-        alpha = Image.open(file, formats=("PNG",))
+        alpha = PngImageFile(file)
         if (alpha.size, alpha.mode) != (size, "L"):
             raise ValueError(f"{alpha.width} x {alpha.height} of mode {alpha.mode}")
         alpha.load()

@@ -25,13 +25,16 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from PIL import Image
 
 from glic_pyg import bitstream, container
+from glic_pyg.chunks import add_chunks, chunks_of, with_chunks
 from glic_pyg.codec import GLIC
 from glic_pyg.config import Aggregation, Part
 from glic_pyg.entropy import TABLES
 from glic_pyg.errors import UserError
 from glic_pyg.image import write_png
+from glic_pyg.picture import Picture
 from glic_pyg.published import load_published, published_name, published_shape
 
 MAX_PIXELS = 2**14
@@ -211,7 +214,8 @@ def wrong_file(files: Sequence[bytes], rng: np.random.Generator) -> bytes:
         except bitstream.BitstreamError:
             pass
         else:
-            return container.pack(_with_wrong_contents(stream, rng))
+            with suppress(bitstream.BitstreamError):  # chunks that cannot be: bytes are changed instead
+                return container.pack(_with_wrong_contents(stream, rng))
     data = bytearray(files[rng.integers(len(files))][:-4])
     for _ in range(rng.integers(1, 5)):
         data = _changed(data, files, rng)
@@ -221,6 +225,8 @@ def wrong_file(files: Sequence[bytes], rng: np.random.Generator) -> bytes:
 
 def _with_wrong_contents(stream: container.Bitstream, rng: np.random.Generator) -> container.Bitstream:
     fields = vars(stream) | {"version": max(stream.version, container.PLAIN_VERSION)}
+    if stream.version > container.PLAIN_VERSION and rng.random() < 0.7:
+        return replace(stream, **_wrong_chunks(stream, rng))
     strings = list(stream.strings)
     at = int(rng.integers(len(strings))) if strings else 0
     string = bytearray(strings[at] if strings else b"")
@@ -245,6 +251,58 @@ def _with_wrong_contents(stream: container.Bitstream, rng: np.random.Generator) 
     return container.Bitstream(**fields | {"strings": tuple(strings)})
 
 
+def _wrong_chunks(stream: container.Bitstream, rng: np.random.Generator) -> dict[str, Any]:
+    """Return channels and chunks of which one is another one, or has other contents."""
+    chunks = dict(stream.chunks)
+    name = list(chunks)[rng.integers(len(chunks))] if chunks else "EXIF"
+    content = bytearray(chunks.get(name, b""))
+    match rng.integers(8):
+        case 0 | 1 if content:
+            for _ in range(rng.integers(1, 6)):
+                content[rng.integers(len(content))] = rng.integers(256)
+        case 2:
+            del content[int(rng.integers(len(content) + 1)) :]
+        case 3:
+            content = bytearray(rng.bytes(int(rng.integers(2000))))
+        case 4:
+            others = ("EXIF", "ALPH", "XMP ", "ICCP", "late", "A\n\0B", "\xff\xff\xff\xff", "alph")
+            name = others[rng.integers(len(others))]
+        case 5 | 6:
+            name, content = "ALPH", bytearray(_wrong_alpha(stream, rng))
+        case 7:
+            return {"channels": int(rng.integers(6)), "chunks": chunks}
+    channels = int(rng.choice((2, 4))) if "ALPH" in chunks or name == "ALPH" else stream.channels
+    return {"channels": channels, "chunks": chunks | {name: bytes(content)}}
+
+
+def _wrong_alpha(stream: container.Bitstream, rng: np.random.Generator) -> bytes:
+    """Return a PNG file whose checksums are true: of other sides, kinds and lengths, or with more in it."""
+    width, height = stream.width % 2**32, stream.height % 2**32
+    depth, color, interlaced = 8, 0, 0
+    data = rng.bytes(int(rng.integers(1, 200)) * 130)
+    match rng.integers(6):
+        case 0:
+            width, height = (int(2 ** (32 * rng.random())) for _ in range(2))
+        case 1:
+            depth, color = int(rng.choice((1, 2, 4, 8, 16, 3))), int(rng.choice((0, 2, 3, 4, 6, 7)))
+        case 2:
+            interlaced = int(rng.integers(3))
+        case 3:
+            data = bytes(50_000_000)
+        case 4:
+            data = bytes(int(rng.integers(height * (width + 1) % 10**6 + 1)))
+    packed = zlib.compress(data)
+    more = zlib.compress(bytes(100_000_000)) if rng.random() < 0.02 else zlib.compress(b"text")
+    head = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)
+    parts = [(b"IHDR", head), (b"zTXt", b"a\0\0" + more), (b"IDAT", packed), (b"IEND", b"")]
+    if rng.random() < 0.2:
+        rng.shuffle(parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
+        for kind, part in parts
+    )
+
+
 def _changed(data: bytearray, files: Sequence[bytes], rng: np.random.Generator) -> bytearray:
     # Most of a file are coded strings; half of the changes are where the header is.
     end = len(data) if rng.random() < 0.5 else min(len(data), 40)
@@ -266,7 +324,7 @@ def _changed(data: bytearray, files: Sequence[bytes], rng: np.random.Generator) 
         case 6:
             data[at : at + 5] = b"\xff\xff\xff\xff\x0f"  # the largest number
         case 7:
-            data = bytearray(b"GLIC" + bytes([rng.integers(5)]) + rng.bytes(int(rng.integers(200))))
+            data = bytearray(b"GLIC" + bytes([rng.integers(6)]) + rng.bytes(int(rng.integers(200))))
     return data
 
 
@@ -277,9 +335,17 @@ def file_target() -> Target:
     x = torch.rand(1, 3, 80, 130, generator=torch.Generator().manual_seed(0))
     for height, width, quality in [(1, 1, 1), (80, 130, 3.7)]:
         files.append(bitstream.encode(model, x[..., :height, :width], quality))
+    exif = Image.Exif()
+    exif[0x010F] = "a maker"
+    metadata = {"EXIF": exif.tobytes()[6:], "XMP ": b"<x/>", "late": bytes(9)}
+    files.append(add_chunks(files[-1], 1, metadata))
+    for channels in (2, 4):
+        alpha = np.arange(80 * 130, dtype=np.uint8).reshape(80, 130)
+        of_alpha = chunks_of(Picture(np.zeros((80, 130, 3), np.uint8), alpha))
+        files.append(add_chunks(files[4], channels, metadata | of_alpha))
 
     def decode(data: bytes) -> None:
-        bitstream.decode(model, data, max_pixels=MAX_PIXELS)
+        with_chunks(bitstream.decode(model, data, max_pixels=MAX_PIXELS), container.unpack(data))
 
     return Target(files, wrong_file, decode, (bitstream.BitstreamError,), ".glic")
 

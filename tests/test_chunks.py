@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -19,6 +21,11 @@ def png(pixels, **options):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", **options)
     return file.getvalue()
+
+
+def with_sides(data, width, height):
+    head = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    return data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
 
 
 def restored(channels, chunks):
@@ -66,13 +73,14 @@ def test_metadata_are_where_pillow_looks_for_them():
 @pytest.mark.parametrize(
     ("alpha", "reason"),
     [
-        (b"", "cannot identify"),
+        (b"", "not a PNG file"),
         (png(ALPHA)[:-20], ""),
         (png(ALPHA[:, :6]), "6 x 6 of mode L"),
         (png(PIXELS), "7 x 6 of mode RGB"),
         (png(ALPHA.astype(np.uint16)), "7 x 6 of mode I;16"),
         (png(ALPHA > 99), "7 x 6 of mode 1"),
-        (b"GIF89a" + bytes(40), "cannot identify"),
+        (b"GIF89a" + bytes(40), "not a PNG file"),
+        (with_sides(png(ALPHA), 40_000, 40_000), "40000 x 40000 of mode L"),
     ],
 )
 def test_alpha_that_is_something_else(alpha, reason):
@@ -83,13 +91,6 @@ def test_alpha_that_is_something_else(alpha, reason):
 
 
 def test_alpha_that_lacks_rows():
-    from zlib import compress, crc32
-
-    def chunk(name, content):
-        return len(content).to_bytes(4, "big") + name + content + crc32(name + content).to_bytes(4, "big")
-
-    head = b"\0\0\0\x07\0\0\0\x06\x08\0\0\0\0"
-    rows = chunk(b"IDAT", compress(bytes(8 * 3)))
-    alpha = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + rows + chunk(b"IEND", b"")
+    alpha = with_sides(png(ALPHA[:3]), 7, 6)
     with pytest.raises(BitstreamError, match=r"grey pixels \(got "):
         restored(2, {"ALPH": alpha})
