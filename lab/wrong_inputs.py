@@ -382,9 +382,8 @@ def results_target() -> Target:
                 delta(curve, curve, method="pchip")
             except CurveError as error:
                 refused = error
-        build_page(
-            title="", command="", results=[results], comparisons=[], figures={}, complexity=[], pictures={}
-        )
+        texts = {"title": "", "about": "", "command": ""}
+        build_page(**texts, results=[results], comparisons=[], most_bpp=1.0, complexity=[], pictures=[])
         if refused is not None:
             raise refused
 
