@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from glic_pyg.cli import flags
 from glic_pyg.cli.printing import aligned, print_json, print_line, say, say_lines, show_log
+from glic_pyg.cli.waiting import waiting
 from glic_pyg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,9 +58,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Train what is missing, then print the table; 1 if a training went wrong, 130 if it was stopped."""
-    from glic_pyg.cli.machine import prepare_training
-    from glic_pyg.experiments.ablation import load_variant, read_rows, run_row, summarize, write_tables
-    from glic_pyg.training.module import TrainingError
+    with waiting():  # for Lightning
+        from glic_pyg.cli.machine import prepare_training
+        from glic_pyg.experiments.ablation import load_variant, read_rows, run_row, summarize, write_tables
+        from glic_pyg.training.module import TrainingError
 
     variants = [load_variant(path, steps=args.steps) for path in args.variants]
     names = [variant.name for variant in variants]

@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 
 from glic_pyg.cli import flags
 from glic_pyg.cli.printing import show_log
+from glic_pyg.cli.waiting import waiting
 from glic_pyg.config import ModelConfig
 from glic_pyg.errors import UsageError
 from glic_pyg.training.config import TrainConfig
@@ -79,8 +80,9 @@ def run(args: Namespace) -> int:
         raise UsageError("Expected -d/--dataset, a folder of pictures (got none)")
     output = args.output or Path("runs") / (Path(args.config).stem if args.config else "run")
 
-    from glic_pyg.cli.machine import prepare_training
-    from glic_pyg.training.trainer import is_first_process, train
+    with waiting():  # for Lightning
+        from glic_pyg.cli.machine import prepare_training
+        from glic_pyg.training.trainer import is_first_process, train
 
     prepare_training(args)
     show_log()

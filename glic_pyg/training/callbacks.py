@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import time
@@ -219,6 +220,7 @@ class Progress(Callback):
             bar_format="{percentage:.0f}%|{bar}| {n_fmt}/{total_fmt} s{postfix}" if by_time else None,
             mininterval=0.5 if terminal else 60,
             dynamic_ncols=terminal,
+            file=None if terminal else _Lines(),
             disable=not trainer.is_global_zero,
         )
         self._start, self._first = time.monotonic(), module.sample
@@ -241,6 +243,15 @@ class Progress(Callback):
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """End the bar."""
         self._bar.close()
+
+
+class _Lines(io.TextIOBase):
+    """What a bar writes to where there is no terminal: each of its states is a line of standard error."""
+
+    def write(self, text: str) -> int:
+        if line := text.strip():
+            print(line, file=sys.stderr, flush=True)
+        return len(text)
 
 
 def export(source: Path, target: Path, config: TrainConfig) -> None:

@@ -41,8 +41,10 @@ def setting(four_photos, tiny_config):
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_trains_and_goes_on(setting, glic, caplog):
     arguments = ["--config", "tiny.yaml", "-d", "photos", "--lambda", "0.02"]
-    status, printed, _ = glic("train", *arguments, "--steps", "3")
+    status, printed, err = glic("train", *arguments, "--steps", "3")
     assert (status, printed.splitlines()[-1]) == (0, "runs/tiny")
+    assert "\r" not in err  # without a terminal, the bar is lines
+    assert "3/3" in err.splitlines()[-1]
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("Skipped photos/broken.jpg: ")
     output = setting / "runs" / "tiny"
