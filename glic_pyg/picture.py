@@ -35,8 +35,8 @@ BYTES_PER_PIXEL = 8
 HEAD_BYTES = 1 << 24
 """What else may be in a file than its pixels."""
 
-BLOCK, ROUNDING = 8, 4
-"""Side of a JPEG block, and by how much grey ones differ from flat ones in luma."""
+BLOCK, GREY, ROUNDING = 8, 128, 4
+"""Side of a JPEG block, what libjpeg fills those with that are missing, and how exactly."""
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -277,8 +277,8 @@ def _may_lack_rows(image: Image.Image) -> bool:
         return "interlace" in image.info or not np.asarray(image.crop((0, height - 1, width, height))).any()
     if image.format in ("JPEG", "MPO"):
         block = image.crop(((width - 1) // BLOCK * BLOCK, (height - 1) // BLOCK * BLOCK, width, height))
-        darkest, brightest = ImageStat.Stat(block.convert("L")).extrema[0]
-        return brightest - darkest <= ROUNDING
+        luma = block.getchannel("K") if block.mode == "CMYK" else block.convert("L")
+        return all(abs(value - GREY) <= ROUNDING for value in ImageStat.Stat(luma).extrema[0])
     return False
 
 
