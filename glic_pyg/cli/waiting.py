@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from glic_pyg.cli.printing import say
@@ -84,7 +84,7 @@ class _Line(logging.Handler):
 
     def show(self) -> None:
         """Show what is done and since when, unless a line was shown just now or there is a bar."""
-        with self._showing:
+        with self._showing, suppress(OSError):  # nobody reads it any more
             now = time.monotonic()
             if self.terminal:
                 if now - self.begun >= TERMINAL_SECONDS:

@@ -244,6 +244,10 @@ class Progress(Callback):
         """End the bar."""
         self._bar.close()
 
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        """End the bar before the error is told."""
+        self._bar.close()
+
 
 class _Lines(io.TextIOBase):
     """What a bar writes to where there is no terminal: each of its states is a line of standard error."""

@@ -53,6 +53,17 @@ def test_a_log_gets_a_line_every_so_often(capsys, monkeypatch):
     assert set(lines) <= {"thinking hard, 0 s", "thinking hard, 1 s"}
 
 
+def test_a_log_that_cannot_be_written_ends_no_work(monkeypatch):
+    def fail(text):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module, "LOG_SECONDS", 0)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    sys.stderr.write = fail
+    with waiting(ticking=False):
+        assert list(each("ab", "letters")) == ["a", "b"]
+
+
 def test_short_work_says_nothing(capsys):
     with waiting():
         assert list(each("ab", "letters")) == ["a", "b"]
