@@ -70,7 +70,9 @@ def main() -> int:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--seconds", type=float, default=170, help="for all stages (default: %(default)s)")
-    parser.add_argument("--stages", nargs="+", default=list(STAGES), help="default: all, in this order")
+    parser.add_argument(
+        "--stages", nargs="+", default=list(STAGES), help="default: all but compile, which needs no GPU"
+    )
     parser.add_argument("--dry-run", action="store_true", help="tiny, on the CPU")
     parser.add_argument("--stage", help=argparse.SUPPRESS)  # what a process of its own is to do
     args = parser.parse_args()
@@ -142,7 +144,7 @@ class Run:
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "OMP_WAIT_POLICY": "passive",
         }
-        if self.args.dry_run:
+        if self.args.dry_run and name != "compile":
             environment |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
@@ -360,6 +362,53 @@ def stage_tests(place: Place) -> None:
     result(**counts, status=done.returncode)
     if done.returncode:
         raise SystemExit(1)
+
+
+def stage_compile(place: Place) -> None:
+    """Compile every kernel for several generations of GPUs, of which none need be there."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from glic_pyg.graph.kernels import triton_threshold
+    from glic_pyg.nn.kernels import triton_attention as attention
+
+    def add(kernel: Any, types: dict[str, str], constants: dict[str, Any], warps: int) -> None:
+        signature = {
+            name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names
+        }
+        for capability in (80, 90, 120):
+            about = {
+                "kernel": kernel.__name__,
+                "capability": capability,
+                **constants,
+                "value": types.get("value"),
+            }
+            with guarded(**about):
+                made = triton.compile(
+                    ASTSource(fn=kernel, signature=signature, constexprs=constants),
+                    target=GPUTarget("cuda", capability, 32),
+                    options={"num_warps": warps, "num_stages": 1},
+                )
+                # Shared memory of a program is limited to 99 KiB on small GPUs.
+                result(
+                    **about, shared_kib=made.metadata.shared / 1024, fits=made.metadata.shared <= 99 * 1024
+                )
+
+    numbers = dict.fromkeys(("node", "candidate"), "*i64")
+    lists = ("bits", "kept", "kinds", "start", "order", "run", "place", "first")
+    numbers |= dict.fromkeys(lists, "*i32")
+    singles = dict.fromkeys(("unit", "quota", "table", "log_sum", "inner", "of_bias"), "*fp32")
+    add(triton_threshold._choose, numbers | singles, {"CHANNELS": 32}, 8)
+    for dtype in ("fp32", "bf16"):
+        names = ("query", "key", "value", "out", "grad", "grad_query", "of_key", "of_value")
+        types = numbers | singles | dict.fromkeys(names, f"*{dtype}")
+        constants = {"CHANNELS": 32, "SIDE": 31}
+        add(attention._forward, types, constants, attention.FORWARD["num_warps"])
+        constants = {**constants, "BLOCK": attention.BACKWARD["BLOCK"]}
+        add(attention._backward, types, constants, attention.BACKWARD["num_warps"])
+        types = numbers | dict.fromkeys(("x", "out"), f"*{dtype}")
+        add(attention._sum, types, {"ROWS": 8, "ENTRIES": 4, "WIDTH": 128}, 4)
 
 
 def kernel_inputs(place: Place, size: tuple[int, int, int], heads: int, channels: int, dtype: Any) -> Any:

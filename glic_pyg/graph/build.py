@@ -63,14 +63,10 @@ class Graph(Data):
             minus its target's shift is its length in steps of the candidates' grid, `(N + 1) x 2`, int8.
         stride: Rows and columns of the map per step of the candidates' grid.
         map_size: `(B, H, W)`, `N = B * H * W`.
-
-    One that was built without edges, for kernels that need no list of them, has a gate, stride and map size
-    as above, and besides:
-
-    Args:
-        groups: The groups of queries and candidates.
-        kept: Which of its group's candidates a node keeps: bit `k % 32` of word `k // 32` tells of candidate
-            `k`, `(N + 1) x 8`, int32.
+        groups: Only of a graph built without edges, for kernels that need no list of them: the groups, in
+            place of all of the above but gate, stride and map size.
+        kept: With it: which of its group's candidates a node keeps. Bit `k % 32` of word `k // 32` tells of
+            candidate `k`, `(N + 1) x 8`, int32.
     """
 
     @property

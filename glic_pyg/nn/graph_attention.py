@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from glic_pyg.nn.kernels.triton_attention import Groups
 
 FUSIBLE = (torch.float32, torch.bfloat16, torch.float16)
-WIDEST_FUSIBLE = 64  # channels of a head whose keys and values fit where Triton's kernel keeps them
+WIDEST_FUSIBLE = 32  # channels of a head: a group's then fit what a small GPU has for Triton's kernel
 MAX_LOGIT_SCALE = 4.6052  # ln 100, rounded as published
 
 

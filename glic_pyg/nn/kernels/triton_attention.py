@@ -167,8 +167,8 @@ def _attention(
     with torch.cuda.device_of(query):
         _forward[(len(node), heads)](
             *_inputs(query, key, value, bias), kept, node, candidate, kind, start, out, log_sum,
-            num_nodes, heads, channels, value.stride(0), SIDE=side, num_stages=1, **FORWARD,
-            **_options(query),
+            num_nodes, heads, channels, value.stride(0), CHANNELS=_block(query), SIDE=side,
+            num_stages=1, **FORWARD,
         )  # fmt: skip
     return out, log_sum
 
@@ -204,8 +204,8 @@ def _attention_backward(
         _backward[(sum(runs), heads)](
             *_inputs(query, key, value, bias), kept, node, candidate, kind, start, order, run,
             grad, inner, log_sum, grad_query, of_key, of_value, of_bias,
-            num_nodes, heads, channels, value.stride(0), SIDE=side, num_stages=1, **BACKWARD,
-            **_options(query),
+            num_nodes, heads, channels, value.stride(0), CHANNELS=_block(query), SIDE=side,
+            num_stages=1, **BACKWARD,
         )  # fmt: skip
     candidates, rows = Lists(*lists[:2]), Lists(*lists[2:])
     of_kinds = torch.stack([part.sum(0) for part in of_bias.split(runs)]).movedim(1, -1).contiguous()
@@ -248,13 +248,9 @@ def _inputs(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> tuple[Te
     return query.contiguous(), key.contiguous(), value, bias.T.contiguous()
 
 
-def _options(query: Tensor) -> dict[str, Any]:
-    """Return block size and precision: products of float32 are as exact as torch's own are to be."""
-    exact = query.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision != "tf32"
-    return {
-        "CHANNELS": triton.next_power_of_2(max(16, query.size(2))),
-        "PRECISION": "tf32x3" if exact else "tf32",
-    }
+def _block(query: Tensor) -> int:
+    """Return so many channels as are multiplied at a time: those of a head, at least 16."""
+    return triton.next_power_of_2(max(16, query.size(2)))
 
 
 def _sums(x: Tensor, lists: Lists, *, entries: int) -> Tensor:
@@ -274,6 +270,12 @@ def _sums(x: Tensor, lists: Lists, *, entries: int) -> Tensor:
             x, *lists, out, count, width, ROWS=rows, ENTRIES=entries, WIDTH=block
         )
     return out
+
+
+@triton.jit
+def _dot(a, b):
+    """Multiply; float32 as three products of tf32: as exact, and in less shared memory than one."""
+    return tl.dot(a, b, input_precision="tf32x3")
 
 
 @triton.jit
@@ -297,7 +299,7 @@ def _kept(kept, target, exists, place):
 def _forward(
     query, key, value, table, kept, node, candidate, kinds, start, out, log_sum,
     num_nodes, heads, channels, value_stride,
-    CHANNELS: tl.constexpr, SIDE: tl.constexpr, PRECISION: tl.constexpr,
+    CHANNELS: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
     group, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     slot, place, c = tl.arange(0, 64), tl.arange(0, 256), tl.arange(0, CHANNELS)
@@ -309,7 +311,7 @@ def _forward(
     q = tl.load(query + rows, mask=exists[:, None] & some, other=0.0)
     k = tl.load(key + (source[:, None] * heads + head) * channels + c[None, :], mask=known, other=0.0)
     v = tl.load(value + source[:, None] * value_stride + head * channels + c[None, :], mask=known, other=0.0)
-    score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    score = _dot(q, tl.trans(k))
     score += _biases(table, start, tl.load(kinds + group), head, slot, place, SIDE)
     score = tl.where(_kept(kept, target, exists, place), score, float("-inf"))
     most = tl.max(score, 1)
@@ -317,7 +319,7 @@ def _forward(
     weight = tl.exp(score - most[:, None])
     total = tl.sum(weight, 1)
     total = tl.where(total == 0.0, 1.0, total)
-    result = tl.dot(weight.to(v.dtype), v, input_precision=PRECISION) / total[:, None]
+    result = _dot(weight.to(v.dtype), v) / total[:, None]
     tl.store(out + rows, result.to(out.dtype.element_ty), mask=exists[:, None] & some)
     tl.store(log_sum + target * heads + head, most + tl.log(total), mask=exists)
 
@@ -327,7 +329,7 @@ def _backward(
     query, key, value, table, kept, node, candidate, kinds, start, order, run,
     grad, inner, log_sum, grad_query, of_key, of_value, of_bias,
     num_nodes, heads, channels, value_stride,
-    CHANNELS: tl.constexpr, SIDE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    CHANNELS: tl.constexpr, SIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     number, head = tl.program_id(0), tl.program_id(1)
     slot, c = tl.arange(0, 64), tl.arange(0, CHANNELS)
@@ -354,21 +356,21 @@ def _backward(
             v = tl.load(
                 value + source[:, None] * value_stride + head * channels + c[None, :], mask=known, other=0.0
             )
-            score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+            score = _dot(q, tl.trans(k))
             score += _biases(table, start, kind, head, slot, place, SIDE)
             score = tl.where(_kept(kept, target, exists, place), score, float("-inf"))
             weight = tl.exp(score - log_total[:, None])
-            of_weight = tl.dot(g, tl.trans(v), input_precision=PRECISION)
+            of_weight = _dot(g, tl.trans(v))
             of_score = weight * (of_weight - of_target[:, None])
             cell = slot[:, None] * 256 + place[None, :]
             before = tl.load(sums + cell, mask=(cell >= 0) & (at > begin), other=0.0)
             tl.store(sums + cell, before + of_score)
             of_score = of_score.to(k.dtype)
-            of_query += tl.dot(of_score, k, input_precision=PRECISION)
+            of_query += _dot(of_score, k)
             entries = ((group * 256 + place)[:, None] * heads + head) * channels + c[None, :]
-            result = tl.dot(tl.trans(of_score), q, input_precision=PRECISION)
+            result = _dot(tl.trans(of_score), q)
             tl.store(of_key + entries, result.to(of_key.dtype.element_ty), mask=some & (place >= 0)[:, None])
-            result = tl.dot(tl.trans(weight.to(g.dtype)), g, input_precision=PRECISION)
+            result = _dot(tl.trans(weight.to(g.dtype)), g)
             tl.store(
                 of_value + entries, result.to(of_value.dtype.element_ty), mask=some & (place >= 0)[:, None]
             )
