@@ -38,7 +38,7 @@ from glic_pyg.nn.distance_bias import DistanceBias
 from glic_pyg.nn.graph_attention import GraphAttention
 from glic_pyg.nn.position_bias import table_row
 from glic_pyg.pages import fill_page
-from glic_pyg.progress import each
+from glic_pyg.progress import each, tell
 
 JPEG_QUALITY = 90
 DISTANCE_STEPS = 50  # of the unit vectors' distance, 0 to that of the least similar ones; more deflate less
@@ -95,6 +95,7 @@ def graph_page(model: GLIC, image: Tensor, *, title: str = "picture", run: Model
             ],
         }
     graph = model.config.graph
+    tell("packing the pictures")
     content = {
         "title": title,
         "model": model.config.name,
