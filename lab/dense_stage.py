@@ -13,7 +13,6 @@ stand together.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +23,7 @@ from glic_pyg.graph.candidates import (
     CANDIDATES,
     QUERIES,
     WINDOW_MARGIN,
+    Candidates,
     GlobalMesh,
     LocalWindows,
     global_mesh,
@@ -31,6 +31,7 @@ from glic_pyg.graph.candidates import (
     slot_offsets,
 )
 from glic_pyg.graph.complexity import damp
+from glic_pyg.graph.grid import to_map, to_nodes
 from glic_pyg.graph.quota import GroupQuota
 from glic_pyg.graph.selection import Threshold
 from glic_pyg.graph.similarity import Centered, Cosine
@@ -114,39 +115,6 @@ class GlobalGroups:
         return candidate[None] - query[:, None]
 
 
-class Places(NamedTuple):
-    """A graph's groups of 64 queries.
-
-    Args:
-        groups: The same as views of the map.
-        node: The queries' nodes, `G x 64`, int32.
-        candidate: The candidates' nodes, `G x 256`, int32.
-        rows: Rows of the bias table, `K x 64 x 256`, the first for the first `G / K` groups, and so on.
-    """
-
-    groups: LocalGroups | GlobalGroups
-    node: Tensor
-    candidate: Tensor
-    rows: Tensor
-
-
-def _local_places(size: tuple[int, int, int], distance: bool, device: torch.device) -> Places:
-    groups, candidates = LocalGroups(*size[1:]), local_windows(size)
-    rows = distance_row(groups.steps()) if distance else table_row(groups.offsets())
-    tensors = candidates.node.int(), candidates.candidate.int(), rows[None].long()
-    return Places(groups, *(x.to(device).contiguous() for x in tensors))
-
-
-def _global_places(size: tuple[int, int, int], distance: bool, device: torch.device) -> Places:
-    groups, candidates = GlobalGroups(*size[1:]), global_mesh(size)
-    node = candidates.node
-    row, column = node[:, 0] // size[2] % size[1], node[:, 0] % size[2]
-    order = (2 * (row // groups.stride[0]) + column // groups.stride[1]).argsort(stable=True)
-    rows = (distance_row(groups.steps()) if distance else table_row(groups.offsets())).unflatten(0, (4, -1))
-    tensors = node[order].int(), candidates.candidate[order].int(), rows.long()
-    return Places(groups, *(x.to(device).contiguous() for x in tensors))
-
-
 class DenseStage:
     """A stage called without edges.
 
@@ -166,7 +134,6 @@ class DenseStage:
             raise TypeError(f"Expected the published parts of graphs (got {builder})")
         self.stage = stage
         self.places: dict[torch.Size, list[tuple[LocalGroups | GlobalGroups, Tensor]]] = {}
-        self.fused_places: dict[tuple[int, ...], list[Places]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W`, sides multiples of 16, to the same shape."""
@@ -180,41 +147,32 @@ class DenseStage:
         return x
 
     def _fused(self, x: Tensor) -> Tensor:
-        """Do the same by the kernels for GPUs."""
-        from triton_selection import kept_candidates
-
-        builder = self.stage.graph_builder
-        places = self._places(x)
-        with torch.no_grad(), torch.autocast("cuda", enabled=False):
-            features = x.detach().float()
-            score = damp(builder.score(features))[:, None]
-            if isinstance(builder.similarity, Centered):
-                features = features - features.mean((2, 3), keepdim=True)
-            unit = F.normalize(features.permute(0, 2, 3, 1).reshape(-1, x.size(1)), dim=1)
-            keeps = []
-            for p in places:
-                scores = p.groups.queries(score)[..., 0].unflatten(1, (-1, QUERIES**2))
-                quota = builder.degree * QUERIES**2 * scores / scores.sum(-1, keepdim=True)
-                quota = p.groups.to_map(quota.clamp(1, CANDIDATES**2).flatten(1)[..., None], len(x)).flatten()
-                keeps.append(
-                    kept_candidates(unit, quota, p.node, p.candidate, bisections=builder.selection.bisections)
-                )
-        size = x.shape
-        x = x.permute(0, 2, 3, 1).reshape(-1, size[1])
-        for i, layer in enumerate(self.stage.layers):
-            k = i % len(places)
-            x = fused_layer(layer, x, places[k], keeps[k], size)
-        return x.view(size[0], *size[2:], -1).permute(0, 3, 1, 2)
-
-    def _places(self, x: Tensor) -> list[Places]:
-        """Return both graphs' groups as the kernels want them."""
+        """Do the same by the kernels for GPUs, as `GFAStage` does, without asking the host."""
         size = x.shape[0], *x.shape[2:]
-        if size not in self.fused_places:
-            distance = isinstance(self.stage.layers[0].aggregate.position_bias, DistanceBias)
-            self.fused_places[size] = [
-                _local_places(size, distance, x.device), _global_places(size, distance, x.device)
-            ]  # fmt: skip
-        return self.fused_places[size]
+        graphs = self._graphs(x)
+        x = x.permute(0, 2, 3, 1).reshape(-1, x.size(1))
+        for i, layer in enumerate(self.stage.layers):
+            x = fused_layer(layer, x, size, *graphs[i % len(graphs)])
+        return to_map(x, size)
+
+    @torch.no_grad()
+    def _graphs(self, x: Tensor) -> list[tuple[Candidates, Tensor]]:
+        """Return both graphs' groups, and by bits who is kept."""
+        from glic_pyg.graph.kernels.triton_threshold import kept_bits
+
+        builder, size = self.stage.graph_builder, (x.shape[0], *x.shape[2:])
+        with torch.autocast(x.device.type, enabled=False):
+            nodes = to_nodes(x.detach().float())
+            score = damp(builder.score(x.detach().float())).flatten()
+            unit = F.pad(F.normalize(builder.similarity.features(nodes), dim=1), (0, 0, 0, 1))
+            graphs = []
+            for find in (local_windows, global_mesh):
+                candidates = find(size, x.device)
+                quota = builder.quota(score, candidates, nodes.batch, degree=builder.degree)
+                groups = candidates.node, candidates.candidate
+                bits = kept_bits(unit, quota, *groups, bisections=builder.selection.bisections)
+                graphs.append((candidates, bits))
+        return graphs
 
     def _groups(self, x: Tensor) -> list[tuple[LocalGroups | GlobalGroups, Tensor]]:
         """Return both graphs' groups, and the row of the bias table of each query and candidate."""
@@ -285,27 +243,24 @@ def dense_layer(
     return layer.ffn(x)
 
 
-def fused_layer(layer: GFALayer, x: Tensor, places: Places, keep: Tensor, size: torch.Size) -> Tensor:
+def fused_layer(
+    layer: GFALayer, x: Tensor, size: tuple[int, int, int], candidates: Candidates, kept: Tensor
+) -> Tensor:
     """Apply a layer to nodes, `N x C`, by the kernels for GPUs."""
-    from triton_attention import triton_attention
     from triton_blocks import layer_norm
+
+    from glic_pyg.nn.kernels.triton_attention import groups_of, triton_attention
 
     a: GraphAttention = layer.aggregate
     normed = layer_norm(x, layer.norm.weight, layer.norm.bias, layer.norm.eps)
-    scale = a.scale()
     query = a.query(normed).unflatten(1, (a.heads, -1))
-    key, value = a.key_value(normed).unflatten(1, (2, a.heads, -1)).unbind(1)
-    dtype = value.dtype
-    query = (F.normalize(query.float(), dim=-1) * scale[:, None]).to(dtype)
-    key = F.normalize(key.float(), dim=-1).to(dtype)
-    table = a.position_bias
-    with torch.autocast("cuda", enabled=False):
-        table = table(places.groups.stride) if isinstance(table, DistanceBias) else table()
-        bias = table[places.rows].permute(0, 3, 1, 2).contiguous()
-    out = triton_attention(query, key, value, bias, keep, places.node, places.candidate)
+    key_value = a.key_value(normed).unflatten(1, (2, a.heads, -1))
+    groups = groups_of(candidates, heads=a.heads, distance=isinstance(a.position_bias, DistanceBias))
+    with torch.autocast(x.device.type, enabled=False):
+        bias = a.position_bias(candidates.stride)
+    out = triton_attention(query, key_value, a.scale(), bias, kept, groups)
     x = x + a.output(out.flatten(1)).to(x.dtype)
-    x = layer.ffn(x.view(size[0], *size[2:], -1).permute(0, 3, 1, 2))
-    return x.permute(0, 2, 3, 1).reshape(-1, x.size(1))
+    return layer.ffn(to_map(x, size)).permute(0, 2, 3, 1).reshape(-1, x.size(1))
 
 
 def make_dense(model: GLIC) -> None:

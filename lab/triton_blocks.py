@@ -104,7 +104,8 @@ def _norm_backward(
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Normalise the last axis; under autocast the result is of its dtype."""
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-    return _LayerNorm.apply(x.reshape(-1, x.size(-1)), weight, bias, eps, dtype).view(x.shape)
+    rows = x.reshape(-1, x.size(-1)).contiguous()
+    return _LayerNorm.apply(rows, weight, bias, eps, dtype).view(x.shape)
 
 
 class _Depthwise(torch.autograd.Function):

@@ -11,12 +11,11 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[2] / "lab"))
 
 import triton_blocks as blocks
-from triton_attention import triton_attention
-from triton_selection import kept_candidates
+from dense_stage import make_dense
 
-from glic_pyg.graph.selection import Threshold
-
-NODES, HEADS, WIDTH = 150, 2, 12
+from glic_pyg.graph import Centered, GraphBuilder
+from glic_pyg.kernels import use_kernels
+from glic_pyg.nn import GFAStage
 
 
 def assert_gradients_match(one, other, leaves):
@@ -30,14 +29,6 @@ def assert_gradients_match(one, other, leaves):
 
 def random(*shape):
     return torch.randn(shape, requires_grad=True)
-
-
-@pytest.fixture
-def groups():
-    """Four groups of random nodes, some slots empty, and random candidates, zero nodes among them."""
-    torch.manual_seed(0)
-    node = torch.randperm(256).clamp(max=NODES).view(4, 64)
-    return node.int(), torch.randint(0, NODES + 1, (4, 256)).int()
 
 
 def test_layer_norm():
@@ -62,37 +53,21 @@ def test_gate():
     assert_gradients_match(blocks.gate(x), F.gelu(a) * b, (x,))
 
 
-def test_kept_candidates(groups):
-    node, candidate = groups
-    unit, quota = F.normalize(torch.randn(NODES, 40) + 0.5, dim=1), torch.rand(NODES) * 40 + 1
-    padded = torch.cat([unit, unit.new_zeros(1, 40)])
-    similarity = padded[node.long()] @ padded[candidate.long()].transpose(1, 2)
-    real = node < NODES
-    expected = Threshold()(similarity[real], quota[node[real].long()])
-    expected = expected | ~expected.any(dim=1, keepdim=True)
-    found = kept_candidates(unit, quota, node, candidate, bisections=5)[real] != 0
-    assert (found != expected).float().mean() < 1e-3  # ties
-
-
-def test_attention(groups):
-    node, candidate = groups
-    query, key, value = (random(NODES, HEADS, WIDTH) for _ in range(3))
-    bias = random(2, HEADS, 64, 256)
-    keep = torch.rand(4, 64, 256) < 0.1
-    keep[..., 0] = True
-
-    def grouped(x, ids):
-        return F.pad(x, (0, 0, 0, 0, 0, 1))[ids.long()].transpose(1, 2)
-
-    logits = grouped(query, node) @ grouped(key, candidate).transpose(2, 3) + bias.repeat_interleave(2, dim=0)
-    weights = logits.masked_fill(~keep[:, None], -torch.inf).softmax(-1)
-    of_slots = (weights @ grouped(value, candidate)).transpose(1, 2)
-    expected = torch.zeros(NODES + 1, HEADS, WIDTH).index_put(
-        (node.long().flatten(),), of_slots.flatten(0, 1)
+def test_a_stage_of_kernels_is_that_of_the_definition(monkeypatch):
+    torch.manual_seed(0)
+    builder = GraphBuilder(degree=16, similarity=Centered())
+    stage = GFAStage(
+        channels=8,
+        depth=2,
+        heads=2,
+        ffn_ratio=1,
+        position_hidden=8,
+        position="distance",
+        graph_builder=builder,
     )
-    out = triton_attention(query, key, value, bias, keep.to(torch.uint8), node, candidate)
-    seen = torch.zeros(NODES + 1, dtype=torch.bool)
-    seen[node.long().flatten()] = True
-    seen = seen[:-1, None, None]
-    out, expected = torch.where(seen, out, 0), torch.where(seen, expected[:-1], 0)
-    assert_gradients_match(out, expected, (value, key, bias))
+    use_kernels(stage, "reference")
+    x = random(1, 8, 16, 16)
+    expected = stage(x)
+    make_dense(stage)
+    monkeypatch.setattr("dense_stage.on_gpu", lambda x: True)
+    assert_gradients_match(stage(x), expected, (x, *stage.parameters()))
