@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,6 +67,8 @@ def image_bytes(image: Image.Image, format: str) -> tuple[bytes, list[str]]:
                 continue
             try:
                 data = _saved(candidate, format, left_out)
+            except MemoryError:
+                raise
             except Exception as refused:  # Pillow's plugins raise nearly anything
                 error = error or refused
                 continue
@@ -122,7 +125,7 @@ def _saved(image: Image.Image, format: str, left_out: tuple[str, ...]) -> bytes:
 def _lost(image: Image.Image, data: bytes) -> list[str]:
     """Return what of a picture is not in its file; nothing of files that Pillow only writes."""
     try:
-        with Image.open(io.BytesIO(data)) as written:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as written:
             there = {key for key in NAMES if written.info.get(key)}
             if len(written.getexif()):
                 there.add("exif")

@@ -305,7 +305,9 @@ def test_the_limits_are_told_as_they_were_measured():
     ]
     told += [f"{float(bd_rate(name, 'psnr-rgb')[:-2]):.0f}" for name in POINTS]
     avif, more, coarse, fine = told  # BPG of coarse and of fine colours
-    told = f"{avif[1:]} % fewer than AVIF, {coarse[1:]} % fewer than BPG 4:2:0, and {fine} % more than BPG 4:4:4"
+    told = (
+        f"{avif[1:]} % fewer than AVIF, {coarse[1:]} % fewer than BPG 4:2:0, and {fine} % more than BPG 4:4:4"
+    )
     assert told in " ".join(text.split())
     assert f"By MS-SSIM it needs {more} % more than AVIF" in " ".join(text.split())
 

@@ -116,6 +116,13 @@ def test_fewer_colours_and_pixels_are_told():
     assert notes == ["ICO does not hold 400 x 300 pixels: made smaller"]
 
 
+def test_of_a_large_picture_nothing_else_is_told(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)  # Pillow warns of more, and refuses twice as many
+    assert image_bytes(picture("RGBA"), "PNG")[1] == []
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    assert image_bytes(picture("RGBA"), "PNG")[1] == []
+
+
 def test_formats_are_found_by_name_and_suffix():
     assert format_named("jpg") == format_named(".JPG") == ("JPEG", ".jpg")
     assert format_named("JPEG") == ("JPEG", ".jpeg")
