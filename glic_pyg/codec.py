@@ -57,8 +57,8 @@ class GLIC(nn.Module):
 
     Args:
         config: The model's numbers.
-        kernels: Which code computes the networks, see `HasKernels`; by default what is fastest where the
-            model is. It changes no meaning.
+        kernels: Which code computes the networks, see `HasKernels`; by default those of the device
+            that it is on. It changes no meaning.
     """
 
     def __init__(self, config: ModelConfig, *, kernels: Kernels | None = None) -> None:

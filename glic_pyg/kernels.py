@@ -27,11 +27,11 @@ class HasKernels:
     - `cpu`: functions compiled by Numba, products by oneDNN, and maps in bands where no gradient is wanted.
     - `gpu`: few large operators of torch; they run on any device.
     - `triton`: those of `gpu`, but the choice of neighbours and the attention each in one kernel by Triton,
-      on NVIDIA's GPUs since Ampere.
+      on NVIDIA's GPUs since Ampere. Only on request, until they have been checked on a GPU.
     """
 
     kernels: Kernels | None = None
-    """Chosen by `use_kernels`; None for the fastest of the device that the features are on."""
+    """Chosen by `use_kernels`; None for those of the device that the features are on."""
 
     def kernels_for(self, x: Tensor) -> Kernels:
         """Return the kernels for a tensor.
@@ -40,7 +40,7 @@ class HasKernels:
             ValueError: those were chosen that do not run where it is.
         """
         if self.kernels is None:
-            return _fastest(x.device)
+            return _of_device(x.device)
         if self.kernels == "cpu" and x.device.type != "cpu":
             raise ValueError(f"Expected tensors on the CPU for kernels cpu (got one on {x.device})")
         if self.kernels == "triton" and not runs_triton(x.device):
@@ -64,13 +64,9 @@ def _capability(device: torch.device) -> tuple[int, int]:
     return (0, 0) if torch.version.hip else torch.cuda.get_device_capability(device)
 
 
-@cache
-def _fastest(device: torch.device) -> Kernels:
-    if device.type == "cpu":
-        return "cpu"
-    if device.type != "cuda":
-        return "reference"
-    return "triton" if runs_triton(device) else "gpu"
+def _of_device(device: torch.device) -> Kernels:
+    kernels: dict[str, Kernels] = {"cpu": "cpu", "cuda": "gpu"}
+    return kernels.get(device.type, "reference")
 
 
 def use_kernels(module: M, kernels: Kernels | None) -> M:
