@@ -5,6 +5,7 @@ glic compress photo.jpg -o photo.glic --quality 6.5
 glic compress photo.jpg -o photo.glic --target-bpp 0.25
 glic compress photo.jpg -o photo.glic --effort 2
 glic compress photos/ -o coded/ --target-psnr 32
+glic compress photos/ -o coded/ --jobs auto
 glic compress - -o - < photo.jpg > photo.glic
 """
 
@@ -14,6 +15,8 @@ import time
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,8 @@ from glic_pyg.cli import flags
 from glic_pyg.cli.printing import CHUNK_NAMES
 
 if TYPE_CHECKING:
+    from glic_pyg.cli.conversion import Converter
+    from glic_pyg.cli.refining import Refining
     from glic_pyg.files import FileBytes
 
 
@@ -47,22 +52,52 @@ def add_arguments(parser: ArgumentParser) -> None:
     flags.add_max_pixels(parser)
     flags.add_max_memory(parser)
     flags.add_machine(parser)
+    flags.add_jobs(parser, "for a folder")
     flags.add_force(parser)
     flags.add_json(parser)
 
 
 def run(args: Namespace) -> int:
     """Compress; return the exit status."""
+    from glic_pyg.cli.conversion import Conversion
+    from glic_pyg.cli.refining import Refining
+    from glic_pyg.cli.sharing import share
+    from glic_pyg.picture import picture_suffixes
+
+    args = share(args)
+    refining = Refining() if args.jobs == 1 else None
+    convert = Conversion(
+        partial(make_converter, args, refining),
+        suffixes=picture_suffixes(),
+        new_suffix=".glic",
+        force=args.force,
+        inputs=[Path(args.model)],
+        as_json=args.json,
+        jobs=args.jobs,
+    )
+    status = convert(args.input, args.output)
+    if refining is not None and refining.stopped:
+        raise KeyboardInterrupt
+    return status
+
+
+def make_converter(args: Namespace, refining: Refining | None) -> Converter:
+    """Load the model; return what compresses with it.
+
+    Args:
+        args: The command's.
+        refining: Shows the search for better latents; one process of several shows nothing.
+    """
     from glic_pyg import bitstream
     from glic_pyg.chunks import add_chunks, chunks_of
-    from glic_pyg.cli.conversion import Conversion
+    from glic_pyg.cli.conversion import Converter
     from glic_pyg.cli.machine import load_model
-    from glic_pyg.cli.refining import Refining
+    from glic_pyg.cli.sharing import telling_of_jobs
     from glic_pyg.cli.waiting import Stopwatch
     from glic_pyg.container import VERSION
     from glic_pyg.image import to_tensor
     from glic_pyg.metrics import bpp
-    from glic_pyg.picture import DEEP, most_bytes, picture_size, picture_suffixes, read_picture
+    from glic_pyg.picture import DEEP, most_bytes, picture_size, read_picture
     from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
     from glic_pyg.refinement import check_effort
     from glic_pyg.tiles import check_memory
@@ -73,12 +108,13 @@ def run(args: Namespace) -> int:
     if args.target_bpp is None and args.target_psnr is None:
         aims["quality"] = bitstream.quality_steps(model, args.quality)
     check_effort(model, args.effort, args.lmbda)
-    refining, stopwatch = Refining(), Stopwatch(args.begun)
+    stopwatch = Stopwatch(args.begun)
     bounds = {"max_pixels": args.max_pixels, "max_memory": args.max_memory}
-    options: dict[str, Any] = {**bounds, "effort": args.effort, "watch": refining.watch}
+    options: dict[str, Any] = {**bounds, "effort": args.effort, "watch": refining and refining.watch}
 
+    @telling_of_jobs(args.jobs)
     def compress(source: FileBytes) -> tuple[bytes, dict[str, Any], str]:
-        if refining.stopped:  # the picture before has been written
+        if refining is not None and refining.stopped:  # the picture before has been written
             raise KeyboardInterrupt
         start = time.perf_counter()
         if args.max_memory is not None:
@@ -92,7 +128,7 @@ def run(args: Namespace) -> int:
         channels, chunks = picture.channels, chunks_of(picture)
         x = to_tensor(filled(picture)).to(model.device)
         del picture
-        with refining:
+        with refining or nullcontext():
             if args.target_bpp is not None:
                 data = encode_to_bpp(model, x, args.target_bpp, **options)
             elif args.target_psnr is not None:
@@ -107,7 +143,7 @@ def run(args: Namespace) -> int:
         told = f", {len(data) - size} of the bytes for {_names(chunks)}" if chunks else ""
         return data, figures, f"{len(data)} bytes, {rate:.4f} bpp{told}, {times}"
 
-    convert = Conversion(
+    return Converter(
         compress,
         settings={
             "format": VERSION,
@@ -118,17 +154,8 @@ def run(args: Namespace) -> int:
             **({"effort": args.effort, "lambda": args.lmbda} if args.effort else {}),
             **aims,
         },
-        suffixes=picture_suffixes(),
-        new_suffix=".glic",
         most_bytes=most_bytes(args.max_pixels),
-        force=args.force,
-        inputs=[Path(args.model)],
-        as_json=args.json,
     )
-    status = convert(args.input, args.output)
-    if refining.stopped:
-        raise KeyboardInterrupt
-    return status
 
 
 def _names(chunks: Collection[str]) -> str:

@@ -12,12 +12,14 @@ import os
 import time
 import warnings
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glic_pyg.cli import flags
 
 if TYPE_CHECKING:
+    from glic_pyg.cli.conversion import Converter
     from glic_pyg.files import FileBytes
 
 
@@ -32,25 +34,51 @@ def add_arguments(parser: ArgumentParser) -> None:
     flags.add_max_pixels(parser)
     flags.add_max_memory(parser)
     flags.add_machine(parser)
+    flags.add_jobs(parser, "for a folder")
     flags.add_force(parser)
     flags.add_json(parser)
 
 
 def run(args: Namespace) -> int:
     """Restore; return the exit status."""
+    from glic_pyg.cli.conversion import Conversion
+    from glic_pyg.cli.sharing import share
+
+    format, suffix = _format(args)  # refused before the work
+    args = share(args)
+    convert = Conversion(
+        partial(make_converter, args, format),
+        suffixes={".glic"},
+        new_suffix=suffix,
+        force=args.force,
+        inputs=[Path(args.model)],
+        as_json=args.json,
+        jobs=args.jobs,
+    )
+    return convert(args.input, args.output)
+
+
+def make_converter(args: Namespace, format: str) -> Converter:
+    """Load the model; return what restores with it.
+
+    Args:
+        args: The command's.
+        format: Of what is restored, as Pillow names it.
+    """
     from glic_pyg import bitstream
     from glic_pyg.chunks import with_chunks
-    from glic_pyg.cli.conversion import Conversion
+    from glic_pyg.cli.conversion import Converter
     from glic_pyg.cli.machine import load_model
+    from glic_pyg.cli.sharing import telling_of_jobs
     from glic_pyg.cli.waiting import Stopwatch
     from glic_pyg.container import BitstreamError, unpack
     from glic_pyg.formats import image_bytes
     from glic_pyg.metrics import bpp
 
-    format, suffix = _format(args)  # refused before the work
     model = load_model(args)
     stopwatch = Stopwatch(args.begun)
 
+    @telling_of_jobs(args.jobs)
     def decompress(source: FileBytes) -> tuple[bytes, dict[str, Any], str]:
         start = time.perf_counter()
         data = source.getvalue()
@@ -69,17 +97,11 @@ def run(args: Namespace) -> int:
         figures = {"height": height, "width": width, "bpp": rate, **times._asdict()}
         return result, figures, f"{width} x {height} from {rate:.4f} bpp, {times}"
 
-    convert = Conversion(
+    return Converter(
         decompress,
         settings={"format": format.lower(), "model": model.identity.hex(), "max_memory": args.max_memory},
-        suffixes={".glic"},
-        new_suffix=suffix,
         most_bytes=lambda head: bitstream.most_bytes(head, args.max_pixels),
-        force=args.force,
-        inputs=[Path(args.model)],
-        as_json=args.json,
     )
-    return convert(args.input, args.output)
 
 
 def _format(args: Namespace) -> tuple[str, str]:

@@ -49,13 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--rival", nargs="+", choices=RIVALS, default=[], help="codecs of libraries, at many qualities")
     flags.add_bd(parser, bpp=(0.1, 0.9))
-    add(
-        "--workers",
-        type=flags.count,
-        default=1,
-        metavar="N",
-        help="processes; several disturb the times (default: 1)",
-    )
+    flags.add_jobs(parser, "several disturb the times")
     flags.add_effort(parser)
     flags.add_machine(parser)
     flags.add_force(parser)
@@ -74,7 +68,7 @@ def run(args: Namespace) -> int:
         models=args.model,
         rivals=args.rival,
         qualities=args.quality,
-        workers=args.workers,
+        jobs=args.jobs,
         device=args.device,
         effort=args.effort,
         lmbda=args.lmbda,

@@ -20,6 +20,7 @@ MODEL = "glic_nano"
 METHODS = ("cubic", "pchip", "akima")
 """`glic_pyg.evaluation.bd.METHODS`, which is not imported to read arguments."""
 MOST_THREADS = 1024
+MOST_JOBS = 256
 
 
 class Parser(argparse.ArgumentParser):
@@ -100,7 +101,20 @@ def add_accelerator(parser: argparse._ActionsContainer) -> None:
 
 def add_threads(parser: argparse._ActionsContainer) -> None:
     """Add the flag that bounds the threads of the process."""
-    parser.add_argument("--threads", type=threads, metavar="N", help="of the CPU (default: one per core)")
+    parser.add_argument(
+        "--threads", type=threads, metavar="N", help="of the CPU, in all (default: one per core)"
+    )
+
+
+def add_jobs(parser: argparse.ArgumentParser, about: str) -> None:
+    """Add the flag that says how many processes work; they share --threads and --max-memory."""
+    parser.add_argument(
+        "--jobs",
+        type=jobs,
+        default=1,
+        metavar="N",
+        help=f"processes, or auto for as many as there are cores; {about} (default: %(default)s)",
+    )
 
 
 def add_dataset(parser: argparse.ArgumentParser, **settings: Any) -> None:
@@ -186,7 +200,7 @@ def add_max_memory(parser: argparse.ArgumentParser) -> None:
         "--max-memory",
         type=size,
         metavar="4G",
-        help="bytes (K, M, G: times 1024) that the process may hold: larger pictures are coded in tiles",
+        help="bytes (K, M, G: times 1024) that may be held in all: larger pictures are coded in tiles",
     )
 
 
@@ -209,6 +223,17 @@ def threads(text: str) -> int:
     """Return a flag's number of threads; OpenMP ends a process that asks for more than there can be."""
     if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_THREADS:
         raise ArgumentTypeError(f"Expected a number of threads in 1..{MOST_THREADS} (got {text})")
+    return int(text)
+
+
+def jobs(text: str) -> int:
+    """Return a flag's number of processes: `auto` is as many as there are cores."""
+    if text == "auto":
+        from glic_pyg.processes import cores
+
+        return cores()
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MOST_JOBS:
+        raise ArgumentTypeError(f"Expected auto or a number of processes in 1..{MOST_JOBS} (got {text})")
     return int(text)
 
 

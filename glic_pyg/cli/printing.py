@@ -52,10 +52,15 @@ def say_lines(text: str) -> None:
 
 def print_line(kind: str, message: object) -> None:
     """Print an error or warning, `kind`, to standard error as one line, if that can be written."""
+    with suppress(OSError):
+        say(f"{kind}: {one_line(message)}", file=sys.stderr)
+
+
+def one_line(message: object) -> str:
+    """Return an error or warning as one line; the system's errors say their file's name last."""
     if isinstance(message, OSError) and message.filename is not None:
         message = f"{message.strerror}: {message.filename}"
-    with suppress(OSError):
-        say(f"{kind}: {' '.join(str(message).split())}", file=sys.stderr)
+    return " ".join(str(message).split())
 
 
 def print_json(value: Any, *, file: TextIO | None = None) -> None:

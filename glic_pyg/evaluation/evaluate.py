@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,18 @@ from glic_pyg.errors import FileError, UsageError
 from glic_pyg.evaluation.bd import Curve, CurveError, Delta, Method, delta
 from glic_pyg.evaluation.codecs import RIVALS, Codec
 from glic_pyg.evaluation.measure import (
-    Job,
     Outcome,
     Table,
+    Task,
     attempt,
     cached_codec,
     results,
     settings_hash,
 )
-from glic_pyg.evaluation.workers import in_processes
 from glic_pyg.files import files_below, write_file
 from glic_pyg.ledger import hash_file, writing
 from glic_pyg.picture import picture_suffixes
+from glic_pyg.processes import in_processes
 from glic_pyg.progress import each
 
 
@@ -56,7 +57,7 @@ def evaluate(
     models: Sequence[str],
     rivals: Sequence[str] = (),
     qualities: Sequence[float] | None = None,
-    workers: int = 1,
+    jobs: int = 1,
     device: str = "cpu",
     effort: int = 0,
     lmbda: float | None = None,
@@ -73,7 +74,7 @@ def evaluate(
         models: Names or paths of GLIC's, names of CompressAI's.
         rivals: Of `RIVALS`.
         qualities: Of models of several; None is all whole ones.
-        workers: Processes; several disturb the times.
+        jobs: Processes; several disturb the times.
         device: Where models compute.
         effort: Of GLIC's models, see `bitstream.encode`.
         lmbda: Of GLIC's models of one quality, see `bitstream.encode`.
@@ -90,8 +91,8 @@ def evaluate(
     pictures = _pictures(datasets)
     codecs = _codecs([*models, *rivals], allow_code=allow_code, device=device, effort=effort, lmbda=lmbda)
     table = Table(output / "pictures.csv")
-    jobs = [
-        Job(name, quality, picture, allow_code, device, effort, lmbda)
+    tasks = [
+        Task(name, quality, picture, allow_code, device, effort, lmbda)
         for name, codec in codecs.items()
         for quality in _qualities(name, codec, None if name in RIVALS else qualities)
         for picture in pictures
@@ -100,12 +101,14 @@ def evaluate(
     means = {}
     with writing(*outputs.values(), inputs=[*pictures, *models], force=force):
         table.begin(_digests(pictures))
-        errors = _measure_missing(jobs, codecs, table, workers, complain)
-        names, common = _compared(jobs, codecs, table, complain)
+        errors = _measure_missing(tasks, codecs, table, jobs, complain)
+        names, common = _compared(tasks, codecs, table, complain)
         for name in names:
             codec = codecs[name]
-            rows = [table.rows[job.key(codec)] for job in jobs if job.codec == name and job.picture in common]
-            about = f"real files of {len(common)} pictures, workers {workers}"
+            rows = [
+                table.rows[task.key(codec)] for task in tasks if task.codec == name and task.picture in common
+            ]
+            about = f"real files of {len(common)} pictures, jobs {jobs}"
             means[name] = results(name, codec, rows, description=about, command=command)
             write_file(outputs[name], json.dumps(means[name], indent=1) + "\n")
     return Evaluation(means, errors)
@@ -168,16 +171,16 @@ def _digests(pictures: Sequence[Path]) -> dict[str, str]:
 
 
 def _measure_missing(
-    jobs: Sequence[Job],
+    tasks: Sequence[Task],
     codecs: Mapping[str, Codec],
     table: Table,
-    workers: int,
+    jobs: int,
     complain: Callable[[str], object],
 ) -> int:
     """Fill the table, and return how many errors there were."""
-    missing = [job for job in jobs if job.key(codecs[job.codec]) not in table.rows]
+    missing = [task for task in tasks if task.key(codecs[task.codec]) not in table.rows]
     errors: set[str] = set()
-    with closing(_measure(missing, workers)) as outcomes:
+    with closing(_measure(missing, jobs)) as outcomes:
         for outcome in each(outcomes, "measuring files", total=len(missing)):
             for message in outcome.warnings:
                 warnings.warn(message, stacklevel=1)
@@ -192,17 +195,17 @@ def _measure_missing(
 
 
 def _compared(
-    jobs: Sequence[Job], codecs: Mapping[str, Codec], table: Table, complain: Callable[[str], object]
+    tasks: Sequence[Task], codecs: Mapping[str, Codec], table: Table, complain: Callable[[str], object]
 ) -> tuple[list[str], set[Path]]:
     """Return the codecs that made files, and the pictures of which each of them made one at every quality.
 
     Means of other pictures for each codec could not be compared. What is left out is told.
     """
-    pictures = {job.picture for job in jobs}
+    pictures = {task.picture for task in tasks}
     made = dict.fromkeys(codecs, pictures)
-    for job in jobs:
-        if job.key(codecs[job.codec]) not in table.rows:
-            made[job.codec] = made[job.codec] - {job.picture}
+    for task in tasks:
+        if task.key(codecs[task.codec]) not in table.rows:
+            made[task.codec] = made[task.codec] - {task.picture}
     names = [name for name in codecs if made[name]]
     for name in codecs:
         if not made[name]:
@@ -226,8 +229,14 @@ def _qualities(name: str, codec: Codec, wanted: Sequence[float] | None) -> tuple
     return tuple(dict.fromkeys(wanted))
 
 
-def _measure(jobs: list[Job], workers: int) -> Generator[Outcome, None, None]:
-    if workers == 1:
-        yield from map(attempt, jobs)
+def _measure(tasks: list[Task], jobs: int) -> Generator[Outcome, None, None]:
+    if jobs == 1:
+        yield from map(attempt, tasks)
         return
-    yield from in_processes(attempt, jobs, workers=workers, begin=torch.set_num_threads)
+    threads = max(1, torch.get_num_threads() // jobs)
+    yield from in_processes(partial(_measuring, threads), tasks, jobs=jobs)
+
+
+def _measuring(threads: int) -> Callable[[Task], Outcome]:
+    torch.set_num_threads(threads)
+    return attempt

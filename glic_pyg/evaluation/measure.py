@@ -79,7 +79,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Job:
+class Task:
     """A file to make.
 
     Args:
@@ -121,33 +121,33 @@ def warm(codec: Codec) -> None:
     codec.warm()
 
 
-def measure(job: Job) -> Row:
+def measure(task: Task) -> Row:
     """Compress a picture, restore it, and compare."""
     codec = cached_codec(
-        job.codec, allow_code=job.allow_code, device=job.device, effort=job.effort, lmbda=job.lmbda
+        task.codec, allow_code=task.allow_code, device=task.device, effort=task.effort, lmbda=task.lmbda
     )
     warm(codec)
-    photo = read_file(job.picture, most_bytes())
+    photo = read_file(task.picture, most_bytes())
     digest, x = hash_bytes(photo.getvalue()), read_image(photo)
     with peak_memory() as encoding:
         start = time.perf_counter()
-        data = codec.encode(x, job.quality)
+        data = codec.encode(x, task.quality)
         encoding_seconds = time.perf_counter() - start
     with peak_memory() as decoding:
         start = time.perf_counter()
         x_hat = codec.decode(data)
         decoding_seconds = time.perf_counter() - start
     pixels = x[0, 0].numel()
-    name, settings, _, picture = job.key(codec)
+    name, settings, _, picture = task.key(codec)
     return Row(
         codec=name,
         settings=settings,
-        quality=math.nan if job.quality is None else float(job.quality),
+        quality=math.nan if task.quality is None else float(task.quality),
         picture=picture,
         picture_sha256=digest,
         bpp=bpp(data, x),
         payload_bpp=8 * codec.payload(data) / pixels,
-        estimated_bpp=codec.estimate(x, job.quality) / pixels,
+        estimated_bpp=codec.estimate(x, task.quality) / pixels,
         psnr=psnr(x, x_hat),
         psnr_unrounded=psnr_unrounded(x, x_hat),
         ms_ssim=ms_ssim(x, x_hat),
@@ -160,40 +160,40 @@ def measure(job: Job) -> Row:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job.
+    """What came of a task.
 
     Args:
-        job: The job.
+        task: The task.
         row: Its figures; None where it failed.
         error: Why it failed, in a line.
         warnings: What there is to tell of the picture.
     """
 
-    job: Job
+    task: Task
     row: Row | None
     error: str
     warnings: tuple[str, ...]
 
 
-def attempt(job: Job) -> Outcome:
+def attempt(task: Task) -> Outcome:
     """Measure a file; whatever goes wrong is its outcome, so that one picture does not end all others."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
         row, error = None, ""
         try:
-            row = measure(job)
+            row = measure(task)
         except ImageError as reason:
             error = str(reason)
         except Exception as reason:  # codecs of libraries raise nearly anything
             text = " ".join(str(reason).split()) or "no reason told"
             if not isinstance(reason, UserError | ValueError | OSError):
                 text = f"{type(reason).__name__}: {text}"
-            error = f"Expected a file of {job.picture} by {job.codec}{_quality_text(job)} (got {text})"
-    return Outcome(job, row, error, tuple(str(warning.message) for warning in told))
+            error = f"Expected a file of {task.picture} by {task.codec}{_quality_text(task)} (got {text})"
+    return Outcome(task, row, error, tuple(str(warning.message) for warning in told))
 
 
-def _quality_text(job: Job) -> str:
-    return "" if job.quality is None else f", quality {job.quality:g}"
+def _quality_text(task: Task) -> str:
+    return "" if task.quality is None else f", quality {task.quality:g}"
 
 
 class Table:

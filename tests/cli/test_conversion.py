@@ -2,13 +2,15 @@ import errno
 import os
 import shutil
 import sys
+import time
+import warnings
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 
 from glic_pyg.cli import conversion
-from glic_pyg.cli.conversion import Conversion, output_names
+from glic_pyg.cli.conversion import Conversion, Converter, output_names
 from glic_pyg.container import BitstreamError
 from glic_pyg.errors import FileError
 from glic_pyg.ledger import NAME, Ledger
@@ -23,10 +25,13 @@ def upper(source):
     return text.upper(), {"bytes": len(text)}, f"{len(text)} bytes"
 
 
+def begin():
+    return Converter(upper, {}, 100)
+
+
 def converted(source, target, *, force=False, work=upper, most=100, **settings) -> int:
-    convert = Conversion(
-        work, settings=settings, suffixes={".txt"}, new_suffix=".up", most_bytes=most, force=force
-    )
+    converter = Converter(work, settings, most)
+    convert = Conversion(lambda: converter, suffixes={".txt"}, new_suffix=".up", force=force)
     return convert(str(source), str(target))
 
 
@@ -232,9 +237,7 @@ def test_names_that_cannot_be_are_told_and_the_others_go_on(source, tmp_path, ca
     (source / BAD_NAME).write_text("bad")
     (source / ("n" * 251 + ".txt")).write_text("long")
 
-    convert = Conversion(
-        upper, settings={}, suffixes={".txt"}, new_suffix=".longer", most_bytes=100, force=False
-    )
+    convert = Conversion(begin, suffixes={".txt"}, new_suffix=".longer", force=False)
     assert convert(str(source), str(tmp_path / "out")) == 1
     assert set(written(tmp_path / "out")) == {"a.longer", "b.longer", "sub/c.longer"}
     out, err = capsys.readouterr()
@@ -292,9 +295,7 @@ def test_output_names_never_clash(tmp_path):
 def test_names_of_an_earlier_start_stay(tmp_path, capsys):
     """A file that comes later, and would have taken a name, takes another; so does one in place of a file."""
     source, target = tmp_path / "in", tmp_path / "out"
-    convert = Conversion(
-        upper, settings={}, suffixes={".txt", ".text"}, new_suffix=".up", most_bytes=9, force=False
-    )
+    convert = Conversion(begin, suffixes={".txt", ".text"}, new_suffix=".up", force=False)
     source.mkdir()
     (source / "a.txt").write_text("first")
     assert convert(str(source), str(target)) == 0
@@ -315,9 +316,7 @@ def test_names_of_an_earlier_start_stay(tmp_path, capsys):
 
 def test_what_was_made_of_another_file_is_not_overwritten(tmp_path, capsys):
     source, target = tmp_path / "in", tmp_path / "out"
-    convert = Conversion(
-        upper, settings={}, suffixes={".txt", ".png", ".bmp"}, new_suffix=".up", most_bytes=9, force=False
-    )
+    convert = Conversion(begin, suffixes={".txt", ".png", ".bmp"}, new_suffix=".up", force=False)
     source.mkdir()
     (source / "a.png.bmp").write_text("only")
     assert convert(str(source), str(target)) == 0
@@ -343,3 +342,42 @@ def test_no_output_overwrites_an_input_of_the_same_call(source, tmp_path, capsys
         f"error: {source / 'a.txt'}: Expected another file for the output than {source / 'b.txt'} "
         "(got the same)"
     )
+
+
+def warn_and_upper(source):
+    warnings.warn(f"{source}: loud", stacklevel=1)
+    time.sleep(0.2 * (source.name[-5] == "a"))  # the first is not the first that is done
+    return upper(source)
+
+
+def begin_loud():
+    return Converter(warn_and_upper, {}, 100)
+
+
+def begin_nothing():
+    raise FileError("Expected a model")
+
+
+@pytest.mark.filterwarnings("default")
+def test_several_processes_tell_and_write_what_one_does(source, tmp_path, capsys):
+    (source / "b.TXT").write_text("bad")
+    told = []
+    for jobs in (1, 2):
+        target = tmp_path / str(jobs)
+        convert = Conversion(begin_loud, suffixes={".txt"}, new_suffix=".up", force=False, jobs=jobs)
+        with pytest.warns(UserWarning) as loud:
+            assert convert(str(source), str(target)) == 1
+        told.append([*capsys.readouterr(), [str(warning.message) for warning in loud]])
+        told[-1][0] = told[-1][0].replace(str(target), "")
+        assert written(target) == {"a.up": "A", "b.txt.up": "B", "sub/c.up": "SUB/C"}
+        assert convert(str(source), str(target)) == 1
+        assert capsys.readouterr().out == "3 of 4 files were done already\n"
+    assert told[0] == told[1]
+    assert len(told[1][2]) == 4
+
+
+def test_what_cannot_begin_is_told_as_by_one_process(source, tmp_path):
+    for jobs in (1, 2):
+        convert = Conversion(begin_nothing, suffixes={".txt"}, new_suffix=".up", force=False, jobs=jobs)
+        with pytest.raises(FileError, match=r"^Expected a model$"):
+            convert(str(source), str(tmp_path / "out"))

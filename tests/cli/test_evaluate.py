@@ -2,15 +2,12 @@ import csv
 import json
 import math
 import os
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from PIL import Image
 
 from glic_pyg import bitstream
-from glic_pyg.evaluation import evaluate
 from glic_pyg.evaluation.codecs import PillowCodec
 from glic_pyg.evaluation.measure import Table
 from glic_pyg.image import read_image, write_png
@@ -90,16 +87,15 @@ def test_measured_rows_are_not_measured_again(glic, pictures, model_file, tmp_pa
 
 
 @pytest.mark.filterwarnings("always:.*transparent parts")
-def test_workers_give_the_same_figures_and_lines(glic, pictures, model_file, tmp_path):
+def test_jobs_give_the_same_figures_and_lines(glic, pictures, model_file, tmp_path):
     (tmp_path / "more" / "text.png").write_text("no picture")
     Image.new("RGBA", (20, 20)).save(tmp_path / "more" / "clear.png")
-    for workers in ("1", "2"):
+    for jobs in ("1", "2"):
         status, _, err = glic(
             "evaluate", "-d", tmp_path / "more", tmp_path / "photos", "--model", model_file,
-            "--rival", "jpeg", "-o", tmp_path / workers, "--workers", workers,
+            "--rival", "jpeg", "-o", tmp_path / jobs, "--jobs", jobs,
         )  # fmt: skip
         assert status == 1
-        # Which picture comes first is a race, except with one worker.
         starts = {line.split()[1] for line in err.splitlines()}
         assert starts == {"Expected", str(tmp_path / "more" / "clear.png"), "means"}
         assert len(err.splitlines()) == 3
@@ -341,14 +337,3 @@ def test_qualities_that_a_model_lacks(glic, pictures, variable_model, tmp_path, 
     assert status == 2
     assert err.startswith(f"error: Expected a quality in 1..4 for {tmp_path / 'variable.safetensors'} (got ")
     assert err.count("\n") == 1
-
-
-def test_who_is_interrupted_does_not_wait_for_all_others(monkeypatch):
-    """The jobs that have not begun are given up."""
-    begun = []
-    monkeypatch.setattr(evaluate, "ProcessPoolExecutor", lambda n, *_, **__: ThreadPoolExecutor(n))
-    monkeypatch.setattr(evaluate, "attempt", lambda job: begun.append(job) or time.sleep(0.02))
-    outcomes = evaluate._measure(range(200), 2)
-    next(outcomes)
-    outcomes.close()
-    assert len(begun) < 20

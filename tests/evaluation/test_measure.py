@@ -1,7 +1,7 @@
 from PIL import Image
 
 from glic_pyg import GLIC, bitstream
-from glic_pyg.evaluation.measure import Job, cached_codec, measure
+from glic_pyg.evaluation.measure import Task, cached_codec, measure
 
 
 def test_a_model_is_loaded_once_whatever_the_effort(model_file, tmp_path, monkeypatch):
@@ -12,6 +12,6 @@ def test_a_model_is_loaded_once_whatever_the_effort(model_file, tmp_path, monkey
     )
     monkeypatch.setattr(bitstream, "STEPS", (0, 1, 2, 3, 4))
     cached_codec.cache_clear()
-    row = measure(Job(str(model_file), None, tmp_path / "a.png", effort=2, lmbda=0.02))
+    row = measure(Task(str(model_file), None, tmp_path / "a.png", effort=2, lmbda=0.02))
     assert len(loads) == 1
     assert row.codec.endswith("-effort2")
