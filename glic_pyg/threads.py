@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,11 +49,15 @@ def in_one_thread(function: Callable[..., Result], *arguments: object) -> Result
     return _pool(1).submit(_as_here(function), *arguments).result()
 
 
+def parts_of(length: int) -> list[int]:
+    """Cut `range(length)` into a part for each thread: return where each begins, and where the last ends."""
+    parts = max(1, min(torch.get_num_threads(), length))
+    return [length * part // parts for part in range(parts + 1)]
+
+
 def in_ranges(function: Callable[[int, int], object], length: int) -> None:
     """Call a function with the first and the last but one of every part of `range(length)`, in threads."""
-    parts = max(1, min(torch.get_num_threads(), length))
-    cuts = [length * part // parts for part in range(parts + 1)]
-    map_in_threads(lambda part: function(cuts[part], cuts[part + 1]), range(parts))
+    map_in_threads(lambda part: function(*part), list(pairwise(parts_of(length))))
 
 
 def _as_here(function: Callable[..., Result]) -> Callable[..., Result]:

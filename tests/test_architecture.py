@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = """
     torchvision_shim errors limits yaml_text eager_call progress
     upstream eager
-    config derived compiled kernels threads processes
+    config derived compiled kernels threads processes simd products
     files mending srgb
     picture
     transparency formats

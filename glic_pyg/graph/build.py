@@ -86,8 +86,9 @@ class Graph(Data):
 class GraphBuilder(HasKernels, nn.Module):
     """Build a graph of feature maps from each of some candidate sets.
 
-    The kernels of the CPU find the published `Threshold` and the edges above it in compiled code. Those of
-    Triton do so, from features to bits, where no edges are wanted.
+    The kernels of the CPU find the published `Threshold` of cosines and the edges above it in compiled code,
+    which keeps no similarities but those of edges. Those of Triton do so, from features to bits, where no
+    edges are wanted.
 
     Args:
         degree: Average number of neighbours per node, 1..256.
@@ -194,7 +195,7 @@ class GraphBuilder(HasKernels, nn.Module):
                     graph.stride = candidates.stride
                 yield graph
                 continue
-            chosen = self._kept_edges(self._similarity(unit, quota, candidates), quota, candidates)
+            chosen = self._kept_edges(unit, quota, candidates)
             graph = Graph(
                 **shared,
                 quota=F.pad(quota, (0, 1)),
@@ -215,16 +216,19 @@ class GraphBuilder(HasKernels, nn.Module):
         return self.similarity(unit, candidates, k=k)
 
     def _kept_edges(
-        self, similarity: Float32[Tensor, "G 64 256"], quota: Float32[Tensor, " N"], candidates: Candidates
+        self, unit: Float32[Tensor, "N_and_zero C"], quota: Float32[Tensor, " N"], candidates: Candidates
     ) -> KeptEdges:
-        if type(self.selection) is Threshold and self.kernels_for(similarity) == "cpu":
-            bisections = self.selection.bisections
-            return threshold.kept_edges(similarity, quota, candidates, bisections=bisections)
-        return kept_edges(similarity, quota, candidates, self.selection)
+        selection = self.selection
+        if type(selection) is Threshold and self._by_cosine and self.kernels_for(unit) == "cpu":
+            return threshold.kept_edges(unit, quota, candidates, bisections=selection.bisections)
+        return kept_edges(self._similarity(unit, quota, candidates), quota, candidates, selection)
+
+    @property
+    def _by_cosine(self) -> bool:
+        return type(self.similarity).__call__ is Cosine.__call__
 
     def _kept_bits(self, unit: Tensor, quota: Tensor, candidates: Candidates) -> Tensor:
-        by_cosine = type(self.similarity).__call__ is Cosine.__call__
-        if by_cosine and type(self.selection) is Threshold and self.kernels_for(unit) == "triton":
+        if self._by_cosine and type(self.selection) is Threshold and self.kernels_for(unit) == "triton":
             from glic_pyg.graph.kernels import triton_threshold
 
             bisections = self.selection.bisections

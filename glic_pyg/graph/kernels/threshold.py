@@ -1,77 +1,171 @@
-"""The bisected threshold and the kept edges in compiled code, on the CPU."""
+"""Similarities, the bisected threshold and the kept edges in compiled code, on the CPU, group by group.
+
+A group's similarities exist while its edges are chosen, in the processor's caches, and nowhere else.
+"""
 
 from functools import partial
+from itertools import pairwise
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from glic_pyg.compiled import compiled
-from glic_pyg.graph.candidates import Candidates, slot_offsets
+from glic_pyg.graph.candidates import QUERIES, Candidates, slot_offsets
 from glic_pyg.graph.selection import KeptEdges
-from glic_pyg.threads import in_ranges
+from glic_pyg.products import WIDTH, multiply
+from glic_pyg.simd import full, load, lowest_bit, maximum, one_above, places_above, store
+from glic_pyg.threads import map_in_threads, parts_of
+
+ALL = (np.float32(0),) * QUERIES**2  # a vector with an entry for each query of a group
 
 
-def kept_edges(similarity: Tensor, quota: Tensor, candidates: Candidates, *, bisections: int) -> KeptEdges:
-    """Compute what `glic_pyg.graph.selection.kept_edges` does with a `Threshold` of so many bisections.
+def kept_edges(unit: Tensor, quota: Tensor, candidates: Candidates, *, bisections: int) -> KeptEdges:
+    """Choose by a `Threshold` of so many bisections among cosines.
 
-    Sums run in another order: where a similarity equals the threshold to the last bits, the two
-    may decide differently.
+    It computes what `glic_pyg.graph.similarity.Cosine` and `glic_pyg.graph.selection.kept_edges` do. Sums
+    run in another order: where a similarity equals the threshold to the last bits, both may decide differently.
+
+    Args:
+        unit: Features of length 1, `(N + 1) x C`, float32; the last row, of zeros, is the zero node.
+        quota: Wanted number of neighbours per node, `N`.
+        candidates: The groups.
+        bisections: Their number.
     """
-    group, slot, candidate = (t.numpy() for t in (candidates.group, candidates.slot, candidates.candidate))
-    table = similarity.contiguous().numpy()
-    num_nodes = len(group)
-    threshold, degree = np.empty(num_nodes, np.float32), np.empty(num_nodes, np.int64)
-    in_ranges(partial(_bisect, table, group, slot, quota.numpy(), bisections, threshold, degree), num_nodes)
-    indptr = np.zeros(num_nodes + 1, np.int64)
+    features, wanted = unit.contiguous().numpy(), quota.contiguous().numpy()
+    queries, candidate = candidates.node.numpy(), candidates.candidate.numpy()
+    degree = np.empty(candidates.num_nodes, np.int64)
+    parts = list(pairwise(parts_of(len(queries))))
+
+    def choose(part: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        return _choose(features, wanted, queries, candidate, bisections, degree, *part)
+
+    chosen = map_in_threads(choose, parts)
+    indptr = np.zeros(len(degree) + 1, np.int64)
     np.cumsum(degree, out=indptr[1:])
     index = candidates.candidate.new_empty(2, int(indptr[-1]))
     offset = index.new_empty(index.size(1), 2, dtype=torch.int8)
-    kept = similarity.new_empty(index.size(1))
-    arrays = (index.numpy(), offset.numpy(), kept.numpy())
-    fill = partial(_fill, table, group, slot, candidate, slot_offsets().numpy(), threshold, indptr, *arrays)
-    in_ranges(fill, num_nodes)
-    return KeptEdges(index, offset, kept)
-
-
-@compiled(fastmath={"reassoc", "nsz", "contract"})
-def _bisect(similarity, group, slot, quota, bisections, threshold, degree, start, stop):
-    num_candidates = similarity.shape[2]
-    for i in range(start, stop):
-        row = similarity[group[i], slot[i]]
-        # In float64, so that the order, which is the compiler's choice, is not seen in the rounded mean.
-        total, low = np.float64(0), row[0]
-        for k in range(num_candidates):
-            total += np.float64(row[k])
-            low = min(low, row[k])
-        t, high = np.float32(total / num_candidates), np.float32(1)
-        for _ in range(bisections):
-            above = np.int32(0)
-            for k in range(num_candidates):
-                above += row[k] > t
-            if above > quota[i]:
-                low = t
-                t = (t + high) / np.float32(2)
-            else:
-                high = t
-                t = (t + low) / np.float32(2)
-        above = np.int32(0)
-        for k in range(num_candidates):
-            above += row[k] > t
-        threshold[i] = t if above > 0 else -np.inf
-        degree[i] = above if above > 0 else num_candidates
+    similarity = unit.new_empty(index.size(1))
+    arrays = (index.numpy(), offset.numpy(), similarity.numpy())
+    write = partial(_write, queries, candidate, slot_offsets().numpy(), indptr, *arrays)
+    map_in_threads(lambda part: write(*chosen[part], *parts[part]), range(len(parts)))
+    return KeptEdges(index, offset, similarity)
 
 
 @compiled()
-def _fill(similarity, group, slot, candidate, offsets, threshold, indptr, index, offset, kept, start, stop):
-    for i in range(start, stop):
-        row = similarity[group[i], slot[i]]
-        edge = indptr[i]
-        for k in range(len(row)):
-            if not row[k] <= threshold[i]:  # a similarity that is no number is kept, as `_bisect` counts it
-                index[0, edge] = candidate[group[i], k]
-                index[1, edge] = i
-                offset[edge, 0] = offsets[slot[i], k, 0]
-                offset[edge, 1] = offsets[slot[i], k, 1]
-                kept[edge] = row[k]
-                edge += 1
+def _choose(features, quota, queries, candidate, bisections, degree, start, stop):
+    """Choose the edges of some groups: set their nodes' degrees, return place and similarity of each edge.
+
+    Edges are in the order of groups, slots and places.
+    """
+    num_nodes, channels = len(quota), features.shape[1]
+    num_queries, num_candidates = queries.shape[1], candidate.shape[1]
+    place, kept, count = np.empty(1024, np.uint8), np.empty(1024, np.float32), 0
+    near = np.empty(num_candidates * channels, np.float32)
+    packed_queries = np.empty(num_queries * channels, np.float32)
+    cosine = np.empty(num_candidates * num_queries, np.float32)
+    wanted, threshold = np.empty(num_queries, np.float32), np.empty(num_queries, np.float32)
+    total, first = np.empty(num_queries, np.float64), np.empty(num_queries + 1, np.int64)
+    for g in range(start, stop):
+        for k in range(num_candidates):
+            for c in range(channels):
+                near[k * channels + c] = features[candidate[g, k], c]
+        _pack(features, queries[g], packed_queries)
+        for i in range(len(cosine)):
+            cosine[i] = 0
+        multiply(
+            near, 0, channels, num_candidates, packed_queries, 0, channels, num_queries, cosine, 0,
+            num_queries,
+        )  # fmt: skip
+        for q in range(num_queries):
+            wanted[q] = quota[queries[g, q]] if queries[g, q] < num_nodes else 0
+        _bisect(cosine, wanted, num_candidates, bisections, total, threshold)
+        most = load(ALL, threshold, 0)
+        above = full(ALL, 0.0)
+        for k in range(num_candidates):
+            above = above + one_above(load(ALL, cosine, k * num_queries), most)
+        store(wanted, 0, above)
+        first[0] = count
+        for q in range(num_queries):
+            if queries[g, q] == num_nodes:
+                threshold[q], wanted[q] = np.inf, 0
+            else:
+                if wanted[q] == 0:
+                    threshold[q], wanted[q] = -np.inf, num_candidates
+                degree[queries[g, q]] = np.int64(wanted[q])
+            first[q + 1] = first[q] + np.int64(wanted[q])
+        count = first[num_queries]
+        if count > len(place):
+            place, kept = _longer(place, first[0], 2 * count), _longer(kept, first[0], 2 * count)
+        most = load(ALL, threshold, 0)
+        for k in range(num_candidates):
+            bits = places_above(load(ALL, cosine, k * num_queries), most)
+            while bits:
+                q = lowest_bit(bits)
+                bits &= bits - np.uint64(1)
+                place[first[q]], kept[first[q]] = k, cosine[k * num_queries + q]
+                first[q] += 1
+    return place[:count], kept[:count]
+
+
+@numba.njit
+def _pack(features, nodes, out):
+    """Lay the features of nodes out as columns, in `glic_pyg.products.packed`'s order."""
+    channels = features.shape[1]
+    for q in range(len(nodes)):
+        panel = q // WIDTH * WIDTH
+        width = min(WIDTH, len(nodes) - panel)
+        for c in range(channels):
+            out[panel * channels + c * width + q - panel] = features[nodes[q], c]
+
+
+@numba.njit
+def _longer(array, count, length):
+    longer = np.empty(length, array.dtype)
+    for i in range(count):
+        longer[i] = array[i]
+    return longer
+
+
+@numba.njit
+def _bisect(cosine, quota, num_candidates, bisections, total, threshold):
+    """Set the thresholds of a group's queries, whose similarities are the columns of `cosine`."""
+    num_queries = len(quota)
+    for q in range(num_queries):
+        total[q] = 0
+    least = load(ALL, cosine, 0)
+    for k in range(num_candidates):
+        for q in range(num_queries):
+            total[q] += cosine[k * num_queries + q]  # in float64: the mean of equal numbers is that number
+        least = -maximum(-least, -load(ALL, cosine, k * num_queries))
+    for q in range(num_queries):
+        threshold[q] = np.float32(total[q] / num_candidates)
+    t, low, high = load(ALL, threshold, 0), least, full(ALL, 1.0)
+    wanted = load(ALL, quota, 0)
+    for _ in range(bisections):
+        above = full(ALL, 0.0)
+        for k in range(num_candidates):
+            above = above + one_above(load(ALL, cosine, k * num_queries), t)
+        too_many = one_above(above, wanted)
+        other = 1.0 - too_many
+        low, high = too_many * t + other * low, other * t + too_many * high
+        t = (too_many * (t + high) + other * (t + low)) * 0.5
+    store(threshold, 0, t)
+
+
+@compiled()
+def _write(queries, candidate, offsets, indptr, index, offset, similarity, place, kept, start, stop):
+    """Write the chosen edges of some groups where those of their targets belong."""
+    num_nodes, at = len(indptr) - 1, 0
+    for g in range(start, stop):
+        for q in range(queries.shape[1]):
+            node = queries[g, q]
+            if node == num_nodes:
+                continue
+            for edge in range(indptr[node], indptr[node + 1]):
+                k = place[at]
+                index[0, edge], index[1, edge] = candidate[g, k], node
+                offset[edge, 0], offset[edge, 1] = offsets[q, k, 0], offsets[q, k, 1]
+                similarity[edge] = kept[at]
+                at += 1

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from glic_pyg.compiled import compiled
 from glic_pyg.eager import cpu_operator, eager
-from glic_pyg.nn.kernels.simd import (
+from glic_pyg.simd import (
     below,
     floor,
     fold,

@@ -8,27 +8,30 @@ from functools import partial
 import pytest
 import torch
 
-from glic_pyg.graph import GraphBuilder, Threshold
+from glic_pyg.graph import KNN, Centered, Cosine, GraphBuilder, Threshold
 from glic_pyg.graph.candidates import global_mesh, local_windows
 from glic_pyg.graph.kernels import threshold
 from glic_pyg.graph.selection import kept_edges
+from glic_pyg.kernels import use_kernels
 
 CASES = [(local_windows, (2, 16, 32)), (global_mesh, (2, 16, 32)), (local_windows, (2, 9, 21))]
 
 
-def exact_similarities(candidates):
-    """Multiples of 1/64, many of them equal, whose mean is exact however they are added up."""
-    generator = torch.Generator().manual_seed(0)
-    size = (candidates.candidate.size(0), 64, 256)
-    return torch.randint(-64, 65, size, generator=generator) / 64
+def exact_features(candidates):
+    """Multiples of 1/8: their products are exact however they are added up, and many of them equal."""
+    size = (candidates.num_nodes + 1, 10)
+    features = torch.randint(-3, 4, size, generator=torch.Generator().manual_seed(0)) / 8
+    features[-1] = 0
+    return features
 
 
-def assert_same_edges(similarity, quota, candidates, *, bisections=5):
-    found = threshold.kept_edges(similarity, quota, candidates, bisections=bisections)
+def assert_same_edges(features, quota, candidates, *, bisections=5):
+    found = threshold.kept_edges(features, quota, candidates, bisections=bisections)
+    similarity = Cosine()(features, candidates, k=256)
     expected = kept_edges(similarity, quota, candidates, Threshold(bisections=bisections))
     for tensor, other in zip(found, expected, strict=True):
         assert tensor.dtype == other.dtype
-        torch.testing.assert_close(tensor, other, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(tensor, other, rtol=0, atol=0)
     return found
 
 
@@ -37,61 +40,85 @@ def assert_same_edges(similarity, quota, candidates, *, bisections=5):
 def test_same_edges(find, map_size, bisections):
     candidates = find(map_size)
     quota = torch.linspace(1, 256, candidates.num_nodes)
-    kept = assert_same_edges(exact_similarities(candidates), quota, candidates, bisections=bisections)
+    kept = assert_same_edges(exact_features(candidates), quota, candidates, bisections=bisections)
     degree = kept.index[1].bincount(minlength=candidates.num_nodes)
     assert degree.min() < 10
     assert degree.max() > 200
 
 
-@pytest.mark.parametrize("value", [0.0, 0.25, float("nan")])
+@pytest.mark.parametrize("threads", [1, 3, 50])
+def test_threads_change_nothing(threads, monkeypatch):
+    candidates = global_mesh((1, 20, 40))
+    features, quota = exact_features(candidates), torch.full((800,), 9.0)
+    expected = threshold.kept_edges(features, quota, candidates, bisections=5)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    for tensor, other in zip(
+        threshold.kept_edges(features, quota, candidates, bisections=5), expected, strict=True
+    ):
+        assert torch.equal(tensor, other)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25])
 def test_a_node_that_keeps_nothing_keeps_all(value):
+    """Its similarities are all the same: none is above their mean."""
     candidates = local_windows((1, 9, 21))
-    similarity = exact_similarities(candidates)
-    similarity[1, 3] = value
-    similarity[0, 0, 5:] = value
-    similarity[0, 0, :5] = 1
-    kept = assert_same_edges(similarity, torch.full((189,), 20.0), candidates)
+    features = exact_features(candidates)
     node = ((candidates.group == 1) & (candidates.slot == 3)).nonzero().item()
+    features[:, 0], features[node] = 1, 0
+    features[node, 0] = value
+    kept = assert_same_edges(features, torch.full((189,), 20.0), candidates)
     assert (kept.index[1] == node).sum() == 256
 
 
 @pytest.mark.parametrize("size", [(2, 8, 16, 32), (1, 8, 9, 21)], ids=str)
-def test_graphs_are_the_same(size, monkeypatch):
+@pytest.mark.parametrize("similarity", [Cosine, Centered])
+def test_graphs_are_the_same(size, similarity):
     """Ties of chosen random features are improbable, so that the order of sums does not matter."""
-    calls = []
-    original = threshold.kept_edges
-    monkeypatch.setattr(threshold, "kept_edges", lambda *a, **k: calls.append(1) or original(*a, **k))
     x = torch.randn(size, generator=torch.Generator().manual_seed(0))
-    fast = GraphBuilder(degree=12)(x)
-    assert len(calls) == 2
-    monkeypatch.setattr(
-        threshold, "kept_edges", lambda *a, bisections: kept_edges(*a, Threshold(bisections=bisections))
+    fast, plain = (
+        use_kernels(GraphBuilder(degree=12, similarity=similarity()), kernels)(x)
+        for kernels in ("cpu", "reference")
     )
-    plain = GraphBuilder(degree=12)(x)
     for graph, other in zip(fast, plain, strict=True):
         assert torch.equal(graph.edge_index, other.edge_index)
         assert torch.equal(graph.offset, other.offset)
-        assert torch.equal(graph.similarity, other.similarity)
+        torch.testing.assert_close(graph.similarity, other.similarity)
 
 
-THRESHOLDS = """
+class Backwards(Cosine):
+    def __call__(self, unit, candidates, *, k):
+        return -super().__call__(unit, candidates, k=k)
+
+
+def test_compiled_code_takes_cosines_by_a_threshold_alone(monkeypatch):
+    calls = []
+    original = threshold.kept_edges
+    monkeypatch.setattr(threshold, "kept_edges", lambda *a, **k: calls.append(1) or original(*a, **k))
+    x = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    GraphBuilder(selection=KNN(k=3))(x)
+    backwards, _ = GraphBuilder(similarity=Backwards())(x)
+    assert backwards.similarity.min() < 0
+    assert not calls
+    GraphBuilder()(x)
+    assert len(calls) == 2
+
+
+CHOICE = """
 import hashlib
-import numpy as np
-from glic_pyg.graph.kernels.threshold import _bisect
+import torch
+from glic_pyg.graph.candidates import local_windows
+from glic_pyg.graph.kernels.threshold import kept_edges
 
-similarity = np.random.default_rng(0).random((64, 64, 256), dtype=np.float32)
-node = np.arange(64 * 64)
-threshold, degree = np.empty(len(node), np.float32), np.empty(len(node), np.int64)
-quota = np.full(len(node), 16.0, np.float32)
-_bisect(similarity, node // 64, node % 64, quota, 5, threshold, degree, 0, len(node))
-print(hashlib.sha256(threshold).hexdigest())
+unit = torch.nn.functional.normalize(torch.randn(1025, 24, generator=torch.Generator().manual_seed(0)))
+kept = kept_edges(unit, torch.full((1024,), 16.0), local_windows((1, 32, 32)), bisections=5)
+print([hashlib.sha256(x.numpy()).hexdigest() for x in kept])
 """
 
 
-def test_thresholds_are_the_same_whether_just_compiled_or_from_the_cache(tmp_path):
-    """The compiler does not always add in the same order."""
+def test_edges_are_the_same_whether_just_compiled_or_from_the_cache(tmp_path):
+    """A compiler may not always add in the same order."""
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    run = partial(subprocess.check_output, [sys.executable, "-c", THRESHOLDS], env=environment)
+    run = partial(subprocess.check_output, [sys.executable, "-c", CHOICE], env=environment)
     compiled = run()
     assert list(tmp_path.rglob("*.nbi"))
     assert run() == compiled

@@ -2,13 +2,17 @@ import numba
 import numpy as np
 import pytest
 
-from glic_pyg.nn.kernels.simd import (
+from glic_pyg.simd import (
+    add_products,
     below,
     floor,
     fold,
     full,
     load,
+    lowest_bit,
     maximum,
+    one_above,
+    places_above,
     power_of_two,
     repeat,
     square_root,
@@ -31,6 +35,8 @@ def calculate(lanes, x, y, out):
     store(out, 9 * len(lanes), full(lanes, 2.5))
     store(out, 10 * len(lanes), 0.1 / b)
     store(out, 11 * len(lanes), a * np.float32(3))
+    store(out, 12 * len(lanes), one_above(a, b))
+    store(out, 13 * len(lanes), -a)
 
 
 @pytest.mark.parametrize("lanes", [1, 3, 8, 20])
@@ -38,11 +44,11 @@ def test_arithmetic(lanes):
     rng = np.random.default_rng(0)
     x = rng.standard_normal(lanes + 1).astype(np.float32)
     y = rng.standard_normal((3, lanes)).astype(np.float32)
-    out = np.full((13, lanes), 7, np.float32)
+    out = np.full((15, lanes), 7, np.float32)
     calculate((np.float32(0),) * lanes, x, y, out)
     a, b = x[1:], y[1]
     expected = [a + b, a - b * b, np.maximum(a, b), 0 * a, a / b, np.where(a < b, a, 0), abs(b)]
-    expected += [np.floor(a), 2 ** np.floor(a), 0 * a + 2.5, 0.1 / b, 3 * a, 0 * a + 7]
+    expected += [np.floor(a), 2 ** np.floor(a), 0 * a + 2.5, 0.1 / b, 3 * a, a > b, -a, 0 * a + 7]
     np.testing.assert_allclose(out, expected, rtol=1e-6)
 
 
@@ -72,3 +78,39 @@ def test_power_of_two_to_its_bounds():
     x, out = np.array([-126, -1, 0, 127], np.float32), np.zeros(4, np.float32)
     power((np.float32(0),) * 4, x, out)
     np.testing.assert_array_equal(out, 2.0**x)
+
+
+@numba.njit
+def places(lanes, x, y):
+    bits, found = places_above(load(lanes, x, 0), load(lanes, y, 0)), []
+    while bits:
+        found.append(lowest_bit(bits))
+        bits &= bits - np.uint64(1)
+    return found
+
+
+@pytest.mark.parametrize("lanes", [3, 8, 64])
+def test_places_above(lanes):
+    x, y = np.random.default_rng(0).standard_normal((2, lanes)).astype(np.float32)
+    y[-1], y[0] = -np.inf, np.nan
+    expected = np.flatnonzero(x > y)
+    assert lanes - 1 in expected
+    assert places((np.float32(0),) * lanes, x, y) == expected.tolist()
+
+
+@numba.njit
+def add(rows, lanes, vectors, a, b, out):
+    add_products(rows, lanes, vectors, a, 2, 9, b, 1, 5, out, 3, 30)
+
+
+@pytest.mark.parametrize(("rows", "lanes", "vectors"), [(4, 8, 3), (1, 8, 1), (2, 4, 2)])
+def test_add_products(rows, lanes, vectors):
+    rng, columns = np.random.default_rng(0), lanes * vectors
+    a, b, out = (rng.standard_normal(n).astype(np.float32) for n in (40, 1 + 5 * 24, 130))
+    left = np.stack([a[2 + 9 * i :][:5] for i in range(rows)])
+    expected = out.copy()
+    for i, line in enumerate(left @ b[1 : 1 + 5 * columns].reshape(5, columns)):
+        expected[3 + 30 * i :][:columns] += line
+    sizes = ((np.float32(0),) * n for n in (rows, lanes, vectors))
+    add(*sizes, a, b, out)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)

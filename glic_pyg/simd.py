@@ -6,7 +6,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core.cgutils import get_or_insert_function
+from numba.core.cgutils import alloca_once_value, for_range, get_or_insert_function
 from numba.core.datamodel import models
 from numba.extending import intrinsic, overload, register_model
 
@@ -108,6 +108,38 @@ def maximum(context, a, b):
 
 
 @intrinsic
+def one_above(context, x, bounds):
+    """Return 1 where x is more than its bound, and 0 elsewhere."""
+
+    def generate(context, builder, signature, arguments):
+        zero, one = (ir.Constant(x.llvm, [float(value)] * x.lanes) for value in (0, 1))
+        return builder.select(builder.fcmp_ordered(">", *arguments), one, zero)
+
+    return x(x, bounds), generate
+
+
+@intrinsic
+def places_above(context, x, bounds):
+    """Return an integer of 64 bits, of which bit i says whether entry i of x is more than its bound."""
+
+    def generate(context, builder, signature, arguments):
+        bits = builder.bitcast(builder.fcmp_ordered(">", *arguments), ir.IntType(x.lanes))
+        return builder.zext(bits, ir.IntType(64)) if x.lanes < 64 else bits
+
+    return types.uint64(x, bounds), generate
+
+
+@intrinsic
+def lowest_bit(context, bits):
+    """Return the place of the lowest bit that is set, of an integer of 64 bits with at least one."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
 def below(context, x, bounds):
     """Return x where it is less than its bound, and 0 elsewhere."""
 
@@ -142,6 +174,66 @@ def power_of_two(context, x):
     return x(x), generate
 
 
+@intrinsic
+def add_products(context, rows, lanes, vectors, a, a_at, a_step, b, b_at, length, out, out_at, out_step):
+    """Add a product of matrices to a block that fits the registers.
+
+        out[i, j] += sum_k a[i, k] b[k, j]
+
+    Args:
+        rows: A tuple with an entry for each row of the block.
+        lanes: A tuple as long as a vector.
+        vectors: A tuple with an entry for each vector of a row of the block, which has as many columns as
+            these together.
+        a: Array with the left matrix, its first row at place `a_at`, the next one `a_step` further.
+        a_at: See `a`.
+        a_step: See `a`.
+        b: Array with the right matrix, from place `b_at` on without gaps.
+        b_at: See `b`.
+        length: Columns of the left matrix, rows of the right one.
+        out: Array with the block, as `a`.
+        out_at: See `out`.
+        out_step: See `out`.
+    """
+    vector, integer = Vector(len(lanes)), types.intp
+
+    def generate(context, builder, signature, arguments):
+        def start(array: int, place: Any) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
+            return builder.gep(data, [place])
+
+        def vectors_at(place: Any) -> list[Any]:
+            places = (builder.gep(place, [ir.IntType(64)(j * vector.lanes)]) for j in range(len(vectors)))
+            return [builder.bitcast(place, vector.llvm.as_pointer()) for place in places]
+
+        def row(place: int, i: int) -> Any:
+            return builder.add(arguments[place], builder.mul(arguments[place + 1], ir.IntType(64)(i)))
+
+        left = [start(3, row(4, i)) for i in range(len(rows))]
+        places = [vectors_at(start(9, row(10, i))) for i in range(len(rows))]
+        sums = [
+            [alloca_once_value(builder, builder.load(place, align=4)) for place in line] for line in places
+        ]
+        width = ir.IntType(64)(len(vectors) * vector.lanes)
+        with for_range(builder, arguments[8]) as loop:
+            at = builder.add(arguments[7], builder.mul(loop.index, width))
+            right = [builder.load(place, align=4) for place in vectors_at(start(6, at))]
+            for first, line in zip(left, sums, strict=True):
+                one = builder.load(builder.gep(first, [loop.index]))
+                one = builder.insert_element(ir.Constant(vector.llvm, None), one, ir.IntType(32)(0))
+                factor = _shuffle(builder, one, [0] * vector.lanes)
+                for total, values in zip(line, right, strict=True):
+                    product = builder.fmul(factor, values, flags=FLAGS)
+                    builder.store(builder.fadd(builder.load(total), product, flags=FLAGS), total)
+        for line, totals in zip(places, sums, strict=True):
+            for place, total in zip(line, totals, strict=True):
+                builder.store(builder.load(total), place, align=4)
+        return context.get_dummy_value()
+
+    arrays = (a, integer, integer, b, integer, integer, out, integer, integer)
+    return types.none(rows, lanes, vectors, *arrays), generate
+
+
 def _call(function: str, builder: Any, vector: Any) -> Any:
     name = f"{function}.v{vector.type.count}f32"
     return builder.call(
@@ -174,6 +266,17 @@ def _define(operation: Callable[..., Any], instruction: str) -> None:
             return lambda a, b: compute(a, _full_like(a, b))
         if isinstance(a, types.Float) and isinstance(b, Vector):
             return lambda a, b: compute(_full_like(b, a), b)
+
+
+@intrinsic
+def _negative(context, x):
+    return x(x), lambda context, builder, signature, arguments: builder.fneg(arguments[0])
+
+
+@overload(operator.neg, inline="always")
+def _(x):
+    if isinstance(x, Vector):
+        return lambda x: _negative(x)
 
 
 _define(operator.add, "fadd")

@@ -1,0 +1,24 @@
+import numba
+import numpy as np
+import pytest
+
+from glic_pyg.products import multiply, packed, padded
+
+
+@numba.njit
+def product(a, step, rows, b, length, columns, out):
+    multiply(a, 1, step, rows, b, 0, length, columns, out, 0, columns)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 9])
+@pytest.mark.parametrize("length", [1, 7])
+@pytest.mark.parametrize("columns", [1, 8, 9, 24, 25, 48, 60])
+@pytest.mark.parametrize("step", [2, 11])
+def test_product_of_rows_that_may_overlap(rows, length, columns, step):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal(200), rng.standard_normal((length, columns))
+    left = np.stack([a[1 + step * i :][:length] for i in range(rows)])
+    out = np.ones((rows, padded(columns)), np.float32)
+    product(a.astype(np.float32), step, rows, packed(b.astype(np.float32)), length, padded(columns), out)
+    np.testing.assert_allclose(out[:, :columns], 1 + left @ b, rtol=1e-5, atol=1e-5)
+    assert (out[:, columns:] == 1).all()
