@@ -8,10 +8,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from glic_pyg.kernels import HasKernels
-from glic_pyg.nn.kernels.feed_forward import bands, normed_feed_forward
+from glic_pyg.nn.kernels.feed_forward import (
+    FeedForward,
+    conv_block,
+    feed_forward_weights,
+    mixing_weights,
+    normed_feed_forward,
+)
 from glic_pyg.nn.pointwise import PointwiseConv2d
-
-HALO = 2  # rows that the depthwise 5x5 convolution reads beyond its own
 
 
 class LayerNorm2d(nn.Module):
@@ -63,18 +67,17 @@ class GatedFeedForward(HasKernels, nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Map `B x C x H x W` to the same shape."""
-        wanted = self.kernels_for(x) == "cpu" and not torch.is_grad_enabled()
-        if wanted and x.dtype == torch.float32:
-            return self._in_bands(x)
+        if self.kernels_for(x) == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled():
+            return normed_feed_forward(x.movedim(1, -1), self.laid_out()).movedim(-1, 1)
         hidden = self.project_in(self.norm(x))
         if self.depthwise is not None:
             hidden = self.depthwise(hidden)
         a, b = hidden.chunk(2, dim=1)
         return x + self.project_out(self.gelu(a) * b)
 
-    def _in_bands(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        out = normed_feed_forward(
-            x.movedim(1, -1),
+    def laid_out(self) -> FeedForward:
+        """Return the weights as compiled code reads them."""
+        return feed_forward_weights(
             self.norm.weight,
             self.norm.bias,
             self.project_in.weight.flatten(1),
@@ -82,7 +85,6 @@ class GatedFeedForward(HasKernels, nn.Module):
             self.project_out.weight.flatten(1),
             self.norm.eps,
         )
-        return out.movedim(-1, 1)
 
 
 class ConvBlock(HasKernels, nn.Module):
@@ -92,9 +94,8 @@ class ConvBlock(HasKernels, nn.Module):
            |                                               |
            +---------------- adaptor ----------------------+
 
-    The adaptor, a 1x1 convolution, exists only where the widths differ. With the kernels of the CPU, where no
-    gradient is wanted, bands of rows go through one after the other: whole maps of the inner features would
-    not fit the caches, and would make the peak of memory.
+    The adaptor, a 1x1 convolution, exists only where the widths differ. With the kernels of the CPU, in
+    float32, where no gradient is wanted, one function does it all without holding the inner features.
 
     Args:
         in_channels: Channels of the input.
@@ -112,20 +113,11 @@ class ConvBlock(HasKernels, nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C_out H W"]:
         """Map `B x C x H x W` to `B x C' x H x W`."""
-        if self.kernels_for(x) != "cpu" or torch.is_grad_enabled():
+        if self.kernels_for(x) != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
             return self.ffn(self.mix(x))
-        batch_size, channels, height, width = x.shape
-        out = torch.empty(
-            (batch_size, self.conv2.out_channels, height, width),
-            dtype=x.dtype,
-            device=x.device,
-            memory_format=torch.channels_last,
-        )
-        for top, bottom in bands(height, width, channels):
-            first, end = max(0, top - HALO), min(height, bottom + HALO)
-            mixed = self.mix(x[..., first:end, :])[..., top - first : bottom - first, :]
-            out[..., top:bottom, :] = self.ffn(mixed)
-        return out
+        mixing = mixing_weights(self.conv1, self.depthwise, self.conv2, self.adaptor)
+        out = conv_block(x.movedim(1, -1), mixing, self.ffn.laid_out(), self.conv2.out_channels)
+        return out.movedim(-1, 1)
 
     def mix(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C_out H W"]:
         """Map `B x C x H x W` to `B x C' x H x W` by all but the feed-forward part."""

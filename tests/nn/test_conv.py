@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
-from glic_pyg.nn.kernels import feed_forward as kernel
 
 
 def layer_norm(x, weight, bias):
@@ -66,17 +65,6 @@ def test_conv_block(x, out_channels):
     mixed = F.conv2d(mixed, block.conv2.weight, block.conv2.bias)
     shortcut = x if out_channels == 6 else F.conv2d(x, block.adaptor.weight, block.adaptor.bias)
     torch.testing.assert_close(block(x), feed_forward(block.ffn, mixed + shortcut))
-
-
-@pytest.mark.parametrize("out_channels", [6, 8])
-@pytest.mark.parametrize("rows", [1, 2, 3, 100])
-def test_conv_block_in_bands_is_the_whole(x, out_channels, rows, monkeypatch):
-    monkeypatch.setattr(kernel, "FEATURES_AT_ONCE", rows * x.size(3) * 6)
-    block = randomised(ConvBlock(6, out_channels, ratio=2))
-    expected = block(x)
-    assert expected.requires_grad
-    with torch.no_grad():
-        torch.testing.assert_close(block(x), expected)
 
 
 def test_conv_block_has_an_adaptor_only_where_widths_differ():

@@ -25,7 +25,7 @@ def kept_edges(unit: Tensor, quota: Tensor, candidates: Candidates, *, bisection
     """Choose by a `Threshold` of so many bisections among cosines.
 
     It computes what `glic_pyg.graph.similarity.Cosine` and `glic_pyg.graph.selection.kept_edges` do. Sums
-    run in another order: where a similarity equals the threshold to the last bits, both may decide differently.
+    run in another order: where a similarity equals the threshold to the last bits, they may differ.
 
     Args:
         unit: Features of length 1, `(N + 1) x C`, float32; the last row, of zeros, is the zero node.

@@ -1,76 +1,385 @@
-"""The normed, gated feed-forward part in bands of a few rows, on the CPU.
+"""Feed-forward parts and conv blocks in one pass over the map, on the CPU.
 
-Its hidden features are up to 8 times as wide as its input. Here they exist for one band at a time, which
-stays in the processor's caches. Without gradients: to compute hidden features anew for a backward pass costs
-more than to keep them.
+Their hidden features are up to 8 times as wide as their input. Here they exist for some positions at a time,
+which stay in the processor's caches: for as many rows of a strip of the map as a depthwise convolution reads.
+Without gradients: to compute hidden features anew for a backward pass costs more than to keep them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from itertools import product
+from typing import NamedTuple
 
+import numba
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from glic_pyg.nn.pointwise import linear
+from glic_pyg.compiled import compiled
+from glic_pyg.products import LANES, multiply, packed, padded
+from glic_pyg.simd import full, load, maximum, one_above, store
+from glic_pyg.threads import map_in_threads
 
-FEATURES_AT_ONCE = 1_500_000
+POSITIONS, LEAST = 64, 8  # of a strip's row, at most, and where its features are many
+FEATURES = 1 << 18  # of the rows of a strip that a depthwise convolution reads, at most
+FAST = {"contract", "reassoc", "nsz", "arcp"}
+
+GELU_TOP = (2.27494585e-08, 6.35192823e-06, 0.000168815034, 0.00467719769, 0.0338517256, 0.398942235)
+GELU_BOTTOM = (1.19749222e-06, 7.36434281e-05, 0.00188438685, 0.0286453264, 0.251519613, 1.0)
+GELU_END = 5.5
+"""Of polynomials of x^2, from the highest power on, whose fraction is (Phi(x) - 1/2) / x, within 1e-8 / x."""
+
+
+class FeedForward(NamedTuple):
+    """Weights of a normed, gated feed-forward part, as compiled code reads them.
+
+    Args:
+        project_in: `C x 2K`, `packed`, times the normalisation's weights. K counts zero channels, too, up to
+            whole vectors.
+        bias: What the normalisation's bias makes of it, `2K`.
+        depthwise: `3 * 3 * 2K`, or nothing.
+        project_out: `K x C`, `packed`.
+        eps: Of the normalisation.
+    """
+
+    project_in: np.ndarray
+    bias: np.ndarray
+    depthwise: np.ndarray
+    project_out: np.ndarray
+    eps: np.float32
+
+
+class Mixing(NamedTuple):
+    """Weights of the other part of a conv block, as compiled code reads them.
+
+    Args:
+        conv1: `C x C1`, `packed`; C1 are C channels up to whole vectors.
+        bias1: `C1`.
+        depthwise: `5 * 5 * C1`.
+        bias: `C1`.
+        conv2: `C1 x C'`, `packed`.
+        bias2: `C'`, up to whole vectors, with the adaptor's.
+        adaptor: `C x C'`, `packed`, or nothing.
+    """
+
+    conv1: np.ndarray
+    bias1: np.ndarray
+    depthwise: np.ndarray
+    bias: np.ndarray
+    conv2: np.ndarray
+    bias2: np.ndarray
+    adaptor: np.ndarray
 
 
 @torch.no_grad()
-def normed_feed_forward(
-    x: Tensor,
+def feed_forward_weights(
     norm_weight: Tensor,
     norm_bias: Tensor,
     project_in: Tensor,
     depthwise: Tensor | None,
     project_out: Tensor,
     eps: float,
-) -> Tensor:
-    r"""Normalise each position, expand, gate and project, and add the input.
-
-    .. math:: x + W_{out}(\mathrm{GELU}(a) \odot b), \quad [a, b] = D(W_{in} \mathrm{LN}(x))
+) -> FeedForward:
+    """Lay out the weights of a feed-forward part.
 
     Args:
-        x: Maps with channels last, `B x H x W x C`, float32, on the CPU.
         norm_weight: `C`.
         norm_bias: `C`.
         project_in: `2K x C`.
         depthwise: Kernels of D, `2K x 1 x 3 x 3`; without, D is the identity.
         project_out: `C x K`.
         eps: Of the normalisation.
+    """
+    halves = [_wide(half.T) for half in (project_in * norm_weight).chunk(2)]
+    bias = [_wide(half[None])[0] for half in (project_in @ norm_bias).chunk(2)]
+    kernels = np.empty(0, np.float32)
+    if depthwise is not None:
+        kernels = np.concatenate([_wide(half.flatten(1).T) for half in depthwise.chunk(2)], 1).ravel()
+    return FeedForward(
+        packed(np.concatenate(halves, 1)),
+        np.concatenate(bias),
+        kernels,
+        packed(_wide(project_out).T),
+        np.float32(eps),
+    )
+
+
+@torch.no_grad()
+def mixing_weights(
+    conv1: torch.nn.Conv2d,
+    depthwise: torch.nn.Conv2d,
+    conv2: torch.nn.Conv2d,
+    adaptor: torch.nn.Conv2d | None,
+) -> Mixing:
+    """Lay out the weights of the other part of a conv block, whose modules these are."""
+    matrix, bias = (conv2.weight.flatten(1), conv2.bias)
+    extra = np.empty(0, np.float32)
+    if adaptor is not None:
+        extra, bias = packed(adaptor.weight.flatten(1).T.numpy()), bias + adaptor.bias
+    return Mixing(
+        packed(conv1.weight.flatten(1).T.numpy()),
+        _wide(conv1.bias[None])[0],
+        _wide(depthwise.weight.flatten(1).T).ravel(),
+        _wide(depthwise.bias[None])[0],
+        packed(_wide(matrix).T),
+        _wide(bias[None])[0],
+        extra,
+    )
+
+
+def _wide(matrix: Tensor) -> np.ndarray:
+    """Append columns of zeros up to whole vectors."""
+    whole = np.zeros((len(matrix), padded(matrix.size(1))), np.float32)
+    whole[:, : matrix.size(1)] = matrix.numpy()
+    return whole
+
+
+@torch.no_grad()
+def normed_feed_forward(x: Tensor, weights: FeedForward) -> Tensor:
+    r"""Normalise each position, expand, gate and project, and add the input.
+
+    .. math:: x + W_{out}(\mathrm{GELU}(a) \odot b), \quad [a, b] = D(W_{in} \mathrm{LN}(x))
+
+    Args:
+        x: Maps with channels last, `B x H x W x C`, float32, on the CPU.
+        weights: As `feed_forward_weights` returns them.
 
     Returns:
         Of x's shape.
     """
-    x = x.contiguous()
+    x = x.detach().contiguous()
     out = torch.empty_like(x)
-    halo = 0 if depthwise is None else 1
-    beyond = x.new_zeros(halo, x.size(2), len(project_in))
-    for picture, result in zip(x, out, strict=True):
-        height, width, channels = picture.shape
-        hidden = beyond
-        for top, bottom in bands(height, width, len(project_in)):
-            # The band before has computed this one's first rows.
-            known, first = (hidden[len(hidden) - 2 * halo :], top + halo) if top else (beyond, 0)
-            rows = F.layer_norm(picture[first : bottom + halo], (channels,), norm_weight, norm_bias, eps)
-            hidden = linear(rows, project_in)
-            if halo:
-                hidden = torch.cat([known, hidden, *([beyond] if bottom == height else [])])
-            a, b = _mix(hidden, depthwise).chunk(2, dim=-1)
-            torch.add(picture[top:bottom], linear(F.gelu(a).mul_(b), project_out), out=result[top:bottom])
+    rows = 3 if len(weights.depthwise) else 1
+    arrays = (x.numpy(), out.numpy())
+    _in_parts(x, rows * len(weights.bias), lambda *part: _feed_forward(*arrays, weights, rows, *part))
     return out
 
 
-def bands(height: int, width: int, channels: int) -> Iterator[tuple[int, int]]:
-    """Cut a map into bands whose features fit the caches: yield first row and row after the last of each."""
-    rows = max(1, FEATURES_AT_ONCE // (width * channels))
-    for top in range(0, height, rows):
-        yield top, min(top + rows, height)
+@torch.no_grad()
+def conv_block(x: Tensor, mixing: Mixing, weights: FeedForward, out_channels: int) -> Tensor:
+    """Mix positions and feed forward, see `glic_pyg.nn.conv.ConvBlock`.
+
+    Args:
+        x: Maps with channels last, `B x H x W x C`, float32, on the CPU.
+        mixing: As `mixing_weights` returns them.
+        weights: As `feed_forward_weights` returns them, without a depthwise convolution.
+        out_channels: C'.
+
+    Returns:
+        `B x H x W x C'`.
+    """
+    x = x.detach().contiguous()
+    out = x.new_empty(*x.shape[:3], out_channels)
+    arrays = (x.numpy(), out.numpy())
+    _in_parts(x, 5 * len(mixing.bias), lambda *part: _conv_block(*arrays, mixing, weights, *part))
+    return out
 
 
-def _mix(hidden: Tensor, depthwise: Tensor | None) -> Tensor:
-    """Convolve rows x W x 2K, which then lose the first and the last."""
-    if depthwise is None:
-        return hidden
-    mixed = F.conv2d(hidden[None].movedim(3, 1), depthwise, padding=(0, 1), groups=len(depthwise))
-    return mixed.movedim(1, 3)[0]
+def _in_parts(x: Tensor, features: int, work: Callable[..., object]) -> None:
+    """Call a function in threads with the picture, rows and columns of each part of the maps.
+
+    Args:
+        x: The maps.
+        features: That a depthwise convolution reads of each column.
+        work: Takes the picture, first row and row after the last, and the same of columns.
+    """
+    batch_size, height, width, _ = x.shape
+    strip = max(LEAST, min(POSITIONS, FEATURES // features))
+    threads = torch.get_num_threads()
+    rows = max(1, -(-height // (1 if threads == 1 else 4 * threads)))
+    parts = [
+        (picture, top, min(top + rows, height), left, min(left + strip, width))
+        for picture, top, left in product(range(batch_size), range(0, height, rows), range(0, width, strip))
+    ]
+    map_in_threads(lambda part: work(*part), parts)
+
+
+@compiled(fastmath=FAST)
+def _feed_forward(x, out, weights, rows, picture, top, bottom, left, right):
+    """Compute a part of a map: `rows` is 3 with a depthwise convolution, 1 without."""
+    height, width, channels = x.shape[1:]
+    hidden, count, halo = len(weights.bias), right - left, rows // 2
+    ring = np.empty(rows * (count + 2 * halo) * hidden, np.float32)
+    normed = np.empty((count + 2 * halo) * channels, np.float32)
+    mixed = np.empty(count * hidden, np.float32)
+    gated = np.empty(count * hidden // 2, np.float32)
+    product = np.empty(count * whole_vectors(channels), np.float32)
+    line = (count + 2 * halo) * hidden
+    first, end = max(0, left - halo), min(width, right + halo)
+    for row in range(top - halo, bottom + halo):
+        at = row % rows * line
+        if 0 <= row < height:
+            norm(x[picture, row], first, end, weights.eps, normed)
+            place = at + (first - left + halo) * hidden
+            _fill(ring, at, 0, first - left + halo, hidden)
+            repeat(ring, place, weights.bias, end - first)
+            multiply(
+                normed, 0, channels, end - first, weights.project_in, 0, channels, hidden, ring, place, hidden
+            )
+            _fill(ring, at, end - left + halo, count + 2 * halo, hidden)
+        else:
+            _fill(ring, at, 0, count + 2 * halo, hidden)
+        if row < top + halo:
+            continue
+        if halo:
+            _mix(ring, row - 2, rows, line, weights.depthwise, weights.bias, False, hidden, mixed, count)
+            _gate(mixed, hidden, gated, count)
+        else:
+            _gate(ring, hidden, gated, count)
+        _project(gated, weights.project_out, hidden // 2, product, count, channels)
+        for i in range(count):
+            for c in range(channels):
+                value = product[i * whole_vectors(channels) + c]
+                out[picture, row - halo, left + i, c] = x[picture, row - halo, left + i, c] + value
+
+
+@compiled(fastmath=FAST)
+def _conv_block(x, out, mixing, weights, picture, top, bottom, left, right):
+    height, width, channels = x.shape[1:]
+    inner, hidden, count, halo = len(mixing.bias), len(weights.bias), right - left, 2
+    out_channels, outer = out.shape[3], len(mixing.bias2)
+    line = (count + 2 * halo) * inner
+    ring = np.empty(5 * line, np.float32)
+    flat_x, flat = x.reshape(x.size), np.empty(count * inner, np.float32)
+    between = np.empty((count, out_channels), np.float32)
+    normed = np.empty(count * out_channels, np.float32)
+    wide, gated = np.empty(count * hidden, np.float32), np.empty(count * hidden // 2, np.float32)
+    product = np.empty(count * outer, np.float32)
+    first, end = max(0, left - halo), min(width, right + halo)
+    for row in range(top - halo, bottom + halo):
+        at = row % 5 * line
+        if 0 <= row < height:
+            place = at + (first - left + halo) * inner
+            _fill(ring, at, 0, first - left + halo, inner)
+            repeat(ring, place, mixing.bias1, end - first)
+            start = ((picture * height + row) * width + first) * channels
+            multiply(
+                flat_x, start, channels, end - first, mixing.conv1, 0, channels, inner, ring, place, inner
+            )
+            for i in range(place, place + (end - first) * inner):
+                ring[i] = max(ring[i], np.float32(0.01) * ring[i])
+            _fill(ring, at, end - left + halo, count + 2 * halo, inner)
+        else:
+            _fill(ring, at, 0, count + 2 * halo, inner)
+        if row < top + halo:
+            continue
+        target = row - halo
+        _mix(ring, row - 4, 5, line, mixing.depthwise, mixing.bias, True, inner, flat, count)
+        repeat(product, 0, mixing.bias2, count)
+        multiply(flat, 0, inner, count, mixing.conv2, 0, inner, outer, product, 0, outer)
+        if len(mixing.adaptor):
+            start = ((picture * height + target) * width + left) * channels
+            multiply(flat_x, start, channels, count, mixing.adaptor, 0, channels, outer, product, 0, outer)
+        for i in range(count):
+            for c in range(out_channels):
+                value = product[i * outer + c]
+                if len(mixing.adaptor) == 0:
+                    value += x[picture, target, left + i, c]
+                between[i, c] = value
+        norm(between, 0, count, weights.eps, normed)
+        repeat(wide, 0, weights.bias, count)
+        multiply(normed, 0, out_channels, count, weights.project_in, 0, out_channels, hidden, wide, 0, hidden)
+        _gate(wide, hidden, gated, count)
+        _project(gated, weights.project_out, hidden // 2, product, count, out_channels)
+        for i in range(count):
+            for c in range(out_channels):
+                out[picture, target, left + i, c] = between[i, c] + product[i * outer + c]
+
+
+@numba.njit
+def whole_vectors(columns):
+    """Return what `padded` does."""
+    return (columns + 7) // 8 * 8
+
+
+@numba.njit(fastmath=FAST)
+def norm(x, first, end, eps, out):
+    """Normalise positions `first` to `end` of a row."""
+    channels = x.shape[1]
+    for i in range(first, end):
+        total, squares = np.float32(0), np.float32(0)
+        for c in range(channels):
+            total += x[i, c]
+        mean = total / np.float32(channels)
+        for c in range(channels):
+            squares += (x[i, c] - mean) * (x[i, c] - mean)
+        factor = np.float32(1) / np.sqrt(squares / np.float32(channels) + eps)
+        at = (i - first) * channels
+        for c in range(channels):
+            out[at + c] = (x[i, c] - mean) * factor
+
+
+@numba.njit
+def _fill(out, at, first, end, features):
+    """Set the features of some positions, beyond the map, to zero."""
+    for i in range(at + first * features, at + end * features, 8):
+        store(out, i, full(LANES, 0.0))
+
+
+@numba.njit
+def repeat(out, at, bias, count):
+    """Set the features of each position to the bias."""
+    for i in range(at, at + count * len(bias), len(bias)):
+        for c in range(0, len(bias), 8):
+            store(out, i + c, load(LANES, bias, c))
+
+
+@numba.njit
+def _project(gated, weight, length, out, count, channels):
+    columns = whole_vectors(channels)
+    _fill(out, 0, 0, count, columns)
+    multiply(gated, 0, length, count, weight, 0, length, columns, out, 0, columns)
+
+
+@numba.njit(fastmath=FAST)
+def _mix(ring, first, rows, line, weight, bias, has_bias, features, out, count):
+    """Convolve depthwise: rows of the map from `first` on, all in the ring, with `rows x rows x features`."""
+    for c in range(0, features, 8):
+        start = full(LANES, 0.0)
+        if has_bias:
+            start = load(LANES, bias, c)
+        whole = count // 4 * 4
+        for i in range(0, whole, 4):
+            a, b, d, e = start, start, start, start
+            for row in range(rows):
+                at = (first + row) % rows * line + i * features + c
+                for column in range(rows):
+                    factor = load(LANES, weight, (row * rows + column) * features + c)
+                    a = a + factor * load(LANES, ring, at)
+                    b = b + factor * load(LANES, ring, at + features)
+                    d = d + factor * load(LANES, ring, at + 2 * features)
+                    e = e + factor * load(LANES, ring, at + 3 * features)
+                    at += features
+            store(out, i * features + c, a)
+            store(out, (i + 1) * features + c, b)
+            store(out, (i + 2) * features + c, d)
+            store(out, (i + 3) * features + c, e)
+        for i in range(whole, count):
+            a = start
+            for row in range(rows):
+                at = (first + row) % rows * line + i * features + c
+                for column in range(rows):
+                    factor = load(LANES, weight, (row * rows + column) * features + c)
+                    a = a + factor * load(LANES, ring, at + column * features)
+            store(out, i * features + c, a)
+
+
+@numba.njit(fastmath=FAST)
+def _gate(x, features, out, count):
+    """Multiply the second half of each position's features by the GELU of the first."""
+    half = features // 2
+    for i in range(count):
+        for c in range(0, half, 8):
+            a = load(LANES, x, i * features + c)
+            store(out, i * half + c, _gelu(a) * load(LANES, x, i * features + half + c))
+
+
+@numba.njit(fastmath=FAST)
+def _gelu(x):
+    bounded = maximum(-maximum(-x, full(LANES, -GELU_END)), full(LANES, -GELU_END))
+    square = bounded * bounded
+    top, bottom = square * GELU_TOP[0] + GELU_TOP[1], square * GELU_BOTTOM[0] + GELU_BOTTOM[1]
+    top, bottom = top * square + GELU_TOP[2], bottom * square + GELU_BOTTOM[2]
+    top, bottom = top * square + GELU_TOP[3], bottom * square + GELU_BOTTOM[3]
+    top, bottom = top * square + GELU_TOP[4], bottom * square + GELU_BOTTOM[4]
+    top, bottom = top * square + GELU_TOP[5], bottom * square + GELU_BOTTOM[5]
+    return x * ((bounded * top / bottom + 0.5) * one_above(x, full(LANES, -GELU_END)))

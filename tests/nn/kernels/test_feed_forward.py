@@ -1,16 +1,21 @@
-"""The feed-forward part in bands against the same modules called one after the other, in double precision."""
+"""Feed-forward parts and conv blocks in one pass against their modules one by one, in double precision."""
 
+import numpy as np
 import pytest
 import torch
 
 from glic_pyg.kernels import use_kernels
-from glic_pyg.nn.conv import GatedFeedForward
+from glic_pyg.nn import conv
+from glic_pyg.nn.conv import ConvBlock, GatedFeedForward
 from glic_pyg.nn.kernels import feed_forward
 
 
-def make(depthwise):
+def make(depthwise, channels=5):
+    return drawn(GatedFeedForward(channels, ratio=3, depthwise=depthwise))
+
+
+def drawn(part):
     torch.manual_seed(0)
-    part = GatedFeedForward(5, ratio=3, depthwise=depthwise)
     for parameter in part.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return part
@@ -20,26 +25,58 @@ def picture(size):
     return torch.randn(size, generator=torch.Generator().manual_seed(1))
 
 
+def assert_computes(part, x):
+    """Compare a part's forward pass, without gradients, with that of its modules in double precision."""
+    expected = use_kernels(part.double(), "reference")(x.double())
+    out = use_kernels(part.float(), "cpu")(x)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+SIZES = pytest.mark.parametrize("size", [(2, 5, 9, 7), (1, 5, 1, 1), (1, 5, 2, 30), (3, 16, 8, 1)], ids=str)
+
+
 @pytest.mark.parametrize("depthwise", [False, True])
-@pytest.mark.parametrize("size", [(2, 5, 9, 7), (1, 5, 1, 1), (1, 5, 2, 30), (3, 5, 8, 1)], ids=str)
-@pytest.mark.parametrize("rows", [1, 2, 3, 100])
+@SIZES
+@pytest.mark.parametrize("positions", [1, 6, 64])
+@pytest.mark.parametrize("threads", [1, 2])
 @torch.no_grad()
-def test_values(depthwise, size, rows, monkeypatch):
-    monkeypatch.setattr(feed_forward, "FEATURES_AT_ONCE", rows * size[3] * 30)
-    part, x = make(depthwise), picture(size)
-    expected = use_kernels(make(depthwise).double(), "reference")(x.double())
-    torch.testing.assert_close(part(x).double(), expected, rtol=1e-4, atol=1e-5)
+def test_values(depthwise, size, positions, threads, monkeypatch):
+    monkeypatch.setattr(feed_forward, "LEAST", 1)
+    monkeypatch.setattr(feed_forward, "POSITIONS", positions)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert_computes(make(depthwise, size[1]), picture(size))
 
 
-@pytest.mark.usefixtures("shapes_unchecked")
-def test_bands_are_used_without_gradients_alone(monkeypatch):
-    part, x = make(True), picture((2, 5, 9, 7))
-    monkeypatch.setattr(GatedFeedForward, "_in_bands", lambda *_: "in bands")
-    assert part(x).shape == x.shape
+@SIZES
+@pytest.mark.parametrize("positions", [1, 6, 64])
+@pytest.mark.parametrize("more", [0, 4])
+@torch.no_grad()
+def test_conv_blocks(size, positions, more, monkeypatch):
+    monkeypatch.setattr(feed_forward, "LEAST", 1)
+    monkeypatch.setattr(feed_forward, "POSITIONS", positions)
+    assert_computes(drawn(ConvBlock(size[1], size[1] + more, ratio=2)), picture(size))
+
+
+def test_gelu():
+    x = np.concatenate([np.linspace(-9, 9, 4000), [-1e30, -100, 0, 100, 1e30]]).astype(np.float32)
+    features = np.stack([x, np.ones_like(x)], 1).repeat(8, 1).ravel()  # 8 channels each
+    out = np.empty(8 * len(x), np.float32)
+    feed_forward._gate(features, 16, out, len(x))
+    expected = torch.nn.functional.gelu(torch.from_numpy(x).double()).numpy()
+    assert np.abs(out.reshape(-1, 8).T - expected)[:, :4000].max() < 2e-6
+    np.testing.assert_allclose(out[::8][4000:], expected[4000:], atol=1e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("part", [make(True), ConvBlock(5, 5, ratio=2)], ids=["feed-forward", "block"])
+def test_one_pass_without_gradients_alone(part, monkeypatch):
+    x = picture((2, 5, 9, 7))
+    for name in ("normed_feed_forward", "conv_block"):
+        monkeypatch.setattr(conv, name, lambda x, *_: x * 0 + 7)
+    assert not (part(x) == 7).all()
     with torch.no_grad():
-        assert part(x) == "in bands"
-        assert part.double()(x.double()).shape == x.shape
-        assert use_kernels(part.float(), "gpu")(x).shape == x.shape
+        assert (part(x) == 7).all()
+        assert not (part.double()(x.double()) == 7).any()
+        assert not (use_kernels(part.float(), "gpu")(x) == 7).any()
 
 
 def test_neither_layout_nor_inference_mode_changes_the_values():
@@ -51,9 +88,3 @@ def test_neither_layout_nor_inference_mode_changes_the_values():
     with torch.inference_mode():
         torch.testing.assert_close(part(x), out)
     assert torch.equal(x, before)
-
-
-def test_bands_cover_every_row_once(monkeypatch):
-    monkeypatch.setattr(feed_forward, "FEATURES_AT_ONCE", 3 * 7 * 4)
-    assert list(feed_forward.bands(8, 7, 4)) == [(0, 3), (3, 6), (6, 8)]
-    assert list(feed_forward.bands(2, 1000, 4)) == [(0, 1), (1, 2)]
