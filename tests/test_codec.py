@@ -354,7 +354,7 @@ def test_strings_of_anything_are_decoded_to_something_or_refused(tiny_model):
         assert tiny_model.decompress(strings, (64, 64))["x_hat"].shape == (1, 3, 64, 64)
     for length in (0, 1, 7, 8):
         with pytest.raises(
-            LatentError, match=rf"Expected a string of at least \d+ bytes \(got {length}\): cut"
+            LatentError, match=rf"Expected a string of \d+ symbols \(got {length} bytes\): cut"
         ):
             tiny_model.decompress([[b"\xff" * length]] * 5, (64, 64))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate, chain, pairwise
 from typing import TypeVar
@@ -12,8 +11,8 @@ from compressai.entropy_models import EntropyModel, GaussianConditional
 from compressai.latent_codecs import CheckerboardLatentCodec, HyperpriorLatentCodec
 from torch import Tensor, nn
 
+from glic_pyg.entropy import rans
 from glic_pyg.entropy.exact import exact, exact_arithmetic
-from glic_pyg.entropy.tables import PRECISION
 from glic_pyg.errors import UserError
 from glic_pyg.threads import in_one_thread
 
@@ -92,16 +91,18 @@ def encode_latents(
     def encode(gaussian: GaussianConditional, indexes: Tensor, means: Tensor) -> Tensor:
         half = next(halves)
         _check_codable("y", half - means)
-        strings.extend(gaussian.compress(half, indexes, means))
-        return gaussian.dequantize(gaussian.quantize(half, "symbols", means), means)
+        symbols = gaussian.quantize(half, "symbols", means)
+        strings.append(rans.encode(gaussian, symbols, indexes))
+        return gaussian.dequantize(symbols, means)
 
     def work() -> tuple[list[bytes], Tensor]:
-        z = codec.hyper.h_a(y) * z_gain
-        _check_codable("z", z - bottleneck.quantiles[:, 0, 1, None, None])
-        of_z = bottleneck.compress(z)
-        z_hat = bottleneck.decompress(of_z, z.shape[-2:])
+        z, medians = codec.hyper.h_a(y) * z_gain, bottleneck.quantiles[:, 0, 1, None, None]
+        _check_codable("z", z - medians)
+        symbols = bottleneck.quantize(z, "symbols", medians).contiguous()  # as the decoder has them
+        of_z = rans.encode(bottleneck, symbols, _channels(symbols))
+        z_hat = bottleneck.dequantize(symbols, medians)
         y_hat = _latents(codec, nets, z_hat * z_gain_inverse, encode)
-        return strings + of_z, y_hat
+        return [*strings, of_z], y_hat
 
     return nets.run(work)
 
@@ -137,19 +138,13 @@ def decode_latents(
     bottleneck = codec.hyper.entropy_bottleneck
 
     def decode(gaussian: GaussianConditional, indexes: Tensor, means: Tensor) -> Tensor:
-        string = next(rest)
-        symbols = gaussian.decompress([_padded(string, indexes.numel())], indexes, torch.int32)
-        _check_length(string, _bits(gaussian, symbols, indexes.long()))
-        return gaussian.dequantize(symbols, means)
+        return gaussian.dequantize(_symbols(gaussian, next(rest), indexes), means)
 
     def work() -> Tensor:
-        places = z_shape[0] * z_shape[1]
-        most_likely = bottleneck.quantized_cdf.diff(dim=1).amax(1)
-        _check_length(of_z, places * (PRECISION - most_likely.double().log2()).sum().item())
-        z_hat = bottleneck.decompress([_padded(of_z, bottleneck.channels * places)], z_shape)
-        symbols = (z_hat - bottleneck.quantiles[:, 0, 1, None, None]).round()
-        channels = torch.arange(bottleneck.channels, device=z_hat.device)[:, None, None]
-        _check_length(of_z, _bits(bottleneck, symbols, channels.expand_as(symbols)))
+        rows = _channels(bottleneck.quantiles.new_empty(1, bottleneck.channels, *z_shape))
+        z_hat = bottleneck.dequantize(
+            _symbols(bottleneck, of_z, rows), bottleneck.quantiles[:, 0, 1, None, None]
+        )
         return _latents(codec, nets, z_hat * z_gain_inverse, decode)
 
     return nets.run(work)
@@ -194,44 +189,21 @@ def _checkerboards(codec: HyperpriorLatentCodec) -> Sequence[CheckerboardLatentC
     return list(codec.y.latent_codec.values())
 
 
-def _bits(model: EntropyModel, symbols: Tensor, rows: Tensor) -> float:
-    """Return the bits that symbols take, each by a row of the tables.
-
-    A value outside of its row is coded as the row's last, the escape, the number of its digits to the base
-    16, and those: of what it is below 0 or above the last, with the sign in the lowest bit.
-    """
-    value, escape = symbols.long() - model.offset[rows], model.cdf_length[rows].long() - 2
-    below, above = value < 0, value >= escape
-    beyond = torch.where(below, -2 * value - 1, 2 * (value - escape))[below | above]
-    digits = (torch.frexp(beyond.double()).exponent + 3) // 4
-    place = torch.where(below | above, escape, value)
-    probability = model.quantized_cdf[rows, place + 1] - model.quantized_cdf[rows, place]
-    return (PRECISION - probability.double().log2()).sum().item() + 4 * (1 + digits).sum().item()
+def _channels(z: Tensor) -> Tensor:
+    """Return the channel of each value of `1 x N x H x W`, its row of z's tables."""
+    return torch.arange(z.size(1), dtype=torch.int32, device=z.device)[:, None, None].expand(z.shape)
 
 
-def _check_length(string: bytes, bits: float) -> None:
-    """Refuse a string that ends before symbols of so many bits do: behind its end there are only zeros.
-
-    A string of rANS begins with 31 bits of its state and ends with 64, of which up to 63 hold symbols;
-    rounding in the state takes less than a ten-thousandth off.
+def _symbols(model: EntropyModel, string: bytes, rows: Tensor) -> Tensor:
+    """Decode a string.
 
     Raises:
-        LatentError: says how long it should be at least.
+        LatentError: it is cut short, or longer than any of so many symbols.
     """
-    least = max(8, math.ceil((bits * (1 - 1e-4) + 32) / 8))
-    if len(string) < least:
-        raise LatentError(f"Expected a string of at least {least} bytes (got {len(string)}): cut short")
-
-
-def _padded(string: bytes, num_symbols: int) -> bytes:
-    """Append zeros so that the decoder, which checks no bounds, cannot read beyond a wrong string's end.
-
-    Each symbol takes in at most 4 bytes, escaped values at most 16 times their own length more.
-
-    Raises:
-        LatentError: a string longer than any of so many symbols.
-    """
-    longest = 8 * num_symbols + 64  # escaped, a symbol takes up to 7 bytes
+    longest = 8 * rows.numel() + 64  # escaped, a symbol takes up to 7 bytes
     if len(string) > longest:
-        raise LatentError(f"Expected at most {longest} bytes for {num_symbols} symbols (got {len(string)})")
-    return string + bytes(4 * num_symbols + 16 * len(string) + 16)
+        raise LatentError(f"Expected at most {longest} bytes for {rows.numel()} symbols (got {len(string)})")
+    symbols = rans.decode(model, string, rows)
+    if symbols is None:
+        raise LatentError(f"Expected a string of {rows.numel()} symbols (got {len(string)} bytes): cut short")
+    return symbols

@@ -7,7 +7,7 @@ Without gradients: to compute hidden features anew for a backward pass costs mor
 
 from collections.abc import Callable
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numba
 import numpy as np
@@ -111,19 +111,23 @@ def mixing_weights(
     adaptor: torch.nn.Conv2d | None,
 ) -> Mixing:
     """Lay out the weights of the other part of a conv block, whose modules these are."""
-    matrix, bias = (conv2.weight.flatten(1), conv2.bias)
+    matrix, bias = (conv2.weight.flatten(1), _bias(conv2))
     extra = np.empty(0, np.float32)
     if adaptor is not None:
-        extra, bias = packed(adaptor.weight.flatten(1).T.numpy()), bias + adaptor.bias
+        extra, bias = packed(adaptor.weight.flatten(1).T.numpy()), bias + _bias(adaptor)
     return Mixing(
         packed(conv1.weight.flatten(1).T.numpy()),
-        _wide(conv1.bias[None])[0],
+        _wide(_bias(conv1)[None])[0],
         _wide(depthwise.weight.flatten(1).T).ravel(),
-        _wide(depthwise.bias[None])[0],
+        _wide(_bias(depthwise)[None])[0],
         packed(_wide(matrix).T),
         _wide(bias[None])[0],
         extra,
     )
+
+
+def _bias(conv: torch.nn.Conv2d) -> Tensor:
+    return cast(Tensor, conv.bias)
 
 
 def _wide(matrix: Tensor) -> np.ndarray:
