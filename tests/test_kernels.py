@@ -43,7 +43,7 @@ def test_without_those_of_the_cpu_nothing_compiled_runs(tiny_config, photo, monk
     monkeypatch.setattr(graph_attention, "csr_attention", never)
     monkeypatch.setattr(pointwise, "linear", never)
     monkeypatch.setattr("glic_pyg.nn.conv.normed_feed_forward", never)
-    monkeypatch.setattr("glic_pyg.nn.conv.bands", never)
+    monkeypatch.setattr("glic_pyg.nn.conv.conv_block", never)
     monkeypatch.setattr("glic_pyg.entropy.context.map_in_threads", never)
     with torch.no_grad():
         assert model(photo(64, 64))["x_hat"].isfinite().all()

@@ -19,6 +19,8 @@ from compressai.entropy_models import EntropyModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
+from glic_pyg.entropy import rans
+from glic_pyg.graph import GraphBuilder
 from glic_pyg.nn.gfa import FeedForwardStage, GFALayer, GFAStage
 from glic_pyg.nn.graph_attention import GraphAttention
 
@@ -70,14 +72,17 @@ class StageClock:
                 self._hook(module, TRANSFORM)
             elif type(module) in self._stages:
                 self._hook(module, self._stages[type(module)])
-            elif isinstance(module, EntropyModel):
+            elif isinstance(module, EntropyModel):  # CompressAI's own coder
                 module.compress = self._timed(module.compress)
                 module.decompress = self._timed(module.decompress)
+        self._coder = rans.encode, rans.decode
+        rans.encode, rans.decode = (self._timed(call) for call in self._coder)
         self._since = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._charge()
+        rans.encode, rans.decode = self._coder
         for hook in self._hooks:
             hook.remove()
         for module in self._model.modules():
@@ -118,19 +123,29 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@torch.no_grad()
 def flops(model: nn.Module, x: Tensor) -> int:
     """Return the floating point operations of coding and restoring `x`, two per multiplication and addition.
 
-    Counted are matrix products, convolutions, and the products of attention along the edges there are.
+    Counted are matrix products, convolutions, and the products of attention along the edges there are. The
+    counter sees torch's operators, so what is compiled for inference is computed by them.
     """
     threads = torch.get_num_threads()
+    builders = [part for part in model.modules() if isinstance(part, GraphBuilder)]
+    wanted = [weight for weight in model.parameters() if weight.requires_grad]
+    before = [builder.kernels for builder in builders]
     torch.set_num_threads(1)  # the counter sees its own thread only
     try:
-        with FlopCounterMode(display=False) as counter:
+        for builder in builders:
+            builder.kernels = "reference"
+        model.requires_grad_(requires_grad=False)  # nothing is kept for a backward pass
+        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
             model(x)
     finally:
         torch.set_num_threads(threads)
+        for weight in wanted:
+            weight.requires_grad_()
+        for builder, kernels in zip(builders, before, strict=True):
+            builder.kernels = kernels
     return counter.get_total_flops()
 
 

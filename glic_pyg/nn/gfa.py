@@ -52,14 +52,10 @@ class GFALayer(nn.Module):
             graph: The graph.
             edges: What the aggregation's `prepare` returns of the graph; several layers may share it.
         """
-        if isinstance(self.aggregate, GraphAttention) and "gate" not in graph:
-            edges = self.aggregate.prepare(graph) if edges is None else edges
-            x = self.aggregate.add_to(x, self.norm, graph, edges)
-        else:
-            update = self.aggregate(self.norm(x), graph, edges)
-            if "gate" in graph:
-                update = (graph.gate[:-1, None] * update).to(update.dtype)
-            x = x + update
+        update = self.aggregate(self.norm(x), graph, edges)
+        if "gate" in graph:
+            update = (graph.gate[:-1, None] * update).to(update.dtype)
+        x = x + update
         return self.ffn(to_map(x, graph.map_size)).permute(0, 2, 3, 1).reshape_as(x)
 
 

@@ -14,7 +14,6 @@ from glic_pyg.graph import Graph
 from glic_pyg.kernels import HasKernels
 from glic_pyg.nn.distance_bias import DistanceBias
 from glic_pyg.nn.kernels.csr_attention import csr_attention, pointers
-from glic_pyg.nn.kernels.linear import added_linear, normed_linear
 from glic_pyg.nn.kernels.window_attention import Windows, window_attention, windows_of
 from glic_pyg.nn.pointwise import Linear, linear
 from glic_pyg.nn.position_bias import PositionBias
@@ -199,39 +198,6 @@ class GraphAttention(HasKernels, MessagePassing):
         if weights is None:
             weights = self._weights(*self._query_key_value(x), graph.edge_index, bias, edges.row)
         return out, (graph.edge_index, weights)
-
-    def add_to(self, x: Tensor, norm: nn.LayerNorm, graph: Graph, edges: AttentionEdges) -> Tensor:
-        """Return `x + forward(norm(x), graph, edges)`.
-
-        The kernel of the CPU, in float32, where no gradient is wanted, makes one step of each linear map and
-        what is beside it.
-        """
-        csr = self._csr(x, edges)
-        if (
-            csr is None
-            or x.dtype != torch.float32
-            or torch.is_grad_enabled()
-            or torch.is_autocast_enabled("cpu")
-        ):
-            return x + self(norm(x), graph, edges)
-        layers, channels = (self.query, self.key_value), x.size(1)
-        weight, bias = (
-            torch.cat([self._reordered(getattr(layer, name)) for layer in layers])
-            for name in ("weight", "bias")
-        )
-        query, key_value = normed_linear(x, norm.weight, norm.bias, norm.eps, weight, bias, first=channels)
-        shape = (self.head_channels, self.heads)
-        out = csr_attention(
-            query.unflatten(1, shape),
-            key_value.unflatten(1, (2, *shape)),
-            self.scale(),
-            self.position_bias(graph.get("stride")),
-            edges.row,
-            csr.pointers,
-            graph.edge_index[0],
-            csr.order,
-        )
-        return added_linear(out.flatten(1), x, self._reordered(self.output.weight.T).T, self.output.bias)
 
     def message(self, value_j: Tensor, weight: Tensor) -> Tensor:
         return weight[..., None] * value_j
