@@ -211,9 +211,8 @@ def add_products(context, rows, lanes, vectors, a, a_at, a_step, b, b_at, length
 
         left = [start(3, row(4, i)) for i in range(len(rows))]
         places = [vectors_at(start(9, row(10, i))) for i in range(len(rows))]
-        sums = [
-            [alloca_once_value(builder, builder.load(place, align=4)) for place in line] for line in places
-        ]
+        zero = ir.Constant(vector.llvm, [0.0] * vector.lanes)
+        sums = [[alloca_once_value(builder, zero) for _ in line] for line in places]
         width = ir.IntType(64)(len(vectors) * vector.lanes)
         with for_range(builder, arguments[8]) as loop:
             at = builder.add(arguments[7], builder.mul(loop.index, width))
@@ -227,7 +226,8 @@ def add_products(context, rows, lanes, vectors, a, a_at, a_step, b, b_at, length
                     builder.store(builder.fadd(builder.load(total), product, flags=FLAGS), total)
         for line, totals in zip(places, sums, strict=True):
             for place, total in zip(line, totals, strict=True):
-                builder.store(builder.load(total), place, align=4)
+                whole = builder.fadd(builder.load(place, align=4), builder.load(total), flags=FLAGS)
+                builder.store(whole, place, align=4)
         return context.get_dummy_value()
 
     arrays = (a, integer, integer, b, integer, integer, out, integer, integer)
