@@ -26,7 +26,7 @@ FLOORS = """
     published refinement
     bitstream
     rate_control pillow
-    inspection evaluation training export
+    bulk inspection evaluation training export
     experiments viewer
     cli
     __main__

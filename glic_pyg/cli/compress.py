@@ -35,6 +35,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("input", help="picture, or folder of pictures, searched recursively, or -")
     add("-o", "--output", required=True, help=".glic file, folder, or -")
     flags.add_model(parser)
+    add_coding(parser)
+    flags.add_max_pixels(parser)
+    flags.add_max_memory(parser)
+    flags.add_machine(parser)
+    flags.add_jobs(parser, "for a folder")
+    flags.add_force(parser)
+    flags.add_json(parser)
+
+
+def add_coding(parser: ArgumentParser) -> None:
+    """Add the flags that say how pictures are compressed."""
+    add = parser.add_argument
     aim = parser.add_mutually_exclusive_group()
     aim.add_argument(
         "--quality",
@@ -49,12 +61,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     flags.add_effort(parser)
     add("--strip", action="store_true", help="leave out EXIF and XMP data, which travel otherwise")
     add("--keep-icc", action="store_true", help="let a colour profile travel, in place of converting to sRGB")
-    flags.add_max_pixels(parser)
-    flags.add_max_memory(parser)
-    flags.add_machine(parser)
-    flags.add_jobs(parser, "for a folder")
-    flags.add_force(parser)
-    flags.add_json(parser)
 
 
 def run(args: Namespace) -> int:
@@ -88,74 +94,45 @@ def make_converter(args: Namespace, refining: Refining | None) -> Converter:
         args: The command's.
         refining: Shows the search for better latents; one process of several shows nothing.
     """
-    from glic_pyg import bitstream
-    from glic_pyg.chunks import add_chunks, chunks_of
+    from glic_pyg.bulk import Encoder
     from glic_pyg.cli.conversion import Converter
     from glic_pyg.cli.machine import load_model
     from glic_pyg.cli.sharing import telling_of_jobs
     from glic_pyg.cli.waiting import Stopwatch
-    from glic_pyg.container import VERSION
-    from glic_pyg.image import to_tensor
-    from glic_pyg.metrics import bpp
-    from glic_pyg.picture import DEEP, most_bytes, picture_size, read_picture
-    from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
-    from glic_pyg.refinement import check_effort
-    from glic_pyg.tiles import check_memory
-    from glic_pyg.transparency import filled
+    from glic_pyg.picture import most_bytes
 
-    model = load_model(args)
-    aims = {"quality": args.quality, "target_bpp": args.target_bpp, "target_psnr": args.target_psnr}
-    if args.target_bpp is None and args.target_psnr is None:
-        aims["quality"] = bitstream.quality_steps(model, args.quality)
-    check_effort(model, args.effort, args.lmbda)
+    encoder = Encoder(load_model(args), **encoder_settings(args), watch=refining and refining.watch)
     stopwatch = Stopwatch(args.begun)
-    bounds = {"max_pixels": args.max_pixels, "max_memory": args.max_memory}
-    options: dict[str, Any] = {**bounds, "effort": args.effort, "watch": refining and refining.watch}
 
     @telling_of_jobs(args.jobs)
     def compress(source: FileBytes) -> tuple[bytes, dict[str, Any], str]:
         if refining is not None and refining.stopped:  # the picture before has been written
             raise KeyboardInterrupt
         start = time.perf_counter()
-        if args.max_memory is not None:
-            check_memory(args.max_memory, model.config, model.nbytes, picture_size(source))
-        picture = read_picture(
-            source, max_pixels=args.max_pixels, keep_icc=args.keep_icc, metadata=not args.strip
-        )
-        source.close()
-        for note in [*picture.notes, *([DEEP] if picture.is_deep else [])]:
-            warnings.warn(f"{source} {note}", stacklevel=1)
-        channels, chunks = picture.channels, chunks_of(picture)
-        x = to_tensor(filled(picture)).to(model.device)
-        del picture
         with refining or nullcontext():
-            if args.target_bpp is not None:
-                data = encode_to_bpp(model, x, args.target_bpp, **options)
-            elif args.target_psnr is not None:
-                data = encode_to_psnr(model, x, args.target_psnr, **options)
-            else:
-                data = bitstream.encode(model, x, args.quality, lmbda=args.lmbda, **options)
-        size, data = len(data), add_chunks(data, channels, chunks)
-        height, width = x.shape[-2:]
-        rate, times = bpp(data, x), stopwatch.lap(coding=time.perf_counter() - start)
-        figures: dict[str, Any] = {"bytes": len(data), "chunk_bytes": len(data) - size}
-        figures |= {"height": height, "width": width, "bpp": rate, **times._asdict()}
-        told = f", {len(data) - size} of the bytes for {_names(chunks)}" if chunks else ""
-        return data, figures, f"{len(data)} bytes, {rate:.4f} bpp{told}, {times}"
+            coded = encoder.code(source)
+        for note in coded.notes:
+            warnings.warn(f"{source} {note}", stacklevel=1)
+        times = stopwatch.lap(coding=time.perf_counter() - start)
+        size, extra = len(coded.data), coded.chunk_bytes
+        figures = {
+            "bytes": size,
+            "chunk_bytes": extra,
+            "height": coded.height,
+            "width": coded.width,
+            "bpp": coded.bpp,
+            **times._asdict(),
+        }
+        told = f", {extra} of the bytes for {_names(coded.chunks)}" if coded.chunks else ""
+        return coded.data, figures, f"{size} bytes, {coded.bpp:.4f} bpp{told}, {times}"
 
-    return Converter(
-        compress,
-        settings={
-            "format": VERSION,
-            "model": model.identity.hex(),
-            "max_memory": args.max_memory,
-            "strip": args.strip,
-            "keep_icc": args.keep_icc,
-            **({"effort": args.effort, "lambda": args.lmbda} if args.effort else {}),
-            **aims,
-        },
-        most_bytes=most_bytes(args.max_pixels),
-    )
+    return Converter(compress, encoder.settings, most_bytes(args.max_pixels))
+
+
+def encoder_settings(args: Namespace) -> dict[str, Any]:
+    """Return what a command's flags say of an `Encoder`."""
+    names = ("quality", "target_bpp", "target_psnr", "effort", "lmbda", "strip", "keep_icc")
+    return {name: getattr(args, name) for name in (*names, "max_pixels", "max_memory")}
 
 
 def _names(chunks: Collection[str]) -> str:

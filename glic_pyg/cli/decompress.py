@@ -65,43 +65,27 @@ def make_converter(args: Namespace, format: str) -> Converter:
         args: The command's.
         format: Of what is restored, as Pillow names it.
     """
-    from glic_pyg import bitstream
-    from glic_pyg.chunks import with_chunks
+    from glic_pyg.bulk import Decoder
     from glic_pyg.cli.conversion import Converter
     from glic_pyg.cli.machine import load_model
     from glic_pyg.cli.sharing import telling_of_jobs
     from glic_pyg.cli.waiting import Stopwatch
-    from glic_pyg.container import BitstreamError, unpack
-    from glic_pyg.formats import image_bytes
-    from glic_pyg.metrics import bpp
 
-    model = load_model(args)
+    bounds = {"max_pixels": args.max_pixels, "max_memory": args.max_memory}
+    decoder = Decoder(load_model(args), format=format, **bounds)
     stopwatch = Stopwatch(args.begun)
 
     @telling_of_jobs(args.jobs)
     def decompress(source: FileBytes) -> tuple[bytes, dict[str, Any], str]:
         start = time.perf_counter()
-        data = source.getvalue()
-        try:
-            x = bitstream.decode(model, data, max_pixels=args.max_pixels, max_memory=args.max_memory)
-            image = with_chunks(x, unpack(data))
-        except BitstreamError as error:
-            raise BitstreamError(f"{source}: {error}") from error
-        height, width = x.shape[-2:]
-        rate = bpp(data, x)
-        del x
-        result, notes = image_bytes(image, format)
-        for note in notes:
+        coded = decoder.code(source)
+        for note in coded.notes:
             warnings.warn(f"{source}: {note}", stacklevel=1)
         times = stopwatch.lap(coding=time.perf_counter() - start)
-        figures = {"height": height, "width": width, "bpp": rate, **times._asdict()}
-        return result, figures, f"{width} x {height} from {rate:.4f} bpp, {times}"
+        figures = {"height": coded.height, "width": coded.width, "bpp": coded.bpp, **times._asdict()}
+        return coded.data, figures, f"{coded.width} x {coded.height} from {coded.bpp:.4f} bpp, {times}"
 
-    return Converter(
-        decompress,
-        settings={"format": format.lower(), "model": model.identity.hex(), "max_memory": args.max_memory},
-        most_bytes=lambda head: bitstream.most_bytes(head, args.max_pixels),
-    )
+    return Converter(decompress, decoder.settings, decoder.most_bytes)
 
 
 def _format(args: Namespace) -> tuple[str, str]:
