@@ -3,8 +3,8 @@
 python lab/bulk_on_ray.py
 
 It wants `pip install "ray[data]" "pyarrow<26"`: newer ones of pyarrow refuse the NumPy of CompressAI.
-There are 200 pictures of 64 x 64, one in fifty broken, and two nodes of one core, of which one is killed after
-60 rows.
+There are 200 pictures of 64 x 64, one in fifty broken, and two nodes of one core, of which one is killed
+after 60 rows.
 """
 
 from __future__ import annotations

@@ -101,7 +101,9 @@ def make_converter(args: Namespace, refining: Refining | None) -> Converter:
     from glic_pyg.cli.waiting import Stopwatch
     from glic_pyg.picture import most_bytes
 
-    encoder = Encoder(load_model(args), **encoder_settings(args), watch=refining and refining.watch)
+    encoder = Encoder(
+        load_model(args), **encoder_settings(args), watch=refining.watch if refining is not None else None
+    )
     stopwatch = Stopwatch(args.begun)
 
     @telling_of_jobs(args.jobs)
