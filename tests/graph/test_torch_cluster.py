@@ -17,7 +17,10 @@ from glic_pyg.graph import (
 )
 from glic_pyg.graph.candidates import global_mesh, local_windows
 
-torch_cluster = pytest.importorskip("glic_pyg.graph.torch_cluster", exc_type=ModuleNotFoundError)
+pytest.importorskip("torch_cluster")
+
+from glic_pyg.graph import torch_cluster
+
 TorchClusterCentered = torch_cluster.TorchClusterCentered
 TorchClusterCosine = torch_cluster.TorchClusterCosine
 TorchClusterWindows = torch_cluster.TorchClusterWindows
