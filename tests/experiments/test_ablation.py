@@ -25,6 +25,8 @@ PAGES = {"ablations.md": "ablation", "do_graphs_pay.md": "graphs_pay"}  # page: 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_variant_file_differs_from_the_base_in_its_model_or_how_it_begins(path):
+    if "torch_cluster" in path.read_text():
+        pytest.importorskip("torch_cluster")
     variant, base = load_variant(path), load_variant(CONFIGS / "full.yaml")
     assert (variant.name, variant.base) == (path.stem, "full")
     changes = {key for key, value in variant.config.to_dict().items() if value != base.config.to_dict()[key]}
