@@ -19,7 +19,12 @@ def test_every_model_file_is_read(path):
 
 def test_every_config_file_has_a_test():
     folders = {path.parent.name for path in CONFIGS.rglob("*.yaml")}
-    assert folders == {"model", "train", "ablation"}  # the latter two: tests/training
+    assert folders == {
+        "model",
+        "train",
+        "ablation",
+        "optimisers",
+    }  # all but the first: tests/training, tests/experiments
 
 
 def test_defaults_are_the_published_model():

@@ -217,6 +217,8 @@ def _draw_field(
     coarse = F.max_pool2d(relative[None], step, ceil_mode=True)[0]
     extent = (-0.5, field.size(1) - 0.5, field.size(0) - 0.5, -0.5)
     axes.set_facecolor(colors.cmap(0))
+    if mark is not None:
+        axes.imshow(photo, cmap="gray", vmin=0, vmax=1, extent=extent)
     axes.imshow(coarse.clamp(min=1e-9), norm=_norm(colors), cmap=colors.cmap, extent=extent)
     axes.set(xticks=[], yticks=[])
     if mark is not None:

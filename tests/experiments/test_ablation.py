@@ -34,6 +34,17 @@ def test_every_variant_file_differs_from_the_base_in_its_model_or_how_it_begins(
     assert bool(changes) == (path.stem != "full")
 
 
+@pytest.mark.parametrize("name", ["adam", "muon", "muon_no_graph"])
+def test_the_rows_of_the_optimisers_have_the_settings_of_their_files(name):
+    variant = load_variant(CONFIGS.parent / "optimisers" / f"{name}.yaml")
+    row = DOCS / "optimisers" / f"{name}-0"
+    assert TrainConfig.from_yaml(row / "config.yaml") == variant.config
+    told = json.loads((row / "row.json").read_text())
+    assert (told["variant"], told["base"]) == (name, variant.base)
+    pages = "".join((DOCS / page).read_text() for page in ("training.md", "do_graphs_pay.md"))
+    assert f"{told['loss']:.3f}" in pages
+
+
 @pytest.fixture
 def base(tmp_path, config) -> Path:
     path = tmp_path / "base.yaml"
