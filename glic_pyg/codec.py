@@ -483,5 +483,7 @@ def latent_shape(shape: Sequence[int]) -> tuple[int, int]:
 @contextmanager
 def _undisturbed(device: torch.device) -> Iterator[None]:
     """Compute where `device` is, in the tensors' own types, whatever the process has as its defaults."""
-    with torch.device(device), torch.autocast(device.type, enabled=False):
+    # Where nothing is to be changed, none is set: it would look at every call of torch.
+    default = nullcontext() if torch.get_default_device() == device else torch.device(device)
+    with default, torch.autocast(device.type, enabled=False):
         yield

@@ -9,12 +9,17 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core.caching import FunctionCache, NullCache
 
 logger = logging.getLogger(__name__)
+
+SHARED = ("simd.py", "products.py", "nn/kernels/feed_forward.py")
+"""Files with functions that are compiled as parts of others', in other files."""
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -37,7 +42,15 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 
 class _Cache(FunctionCache):
-    """Numba's, which would end a call where its files are damaged or the disk is full."""
+    """Numba's, which would end a call where its files are damaged or the disk is full.
+
+    Numba looks whether the file of a function has changed; here also those of what it may have inside.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        file: Any = self._cache_file
+        file._source_stamp = file._source_stamp, _shared_code()
 
     def load_overload(self, *arguments: Any) -> Any:
         found = None
@@ -60,6 +73,13 @@ class _NoCache(NullCache):
         _tell(
             "compiling: this takes some seconds, each time unless NUMBA_CACHE_DIR is a folder to write into"
         )
+
+
+@cache
+def _shared_code() -> str:
+    """Return what tells one state of the code in `SHARED` from another."""
+    package = Path(__file__).parent
+    return sha256(b"".join((package / name).read_bytes() for name in SHARED)).hexdigest()
 
 
 @cache

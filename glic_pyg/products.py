@@ -35,10 +35,13 @@ def packed(matrix: np.ndarray) -> np.ndarray:
         `K * padded(N)`.
     """
     length, columns = matrix.shape
-    whole = np.zeros((length, padded(columns)), np.float32)
-    whole[:, :columns] = matrix
-    panels = [whole[:, at : at + WIDTH].ravel() for at in range(0, whole.shape[1], WIDTH)]
-    return np.concatenate(panels) if panels else whole.ravel()
+    whole = columns // WIDTH * WIDTH
+    panels = matrix[:, :whole].reshape(length, -1, WIDTH).swapaxes(0, 1).ravel()
+    if whole == columns:
+        return np.ascontiguousarray(panels, np.float32)
+    last = np.zeros((length, padded(columns) - whole), np.float32)
+    last[:, : columns - whole] = matrix[:, whole:]
+    return np.concatenate([panels, last.ravel()], dtype=np.float32)
 
 
 @numba.njit

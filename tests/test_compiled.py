@@ -109,3 +109,25 @@ def test_a_disk_without_room_ends_no_call(monkeypatch, tmp_path):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(caching.IndexDataCacheFile, "save", full)
     assert hits() == 0
+
+
+def test_machine_code_is_made_anew_where_shared_code_has_changed(monkeypatch, tmp_path):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert (hits(), hits()) == (0, 1)
+    monkeypatch.setattr(compiled_module, "_shared_code", lambda: "another")
+    assert (hits(), hits()) == (0, 1)
+
+
+def test_files_with_shared_code_are_known():
+    """Files that make compiled code of what another file defines for that."""
+    package = Path(__file__).parents[1] / "glic_pyg"
+    texts = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
+    parts = {name for name, text in texts.items() if "@numba.njit" in text or "@intrinsic" in text}
+    whole = {name for name, text in texts.items() if "@compiled(" in text}
+    shared = {
+        name
+        for name in parts
+        for other in (parts | whole) - {name}
+        if f"from glic_pyg.{name.removesuffix('.py').replace('/', '.')} import" in texts[other]
+    }
+    assert shared == set(compiled_module.SHARED)

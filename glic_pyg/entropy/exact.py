@@ -22,18 +22,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
-from typing import Any
+from functools import partial, reduce
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from compressai.layers import CheckerboardMaskedConv2d
 from torch import Tensor, nn
 
-from glic_pyg.entropy.context import PointwiseNet
+from glic_pyg.entropy import exact_kernels
+from glic_pyg.entropy.context import PointwiseBlock, PointwiseNet
 from glic_pyg.errors import UserError
 from glic_pyg.kernels import use_kernels
-from glic_pyg.nn.conv import ConvBlock, LayerNorm2d
+from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
 from glic_pyg.nn.pointwise import linear
 from glic_pyg.threads import map_in_threads
 
@@ -173,10 +174,19 @@ def exact(network: nn.Module) -> nn.Module:
     return use_kernels(deepcopy(network, copied), "reference")
 
 
+def compiled_for(x: Tensor) -> bool:
+    """Return whether `glic_pyg.entropy.exact_kernels` computes what reads one position at a time."""
+    return x.device.type == "cpu"
+
+
 class Chunked(nn.Sequential):
     """Modules that read one position at a time, on some of the positions at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if compiled_for(x):
+            rows = x.movedim(1, -1)
+            out = reduce(_of_positions, self, rows.reshape(-1, x.size(1)))
+            return out.view(*rows.shape[:-1], -1).movedim(-1, 1)
         first, *rest = x.movedim(1, -1).flatten(0, -2).split(POSITIONS_AT_ONCE)
         run = super().forward
         y = run(first.T[None, :, None])[0, :, 0].T
@@ -188,6 +198,25 @@ class Chunked(nn.Sequential):
 
         map_in_threads(fill, list(zip(rest, out.split(POSITIONS_AT_ONCE)[1:], strict=True)))
         return out.view(len(x), *x.shape[2:], -1).movedim(-1, 1)
+
+
+def _of_positions(x: Tensor, part: nn.Module) -> Tensor:
+    """Map positions, `N x C`, by a part of `Chunked`, in compiled code."""
+    if isinstance(part, PointwiseBlock):
+        return _of_positions(_of_positions(x, part.conv), part.ffn)
+    if isinstance(part, GatedFeedForward):
+        norm = part.norm.weight, part.norm.bias
+        convolutions = (_matrix(part.project_in), _matrix(part.project_out))
+        return exact_kernels.feed_forward(x, norm, part.norm.eps, *convolutions)
+    if isinstance(part, ExactConv2d):
+        return exact_kernels.linear(x, *_matrix(part), part.bias)
+    return part(x)
+
+
+def _matrix(conv: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the weight of an `ExactConv2d` of one position, `C' x C`, and its steps."""
+    exact_conv = cast(ExactConv2d, conv)
+    return exact_conv.weight.flatten(1), exact_conv.step
 
 
 class ExactConv2d(nn.Module):
@@ -224,6 +253,10 @@ class ExactConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to `B x C' x H' x W'`."""
+        if self.pointwise and compiled_for(x):
+            rows = x.movedim(1, -1)
+            out = _of_positions(rows.reshape(-1, x.size(1)), self)
+            return out.view(*rows.shape[:-1], -1).movedim(-1, 1)
         over = 1 if self.pointwise else (2, 3) if self.groups > 1 else (1, 2, 3)
         x, step = _quantise(x, over, QMAX)
         if self.pointwise:

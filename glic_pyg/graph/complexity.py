@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from glic_pyg.graph.kernels.sobel import sobel
+from glic_pyg.kernels import HasKernels
+
 Pooling = Literal["rms", "mean"]
 EPS = 1e-9  # keeps scores above zero where nothing varies
 DAMPING = 1.5
@@ -51,8 +54,18 @@ class ChannelScore(Score):
         raise NotImplementedError
 
 
-class Sobel(ChannelScore):
-    """The blurred magnitude of the Sobel gradient; with `rms` the published score."""
+class Sobel(HasKernels, ChannelScore):
+    """The blurred magnitude of the Sobel gradient; with `rms` the published score.
+
+    The kernels of the CPU compute it in one pass, in float32, where no gradient is wanted.
+    """
+
+    def forward(self, feature_map: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
+        wanted = self.kernels_for(feature_map) == "cpu" and not feature_map.requires_grad
+        if wanted and feature_map.dtype == torch.float32:
+            outer, centre = BLUR
+            return sobel(feature_map, outer=outer, centre=centre, eps=EPS, squares=self.pooling == "rms")
+        return super().forward(feature_map)
 
     def of_channels(self, feature_map: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         height, width = feature_map.shape[-2:]

@@ -14,6 +14,7 @@ from glic_pyg.graph import Graph
 from glic_pyg.kernels import HasKernels
 from glic_pyg.nn.distance_bias import DistanceBias
 from glic_pyg.nn.kernels.csr_attention import csr_attention, pointers
+from glic_pyg.nn.kernels.linear import linear_parts
 from glic_pyg.nn.kernels.window_attention import Windows, window_attention, windows_of
 from glic_pyg.nn.pointwise import Linear, linear
 from glic_pyg.nn.position_bias import PositionBias
@@ -253,17 +254,20 @@ class GraphAttention(HasKernels, MessagePassing):
         return csr
 
     def _by_csr(self, x: Tensor, source: Tensor, bias: Tensor, row: Tensor, csr: CSR) -> Tensor:
-        query, key_value = self._heads_last(self.query, x), self._heads_last(self.key_value, x)
-        key_value = torch.cat([key_value, key_value.new_zeros(1, *key_value.shape[1:])])
+        layers, shape = (self.query, self.key_value), (-1, self.head_channels, self.heads)
+        # Weights, not features, are put in order: of channels of a head first, then of heads.
+        weights = [self._reordered(layer.weight) for layer in layers]
+        biases = [self._reordered(layer.bias) for layer in layers]
+        if self._dtype(x) == torch.float32 and not torch.is_grad_enabled():
+            query, key_value = linear_parts(x, torch.cat(weights), torch.cat(biases), first=x.size(1))
+        else:
+            query, key_value = (linear(x, *of_layer) for of_layer in zip(weights, biases, strict=True))
+            key_value = torch.cat([key_value, key_value.new_zeros(1, key_value.size(1))])
+        query, key_value = query.unflatten(1, shape), key_value.unflatten(1, shape)
         features = (query.squeeze(1).float(), key_value.float(), self.scale().float(), bias.float())
         out = csr_attention(*features, row, csr.pointers, source, csr.order)
         weight = self._reordered(self.output.weight.T).T
         return linear(out.flatten(1).to(query.dtype), weight, self.output.bias)
-
-    def _heads_last(self, layer: Linear, x: Tensor) -> Tensor:
-        """Apply a layer whose weights, not features, were put in order: `N x parts x D x heads`."""
-        features = linear(x, self._reordered(layer.weight), self._reordered(layer.bias))
-        return features.unflatten(1, (-1, self.head_channels, self.heads))
 
     def _reordered(self, parameter: Tensor) -> Tensor:
         """Order the channels of the first axis by those of a head first, then by head."""

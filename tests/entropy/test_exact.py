@@ -12,6 +12,8 @@ from torch import nn
 from glic_pyg import GLIC
 from glic_pyg.build import build_entropy_model
 from glic_pyg.config import ModelConfig
+from glic_pyg.entropy import exact as exact_module
+from glic_pyg.entropy.context import PointwiseBlock, PointwiseNet
 from glic_pyg.entropy.exact import LIMIT, QMAX, InexactError, _quantise, exact, exact_arithmetic, gelu
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
 
@@ -260,3 +262,27 @@ def test_every_device_has_the_same_bits(change, tiny_config, device):
         with exact_arithmetic(CPU):
             expected = made(x)
             assert torch.equal(made.to(device)(x.to(device)).cpu(), expected)
+
+
+NETWORKS = {
+    "a convolution": lambda: nn.Conv2d(13, 21, 1),
+    "without bias": lambda: nn.Conv2d(13, 40, 1, bias=False),
+    "a block": lambda: ConvBlock(13, 21, ratio=2),
+    "positions": lambda: PointwiseNet(
+        PointwiseBlock(13, 24, ratio=1), nn.Identity(), PointwiseBlock(24, 7, ratio=3)
+    ),
+}
+
+
+@pytest.mark.parametrize("change", HARD.values(), ids=HARD)
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+@torch.no_grad()
+def test_compiled_code_has_the_bits_of_torch(make, change, monkeypatch):
+    torch.manual_seed(0)
+    network = exact(make())
+    x = change(torch.randn(2, 13, 9, 11))
+    found = network(x)
+    monkeypatch.setattr(exact_module, "compiled_for", lambda x: False)
+    monkeypatch.setattr(exact_module.exact_kernels, "linear", None)
+    expected = network(x)
+    assert torch.equal(found.contiguous().view(torch.int32), expected.contiguous().view(torch.int32))

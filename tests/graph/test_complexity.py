@@ -31,6 +31,23 @@ def test_sobel_rms_is_its_definition(size):
     torch.testing.assert_close(Sobel()(x), sobel_rms_by_convolution(x))
 
 
+@pytest.mark.parametrize("size", [(2, 5, 16, 16), (1, 3, 7, 12), (1, 1, 1, 1), (2, 8, 1, 9), (1, 2, 2, 3)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_sobel_in_one_pass_is_its_definition(size, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(Sobel, "of_channels", None)
+    x = torch.randn(size)
+    torch.testing.assert_close(
+        Sobel()(x).double(), sobel_rms_by_convolution(x.double()), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_means_in_one_pass_are_those_of_the_channels():
+    x = torch.randn(2, 3, 9, 10)
+    score = Sobel(pooling="mean")
+    torch.testing.assert_close(score(x), score.of_channels(x).mean(1))
+
+
 def test_sobel_rms_agrees_with_the_golden_score(golden):
     data = golden("gfa_small.npz")
     torch.testing.assert_close(Sobel()(data["x"]), data["score"], rtol=1e-4, atol=0)

@@ -1,0 +1,51 @@
+"""A linear map of nodes, written where attention reads it, in compiled code, without gradients."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glic_pyg.compiled import compiled
+from glic_pyg.nn.kernels.feed_forward import repeat
+from glic_pyg.products import multiply, packed, padded
+from glic_pyg.threads import in_ranges
+
+NODES = 64  # at a time
+
+
+@torch.no_grad()
+def linear_parts(x: Tensor, weight: Tensor, bias: Tensor, *, first: int) -> tuple[Tensor, Tensor]:
+    """Return a linear map of nodes in two parts, the second one with a row of zeros at its end.
+
+    Args:
+        x: `N x C`, float32, on the CPU.
+        weight: `C' x C`.
+        bias: `C'`.
+        first: Outputs of the first part.
+
+    Returns:
+        `N x first`, and `(N + 1) x (C' - first)`.
+    """
+    one, other = x.new_empty(len(x), first), x.new_empty(len(x) + 1, len(weight) - first)
+    other[-1] = 0
+    start = np.zeros(padded(len(bias)), np.float32)
+    start[: len(bias)] = bias.numpy()
+    arrays = (x.detach().contiguous().numpy(), packed(weight.numpy().T), start)
+    in_ranges(partial(_linear_parts, *arrays, one.numpy(), other.numpy()), len(x))
+    return one, other
+
+
+@compiled()
+def _linear_parts(x, weight, bias, one, other, start, stop):
+    channels, columns, width = x.shape[1], len(bias), one.shape[1]
+    rows, product = x.reshape(x.size), np.empty(NODES * columns, np.float32)
+    for first in range(start, stop, NODES):
+        count = min(NODES, stop - first)
+        repeat(product, 0, bias, count)
+        multiply(rows, first * channels, channels, count, weight, 0, channels, columns, product, 0, columns)
+        for i in range(count):
+            for c in range(width):
+                one[first + i, c] = product[i * columns + c]
+            for c in range(other.shape[1]):
+                other[first + i, c] = product[i * columns + width + c]
