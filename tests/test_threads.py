@@ -12,6 +12,7 @@ from glic_pyg.threads import _pools, in_one_thread, in_ranges, map_in_threads
 def threads(request):
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
+    _pools.clear()  # others may have changed the number of their threads
     yield request.param
     torch.set_num_threads(before)
 
