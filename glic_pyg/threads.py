@@ -20,7 +20,6 @@ Result = TypeVar("Result")
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
 _begun = False
-_here = threading.local()  # `ours` is set in threads of our own
 
 
 def begin() -> None:
@@ -35,8 +34,6 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
     So the results are, bit for bit, the same for any number of threads; there are as many as torch has.
     """
     workers = torch.get_num_threads()
-    if _ours():
-        return [function(item) for item in items]
     if workers == 1 or len(items) < 2:
         return [in_one_thread(function, item) for item in items]
     return list(_pool(workers).map(_as_here(function), items))
@@ -47,7 +44,7 @@ def in_one_thread(function: Callable[..., Result], *arguments: object) -> Result
 
     With another number, sums run in another order.
     """
-    if torch.get_num_threads() == 1 or _ours():
+    if torch.get_num_threads() == 1:
         return function(*arguments)
     return _pool(1).submit(_as_here(function), *arguments).result()
 
@@ -61,11 +58,6 @@ def parts_of(length: int) -> list[int]:
 def in_ranges(function: Callable[[int, int], object], length: int) -> None:
     """Call a function with the first and the last but one of every part of `range(length)`, in threads."""
     map_in_threads(lambda part: function(*part), list(pairwise(parts_of(length))))
-
-
-def _ours() -> bool:
-    """Whether this is one of our threads, which would wait for itself if it handed on what it is to do."""
-    return getattr(_here, "ours", False)
 
 
 def _as_here(function: Callable[..., Result]) -> Callable[..., Result]:
@@ -91,7 +83,6 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 def _settle(together: threading.Barrier) -> None:
-    _here.ours = True
     torch.get_num_threads()  # the first time that a thread asks, it gets the process's number
     torch.set_num_threads(1)
     with suppress(AttributeError, OSError):  # where torch has MKL: its number is the process's otherwise

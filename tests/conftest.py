@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 # Threads that wait for each other on busy cores must not spin: that takes four times as long as the tests
 # themselves. Read when torch is imported, here and in all processes that tests start.
@@ -69,6 +71,27 @@ def draw(name: str, shape: list[int], seed: int) -> np.ndarray:
     else:
         value = 0.02 * noise
     return value.astype(np.float32)
+
+
+@pytest.fixture
+def set_num_threads() -> Iterator[Callable[[int], None]]:
+    """Set torch's number of threads until the test ends."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by Playwright."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("needs chromium")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

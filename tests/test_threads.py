@@ -9,12 +9,9 @@ from glic_pyg.threads import _pools, in_one_thread, in_ranges, map_in_threads
 
 
 @pytest.fixture(params=[1, 2, 5])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    _pools.clear()  # others may have changed the number of their threads
-    yield request.param
-    torch.set_num_threads(before)
+def threads(request, set_num_threads):
+    set_num_threads(request.param)
+    return request.param
 
 
 def test_results_come_in_order_from_calls_with_one_thread(threads):
@@ -166,26 +163,3 @@ def test_threads_and_forked_processes_share_a_model(child, tiny_model, tmp_path,
     tiny_model.save(tmp_path / "model.safetensors")
     (digests,) = child(SERVER, tmp_path / "model.safetensors", how, OMP_NUM_THREADS="2")
     assert len(digests.split()) == 1
-
-
-def test_our_threads_never_wait_for_themselves():
-    """Also where something else has given one of them several threads."""
-    before = torch.get_num_threads()
-
-    def nested():
-        torch.set_num_threads(2)
-        try:
-            inside = lambda: map_in_threads(lambda x: x, [in_one_thread(lambda: 1)])  # noqa: E731
-            return in_one_thread(inside)
-        finally:
-            torch.set_num_threads(1)
-
-    found = []
-    torch.set_num_threads(2)
-    try:
-        one = threading.Thread(target=lambda: found.extend(in_one_thread(nested)), daemon=True)
-        one.start()
-        one.join(60)
-    finally:
-        torch.set_num_threads(before)
-    assert found == [1]

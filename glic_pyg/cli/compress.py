@@ -35,18 +35,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("input", help="picture, or folder of pictures, searched recursively, or -")
     add("-o", "--output", required=True, help=".glic file, folder, or -")
     flags.add_model(parser)
-    add_coding(parser)
-    flags.add_max_pixels(parser)
-    flags.add_max_memory(parser)
-    flags.add_machine(parser)
-    flags.add_jobs(parser, "for a folder")
-    flags.add_force(parser)
-    flags.add_json(parser)
-
-
-def add_coding(parser: ArgumentParser) -> None:
-    """Add the flags that say how pictures are compressed."""
-    add = parser.add_argument
     aim = parser.add_mutually_exclusive_group()
     aim.add_argument(
         "--quality",
@@ -61,6 +49,7 @@ def add_coding(parser: ArgumentParser) -> None:
     flags.add_effort(parser)
     add("--strip", action="store_true", help="leave out EXIF and XMP data, which travel otherwise")
     add("--keep-icc", action="store_true", help="let a colour profile travel, in place of converting to sRGB")
+    flags.add_conversion(parser)
 
 
 def run(args: Namespace) -> int:

@@ -31,12 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     about = "as Pillow names it, or a suffix (default: by the output's suffix; png in folders and pipes)"
     add("--format", metavar="F", help=about)
     flags.add_model(parser)
-    flags.add_max_pixels(parser)
-    flags.add_max_memory(parser)
-    flags.add_machine(parser)
-    flags.add_jobs(parser, "for a folder")
-    flags.add_force(parser)
-    flags.add_json(parser)
+    flags.add_conversion(parser)
 
 
 def run(args: Namespace) -> int:

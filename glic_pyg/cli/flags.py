@@ -269,3 +269,13 @@ def file_name(text: str) -> Path:
     if not text or text.endswith(("/", os.sep)):
         raise ArgumentTypeError(f"Expected a file name for the output (got {text or 'nothing'})")
     return Path(text)
+
+
+def add_conversion(parser: argparse.ArgumentParser) -> None:
+    """Add what conversions of a file, a folder or a pipe have in common: bounds, machine, output."""
+    add_max_pixels(parser)
+    add_max_memory(parser)
+    add_machine(parser)
+    add_jobs(parser, "for a folder")
+    add_force(parser)
+    add_json(parser)

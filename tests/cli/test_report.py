@@ -84,18 +84,6 @@ def test_a_page_does_not_grow_beyond_bounds(glic, results, tmp_path, monkeypatch
     assert sum(len(layer["uri"]) for picture in shown for layer in picture["layers"]) <= 100_000
 
 
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 def test_in_a_browser(glic, results, tmp_path, browser):
     """Two codecs under the slider; curves that answer."""
     glic("report", results, "-o", tmp_path / "report", "--pictures", "2", "--bpp", "0.05", "5")

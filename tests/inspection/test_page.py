@@ -1,5 +1,3 @@
-import shutil
-
 import pytest
 import torch
 
@@ -16,7 +14,6 @@ from glic_pyg.inspection import (
 from glic_pyg.inspection.stages import Graphs, ModelRun
 from glic_pyg.nn.graph_attention import GraphAttention
 
-CHROMIUM = shutil.which("chromium")
 SIZE = (100, 150)
 PADDED = (128, 192)
 
@@ -41,17 +38,6 @@ def address(tiny_model, run, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "page.html"
     graph_page(tiny_model, picture(), title="<!--<script></script> & co", run=run).save(path)
     return path.as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("needs chromium")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -444,7 +430,7 @@ def test_zero_nodes(tiny_model, browser, tmp_path, monkeypatch):
     found = tab.evaluate("glic.neighbors('g_a.1', 'local', 0)")
     assert_same_edges(told(found), edges(graphs.local, 0))
     tab.get_by_text("attention", exact=True).click()
-    assert tab.get_by_text("the layer works on the local graph only").is_visible()
+    tab.get_by_text("the layer works on the local graph only").wait_for(state="visible")
     weights = tab.evaluate("glic.attention('g_a.1', 0, 0, glic.neighbors('g_a.1', 'local', 0), 'mean')")
     _, (_, of_edges) = attention(x, graphs.local, return_attention_weights=True)
     expected = of_edges[neighborhood(graphs.local, 0).edge].mean(dim=1)

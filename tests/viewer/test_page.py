@@ -3,7 +3,6 @@
 import base64
 import functools
 import io
-import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,7 +23,6 @@ pytest.importorskip("onnx")
 
 from glic_pyg.viewer import viewer_files
 
-CHROMIUM = shutil.which("chromium")
 RUNTIME = Path(__file__).parents[2] / "node_modules" / "onnxruntime-web"
 
 PIXELS = """(which) => {
@@ -58,17 +56,6 @@ def serve():
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("needs chromium")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

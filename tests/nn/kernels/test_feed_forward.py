@@ -40,10 +40,10 @@ SIZES = pytest.mark.parametrize("size", [(2, 5, 9, 7), (1, 5, 1, 1), (1, 5, 2, 3
 @pytest.mark.parametrize("positions", [1, 6, 64])
 @pytest.mark.parametrize("threads", [1, 2])
 @torch.no_grad()
-def test_values(depthwise, size, positions, threads, monkeypatch):
+def test_values(depthwise, size, positions, threads, monkeypatch, set_num_threads):
     monkeypatch.setattr(feed_forward, "LEAST", 1)
     monkeypatch.setattr(feed_forward, "POSITIONS", positions)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    set_num_threads(threads)
     assert_computes(make(depthwise, size[1]), picture(size))
 
 

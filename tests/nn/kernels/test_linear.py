@@ -8,8 +8,8 @@ from glic_pyg.nn.kernels.linear import linear_parts
 @pytest.mark.parametrize("nodes", [1, 64, 131])
 @pytest.mark.parametrize(("channels", "outputs", "first"), [(5, 12, 4), (16, 48, 16), (24, 9, 9)])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_parts_of_a_linear_map(nodes, channels, outputs, first, threads, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+def test_parts_of_a_linear_map(nodes, channels, outputs, first, threads, set_num_threads):
+    set_num_threads(threads)
     torch.manual_seed(0)
     x, weight, bias = torch.randn(nodes, channels), torch.randn(outputs, channels), torch.randn(outputs)
     one, other = linear_parts(x, weight, bias, first=first)
