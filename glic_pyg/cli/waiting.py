@@ -57,7 +57,8 @@ def waiting(*, ticking: bool = True) -> Iterator[None]:
         if thread:
             thread.join()
         log.removeHandler(line)
-        log.level, log.propagate = before
+        log.setLevel(before[0])  # which forgets what it has let through so far
+        log.propagate = before[1]
         line.close()
 
 

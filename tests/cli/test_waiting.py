@@ -53,6 +53,13 @@ def test_a_log_gets_a_line_every_so_often(capsys, monkeypatch):
     assert set(lines) <= {"thinking hard, 0 s", "thinking hard, 1 s"}
 
 
+def test_afterwards_the_log_is_as_quiet_as_before(caplog):
+    with waiting():
+        tell("seen")
+    tell("unseen")
+    assert not caplog.messages
+
+
 def test_a_log_that_cannot_be_written_ends_no_work(monkeypatch):
     def fail(text):
         raise OSError("disk full")
