@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from PIL import Image, ImageCms
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from glic_pyg.errors import FileError
 from glic_pyg.picture import has_jpegxl
+from glic_pyg.srgb import converted, profile_of
 
 QUALITY = 95
 """Of formats that lose something, 1 to 100; others do not look at it."""
@@ -76,8 +77,8 @@ def image_bytes(image: Image.Image, format: str) -> tuple[bytes, list[str]]:
             if "transparency" in lost:
                 break  # of the next candidate it is left out properly
             if "icc_profile" in lost:
-                converted, what = _in_srgb(candidate)
-                data, more = image_bytes(converted, format)
+                in_srgb, what = _in_srgb(candidate)
+                data, more = image_bytes(in_srgb, format)
                 return data, [*notes, f"{format} holds no colour profile: {what}", *more]
             told = [f"{format} does not hold this {NAMES[key]}: left out" for key in lost if key in NAMES]
             if "colors" in lost:
@@ -143,16 +144,12 @@ def _lost(image: Image.Image, data: bytes) -> list[str]:
 
 def _in_srgb(image: Image.Image) -> tuple[Image.Image, str]:
     """Convert the colours of a picture, whose profile leaves its `info`; tell whether it could be used."""
-    mode, converted, told = image.mode.removesuffix("A"), image.copy(), "converted to sRGB"
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        srgb = ImageCms.createProfile("sRGB")
-        colors = image.convert(mode)
-        converted = ImageCms.profileToProfile(colors, profile, srgb, outputMode="RGB") or colors
-    except (OSError, ImageCms.PyCMSError):
-        told = "left out, since it is broken"
-    converted = converted.convert(mode)
+    mode = image.mode.removesuffix("A")
+    profile = profile_of(image, [])
+    colors = image.convert(mode)
+    if profile is not None and profile.to_srgb is not None:
+        colors = converted(colors.convert(profile.mode), profile.to_srgb).convert(mode)
     if image.mode != mode:
-        converted.putalpha(image.getchannel("A"))
-    converted.info = {key: value for key, value in image.info.items() if key != "icc_profile"}
-    return converted, told
+        colors.putalpha(image.getchannel("A"))
+    colors.info = {key: value for key, value in image.info.items() if key != "icc_profile"}
+    return colors, "left out, since it is broken" if profile is None else "converted to sRGB"
