@@ -49,9 +49,9 @@ def decode(model: EntropyModel, string: bytes, rows: Tensor) -> Tensor | None:
         Of `rows`' shape, int32; None if the string ends before the symbols do.
     """
     words = np.frombuffer(string, "<u4", len(string) // 4)
-    symbols = torch.empty(rows.shape, dtype=torch.int32)
-    whole = _decode(words, _array(rows), *_tables(model), symbols.numpy().ravel())
-    return symbols.to(rows.device) if whole else None
+    symbols = np.empty(rows.shape, dtype=np.int32)
+    whole = _decode(words, _array(rows), *_tables(model), symbols.ravel())
+    return torch.from_numpy(symbols).to(rows.device) if whole else None
 
 
 def _array(x: Tensor) -> np.ndarray:

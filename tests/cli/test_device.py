@@ -32,6 +32,7 @@ def test_files_are_coded_and_decoded_on_cuda_and_the_cpu(glic, small_photo, tmp_
 
 
 def test_other_commands_on_cuda(glic, small_photo, tmp_path):
+    pytest.importorskip("bjontegaard")
     on = ["--device", "cuda"]
     status, _, err = glic("evaluate", "-d", tmp_path, "-o", tmp_path / "results", "--quality", "4", *on)
     assert status == 0, err

@@ -64,3 +64,11 @@ def test_symbols_keep_their_shape(gaussian):
     string = rans.encode(gaussian, symbols, rows)
     assert string == rans.encode(gaussian, symbols.contiguous(), rows.contiguous())
     assert torch.equal(rans.decode(gaussian, string, rows), symbols)
+
+
+def test_decoding_does_not_ask_for_the_default_device(gaussian):
+    symbols, rows = drawn(gaussian, "usual", 500)
+    string = rans.encode(gaussian, symbols, rows)
+    with torch.device("meta"):
+        decoded = rans.decode(gaussian, string, rows)
+    assert torch.equal(decoded, symbols)
