@@ -27,11 +27,12 @@ class HasKernels:
     - `cpu`: functions compiled by Numba, products by oneDNN, and maps in bands where no gradient is wanted.
     - `gpu`: few large operators of torch; they run on any device.
     - `triton`: those of `gpu`, but the choice of neighbours and the attention each in one kernel by Triton,
-      on NVIDIA's GPUs since Ampere. Only on request, until they have been checked on a GPU.
+      on NVIDIA's GPUs since Ampere.
     """
 
     kernels: Kernels | None = None
-    """Chosen by `use_kernels`; None for those of the device that the features are on."""
+    """Chosen by `use_kernels`; None for those of the features' device: `cpu`; on a GPU `triton`, or `gpu` where
+    Triton does not run; `reference` elsewhere."""
 
     def kernels_for(self, x: Tensor) -> Kernels:
         """Return the kernels for a tensor.
@@ -52,21 +53,27 @@ class HasKernels:
 
 def runs_triton(device: torch.device) -> bool:
     """Return whether Triton's kernels run there: in its interpreter, `TRITON_INTERPRET=1`, also on a CPU."""
-    if find_spec("triton") is None:
-        return False
     if device.type == "cuda":
-        return _capability(device) >= OLDEST
-    return device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+        return _suits(device)
+    return (
+        device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None
+    )
 
 
 @cache
-def _capability(device: torch.device) -> tuple[int, int]:
-    return (0, 0) if torch.version.hip else torch.cuda.get_device_capability(device)
+def _suits(gpu: torch.device) -> bool:
+    if torch.version.hip or find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(gpu) >= OLDEST
 
 
 def _of_device(device: torch.device) -> Kernels:
-    kernels: dict[str, Kernels] = {"cpu": "cpu", "cuda": "gpu"}
-    return kernels.get(device.type, "reference")
+    match device.type:
+        case "cpu":
+            return "cpu"
+        case "cuda":
+            return "triton" if runs_triton(device) else "gpu"
+    return "reference"
 
 
 def use_kernels(module: M, kernels: Kernels | None) -> M:

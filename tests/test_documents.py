@@ -140,7 +140,7 @@ def test_no_page_has_other_commands():
         ". .venv/",
         "ruff ",
     )
-    others = ("python -m pytest tests/", "python -c ", "bash lab/gpu_minutes.sh ")
+    others = ("python -m pytest tests/", "python -c ", "bash lab/gpu_minutes.sh ", "bash lab/gpu_check.sh ")
     for page in PAGES:
         lines = [line for block in blocks(page) for line in parts_of(block)]
         assert all(line.startswith(known + others) for line in lines), (name_of(page), lines)
@@ -310,6 +310,23 @@ def test_the_limits_are_told_as_they_were_measured():
     )
     assert told in " ".join(text.split())
     assert f"By MS-SSIM it needs {more} % more than AVIF" in " ".join(text.split())
+
+
+def test_figures_of_a_gpu_are_told_as_they_were_measured():
+    results = json.loads((ROOT / "docs" / "gpu" / "h100.json").read_text())
+    text = (ROOT / "docs" / "speed.md").read_text()
+    assert results["command"] in text
+    found = [row for stage in results["stages"].values() for row in stage["results"]]
+    times = [(key, row[key]) for row in found for key in row if key.endswith("ms")]
+    assert len(times) == 12
+    for key, value in times:
+        assert f"{value:.1f} ms" in text or f"{value:.2f} ms" in text or f"{value:.0f} ms" in text, key
+    for row in found:
+        if "differ" in row:
+            counted = f"{row['edges']:,}".replace(",", " ")
+            assert f"in {row['differ'] or 'none'} of {counted}" in " ".join(text.split())
+        if "passed" in row:
+            assert f"{row['passed']} passed and {row['failed']} failed" in text
 
 
 @pytest.mark.parametrize("side", [2048, 8192])

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from glic_pyg import GLIC
 from glic_pyg.entropy.context import PointwiseNet
 from glic_pyg.graph import GraphBuilder, build
-from glic_pyg.kernels import KERNELS, ON_CPU, HasKernels, runs_triton, use_kernels
+from glic_pyg.kernels import KERNELS, ON_CPU, HasKernels, _suits, runs_triton, use_kernels
 from glic_pyg.nn import ConvBlock, GatedFeedForward, GraphAttention, graph_attention, pointwise
 
 
@@ -82,11 +83,44 @@ def test_those_of_triton_refuse_tensors_elsewhere():
         layer(torch.empty(3, 2))
 
 
-def test_without_triton_nothing_of_it_runs(monkeypatch):
+@pytest.fixture
+def gpu(monkeypatch):
+    """Return a function that makes a GPU of a compute capability, with Triton or without."""
+    _suits.cache_clear()
+
+    def make(capability, *, triton=True, hip=None):
+        monkeypatch.setattr("glic_pyg.kernels.find_spec", lambda name: name if triton else None)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(torch.version, "hip", hip)
+        return torch.device("cuda", 0)
+
+    yield make
+    _suits.cache_clear()
+
+
+def test_without_triton_nothing_of_it_runs(monkeypatch, gpu):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr("glic_pyg.kernels.find_spec", lambda name: None)
+    assert not runs_triton(gpu((9, 0), triton=False))
     assert not runs_triton(torch.device("cpu"))
-    assert not runs_triton(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ({"capability": (9, 0)}, "triton"),
+        ({"capability": (8, 0)}, "triton"),
+        ({"capability": (7, 5)}, "gpu"),
+        ({"capability": (9, 0), "triton": False}, "gpu"),
+        ({"capability": (9, 4), "hip": "6.4"}, "gpu"),
+    ],
+)
+def test_a_gpu_has_those_of_triton_where_it_runs(gpu, place, expected):
+    assert HasKernels().kernels_for(SimpleNamespace(device=gpu(**place))) == expected
+
+
+def test_other_devices_have_the_reference():
+    assert HasKernels().kernels_for(torch.empty(3, 2)) == "cpu"
+    assert HasKernels().kernels_for(torch.empty(3, 2, device="meta")) == "reference"
 
 
 def test_those_of_triton_in_its_interpreter():
