@@ -31,8 +31,8 @@ class HasKernels:
     """
 
     kernels: Kernels | None = None
-    """Chosen by `use_kernels`; None for those of the features' device: `cpu`; on a GPU `triton`, or `gpu` where
-    Triton does not run; `reference` elsewhere."""
+    """Chosen by `use_kernels`; None for those of the features' device: `cpu`; on a GPU `triton`, or
+    `gpu` where Triton does not run; `reference` elsewhere."""
 
     def kernels_for(self, x: Tensor) -> Kernels:
         """Return the kernels for a tensor.
