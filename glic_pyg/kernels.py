@@ -10,9 +10,9 @@ from typing import Literal, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-Kernels = Literal["reference", "cpu", "gpu", "triton"]
+Kernels = Literal["reference", "cpu", "triton"]
 KERNELS: tuple[Kernels, ...] = get_args(Kernels)
-ON_CPU: tuple[Kernels, ...] = ("reference", "cpu", "gpu")  # those that run there
+ON_CPU: tuple[Kernels, ...] = ("reference", "cpu")  # those that run there
 OLDEST = 8, 0  # compute capability that Triton's kernels are written for
 
 M = TypeVar("M", bound=nn.Module)
@@ -25,14 +25,13 @@ class HasKernels:
 
     - `reference`: none of them; every module as its formula reads, edge by edge, on any device.
     - `cpu`: functions compiled by Numba, products by oneDNN, and maps in bands where no gradient is wanted.
-    - `gpu`: few large operators of torch; they run on any device.
-    - `triton`: those of `gpu`, but the choice of neighbours and the attention each in one kernel by Triton,
-      on NVIDIA's GPUs since Ampere.
+    - `triton`: the choice of neighbours and the attention each in one kernel by Triton, on NVIDIA's GPUs
+      since Ampere; all else as `reference`.
     """
 
     kernels: Kernels | None = None
-    """Chosen by `use_kernels`; None for those of the features' device: `cpu`; on a GPU `triton`, or
-    `gpu` where Triton does not run; `reference` elsewhere."""
+    """Chosen by `use_kernels`; None for those of the features' device: `cpu`; `triton` where it runs;
+    `reference` elsewhere."""
 
     def kernels_for(self, x: Tensor) -> Kernels:
         """Return the kernels for a tensor.
@@ -68,12 +67,9 @@ def _suits(gpu: torch.device) -> bool:
 
 
 def _of_device(device: torch.device) -> Kernels:
-    match device.type:
-        case "cpu":
-            return "cpu"
-        case "cuda":
-            return "triton" if runs_triton(device) else "gpu"
-    return "reference"
+    if device.type == "cpu":
+        return "cpu"
+    return "triton" if runs_triton(device) else "reference"
 
 
 def use_kernels(module: M, kernels: Kernels | None) -> M:

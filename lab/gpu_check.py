@@ -60,7 +60,7 @@ TESTS = [
     "tests/test_bitstream.py",
     "tests/cli/test_device.py",
 ]
-BACKENDS = ("triton", "gpu")
+BACKENDS = ("triton", "reference")
 
 
 def main() -> int:
@@ -433,18 +433,16 @@ def kernel_inputs(place: Place, size: tuple[int, int, int], heads: int, channels
 
 
 def stage_kernels(place: Place) -> None:
-    """Time the choice of neighbours and the attention of both backends, and compare them."""
+    """Time the choice of neighbours and an attention layer of both backends, and compare them."""
     import torch
 
     from glic_pyg.kernels import use_kernels
-    from glic_pyg.nn.distance_bias import distance_row
-    from glic_pyg.nn.kernels.triton_attention import groups_of, triton_attention
-    from glic_pyg.nn.kernels.window_attention import window_attention, windows_of
+    from glic_pyg.nn import GraphAttention
 
     sizes = [((1, 10, 12), 2, 6)] if place.dry else [((1, 256, 256), 8, 24), ((16, 32, 32), 4, 24)]
     for size, heads, channels in sizes:
         what: dict[str, Any] = {"nodes": size[0] * size[1] * size[2], "heads": heads, "channels": channels}
-        x, builder, bias, _ = kernel_inputs(place, size, heads, channels, torch.float32)
+        x, builder, *_ = kernel_inputs(place, size, heads, channels, torch.float32)
         graphs = {}
         for backend in BACKENDS:
             with guarded(**what, graphs=backend), torch.no_grad():
@@ -458,7 +456,7 @@ def stage_kernels(place: Place) -> None:
         if len(graphs) < 2:
             continue
         with guarded(**what, edges="of both"):
-            for listed, packed in zip(graphs["gpu"], graphs["triton"], strict=True):
+            for listed, packed in zip(graphs["reference"], graphs["triton"], strict=True):
                 bits = packed.kept[..., None] >> torch.arange(32, device=x.device) & 1
                 kept = torch.zeros_like(bits.flatten(1), dtype=torch.bool)
                 groups, target = packed.groups, listed.edge_index[1]
@@ -468,32 +466,28 @@ def stage_kernels(place: Place) -> None:
                 differ = (kept != (bits.flatten(1) != 0)).sum().item()
                 result(**what, edges=int(kept.sum()), differ=differ)
         for dtype in (torch.float32, torch.bfloat16) if not place.dry else (torch.float32, torch.float16):
-            *_, leaves = kernel_inputs(place, size, heads, channels, dtype)
+            layer = GraphAttention(
+                channels=heads * channels, heads=heads, position_hidden=16, position="distance"
+            ).to(place.device)
+            features = torch.randn(what["nodes"], heads * channels, device=place.device, requires_grad=True)
+            wanted = [features, *layer.parameters()]
+            single = dtype == torch.float32
+            half = torch.autocast(place.device, None if single else dtype, enabled=not single)
             for i, scope in enumerate(("local", "global")):
                 found = {}
                 for backend in BACKENDS:
                     about = {**what, "dtype": str(dtype), "graph": scope, "attention": backend}
                     with guarded(**about):
-                        if backend == "triton":
-                            graph = graphs["triton"][i]
-                            groups = groups_of(graph.groups, heads=heads, distance=True)
+                        graph = graphs[backend][i]
+                        edges = use_kernels(layer, backend).prepare(graph)
 
-                            def attend(graph=graph, groups=groups, leaves=leaves) -> Any:
-                                return triton_attention(*leaves, bias(graph.stride), graph.kept, groups)
-                        else:
-                            graph = graphs["gpu"][i]
-                            row = distance_row(graph.offset - graph.shift[graph.edge_index[1]])
-                            windows = windows_of(graph, row)
-
-                            def attend(graph=graph, windows=windows, leaves=leaves) -> Any:
-                                query, key_value, scale = leaves
-                                scale = scale.to(query.dtype)
-                                return window_attention(query, key_value, scale, bias(graph.stride), windows)
+                        def attend(layer=layer, x=features, graph=graph, edges=edges, half=half) -> Any:
+                            with half:
+                                return layer(x, graph, edges)
 
                         with place.memory() as forward_memory:
                             out = attend()
                         direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
-                        wanted = [*leaves, *bias.parameters()]
 
                         def back(out=out, wanted=wanted, direction=direction) -> Any:
                             return torch.autograd.grad(out, wanted, direction, retain_graph=True)
@@ -512,7 +506,7 @@ def stage_kernels(place: Place) -> None:
                         result(**about, same_gradients_again=same)
                 if len(found) == 2:
                     errors = [difference(a, b) for a, b in zip(*found.values(), strict=True)]
-                    names = ("out", "query", "key_value", "scale", *(n for n, _ in bias.named_parameters()))
+                    names = ("out", "x", *(name for name, _ in layer.named_parameters()))
                     what_differs = dict(zip(names, errors, strict=True))
                     result(**what, dtype=str(dtype), graph=scope, backends_differ=what_differs)
 

@@ -15,7 +15,6 @@ from glic_pyg.kernels import HasKernels
 from glic_pyg.nn.distance_bias import DistanceBias
 from glic_pyg.nn.kernels.csr_attention import csr_attention, pointers
 from glic_pyg.nn.kernels.linear import linear_parts
-from glic_pyg.nn.kernels.window_attention import Windows, window_attention, windows_of
 from glic_pyg.nn.pointwise import Linear, linear
 from glic_pyg.nn.position_bias import PositionBias
 
@@ -45,13 +44,11 @@ class AttentionEdges(NamedTuple):
     Args:
         row: Each edge's row in the table of biases, `E`, int16; none of a graph without edges.
         csr: For the kernel of the CPU, where it can take the edges.
-        windows: For torch's large operators, where they can take them.
         groups: For the kernel by Triton, of a graph without edges.
     """
 
     row: Int16[Tensor, " E"] | None
     csr: CSR | None = None
-    windows: Windows | None = None
     groups: "Groups | None" = None
 
 
@@ -65,10 +62,9 @@ class GraphAttention(HasKernels, MessagePassing):
     `N` of the graph, has `k = v = 0`: its edges add to the softmax's denominator only.
 
     The kernels are `reference`: messages edge by edge; `cpu`: one fused pass per node, in float32 whether
-    features have 32 bits or 16, for edges sorted by target; `gpu`: dense attention under a mask, for edges
-    that were chosen from known candidates; `triton`: one fused pass per group, for graphs built without
-    edges, and `gpu` for those that list them. Where none are chosen, the reference takes what those of the
-    device cannot. See `HasKernels`.
+    features have 32 bits or 16, for edges sorted by target; `triton`: one fused pass per group, for graphs
+    built without edges, and the reference for those that list them. Where none are chosen, the reference
+    takes what those of the device cannot. See `HasKernels`.
 
     Args:
         channels: Features per node, in and out.
@@ -128,20 +124,13 @@ class GraphAttention(HasKernels, MessagePassing):
                 f"Expected an offset for each of {edge_index.size(1)} edges (got {tuple(graph.offset.shape)})"
             )
         row, queries = self.position_bias.rows(graph), graph.get("queries")
-        match self.kernels_for(edge_index):
-            case "cpu":
-                order = torch.arange(num_nodes, device=edge_index.device)
-                if queries is not None:
-                    order = queries[queries < num_nodes]
-                if len(order) != num_nodes:
-                    raise ValueError(
-                        f"Expected each of {num_nodes} nodes among the queries (got {len(order)})"
-                    )
-                begins = pointers(edge_index, num_nodes)
-                return AttentionEdges(row, csr=None if begins is None else CSR(begins, order))
-            case "gpu" | "triton" if queries is not None and "candidates" in graph:
-                return AttentionEdges(row, windows=windows_of(graph, row))
-        return AttentionEdges(row)
+        if self.kernels_for(edge_index) != "cpu":
+            return AttentionEdges(row)
+        order = torch.arange(num_nodes) if queries is None else queries[queries < num_nodes]
+        if len(order) != num_nodes:
+            raise ValueError(f"Expected each of {num_nodes} nodes among the queries (got {len(order)})")
+        begins = pointers(edge_index, num_nodes)
+        return AttentionEdges(row, csr=None if begins is None else CSR(begins, order))
 
     def forward(
         self,
@@ -159,8 +148,8 @@ class GraphAttention(HasKernels, MessagePassing):
         Args:
             x: Node features, `N x C`, without the zero node's.
             graph: `N + 1` nodes, the last one the zero node, with `edge_index` to the others and an `offset`
-                for each edge. The kernel of the CPU is faster where it has `queries`, that of GPUs needs them
-                and `candidates`; a `DistanceBias` needs `shift` and `stride`.
+                for each edge. The kernel of the CPU is faster where it has `queries`; a `DistanceBias` needs
+                `shift` and `stride`.
             edges: What `prepare` returns of the graph; several layers may share it.
             return_attention_weights: Return the weights of the sum, too.
 
@@ -180,11 +169,6 @@ class GraphAttention(HasKernels, MessagePassing):
             out = self._by_triton(x, bias, graph.kept, cast("Groups", edges.groups))
         elif (csr := self._csr(x, edges)) is not None:
             out = self._by_csr(x, graph.edge_index[0], bias, edges.row, csr)
-        elif edges.windows is not None:
-            out = window_attention(*self._query_key_value(x), self.scale(), bias, edges.windows)
-            out = self.output(out.flatten(1))
-        elif self.kernels in ("gpu", "triton"):
-            raise ValueError(f"Expected the candidates of the edges for kernels {self.kernels} (got none)")
         else:
             query, key_value = self._query_key_value(x)
             weights = self._weights(query, key_value, graph.edge_index, bias, edges.row)
@@ -220,8 +204,12 @@ class GraphAttention(HasKernels, MessagePassing):
         key = F.pad(F.normalize(key_value[:, 0], dim=-1), (0, 0, 0, 0, 0, 1))
         source, target = edge_index
         # Head by head: all heads' queries and keys of all edges at once would take the most memory by far.
-        cosine = [(query[target, h] * key[source, h]).sum(dim=-1) for h in range(self.heads)]
-        return softmax(torch.stack(cosine, dim=1) + bias[row.int()], target, num_nodes=len(query))
+        cosine = [
+            (query[:, h].index_select(0, target) * key[:, h].index_select(0, source)).sum(dim=-1)
+            for h in range(self.heads)
+        ]
+        bias = bias.index_select(0, row.int())  # backward one addition, where `bias[row]` sorts
+        return softmax(torch.stack(cosine, dim=1) + bias, target, num_nodes=len(query))
 
     def _query_key_value(
         self, x: Float[Tensor, "N C"]

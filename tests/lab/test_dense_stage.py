@@ -21,7 +21,7 @@ def dense_stage():
     return module
 
 
-@pytest.mark.parametrize("kernels", [None, "reference", "gpu"])
+@pytest.mark.parametrize("kernels", [None, "reference"])
 @pytest.mark.parametrize("position", ["grid", "distance"])
 @pytest.mark.parametrize("similarity", [Cosine, Centered])
 def test_edges_and_masks_mean_the_same(dense_stage, kernels, position, similarity):

@@ -7,7 +7,7 @@ import torch
 
 from glic_pyg.graph import AnchorMesh, Centered, GraphBuilder, Threshold, TopD
 from glic_pyg.kernels import use_kernels
-from glic_pyg.nn import GFAStage, GraphAttention, LearnedScore, graph_attention
+from glic_pyg.nn import GFAStage, GraphAttention, LearnedScore
 
 STAGES = {
     "published": {},
@@ -59,7 +59,6 @@ def test_a_stage_is_that_of_the_definition(name, triton_device):
 def test_no_edges_are_listed(triton_device, monkeypatch):
     stage = use_kernels(make().to(triton_device), "triton")
     x = torch.randn(1, 8, 4, 5).to(triton_device)
-    monkeypatch.setattr(graph_attention, "windows_of", None)
     monkeypatch.setattr("glic_pyg.graph.build.kept_edges", None)
     with torch.no_grad():
         assert stage(x).isfinite().all()

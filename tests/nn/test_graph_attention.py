@@ -12,10 +12,8 @@ from glic_pyg.graph.selection import Threshold, TopD
 from glic_pyg.kernels import ON_CPU, use_kernels
 from glic_pyg.nn import graph_attention
 from glic_pyg.nn.graph_attention import GraphAttention
-from glic_pyg.nn.kernels import window_attention
 
 CHANNELS, HEADS = 8, 2
-ANY_EDGES = ["reference", "cpu"]  # the kernels that take them
 
 
 def make(kernels=None, *, seed=0):
@@ -92,13 +90,8 @@ def gradients(module, x, out):
     return dict(zip(inputs, torch.autograd.grad(out, inputs.values(), direction), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("graph", "kernels"),
-    [
-        *((graph, kernels) for graph in GRAPHS for kernels in [*ANY_EDGES, None]),
-        *((graph, "gpu") for graph in GRAPHS if graph != "random"),
-    ],
-)
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("kernels", [*ON_CPU, None])
 def test_values_and_gradients_are_those_of_the_dense_definition(graph, kernels, device):
     if (kernels, device) == ("cpu", "cuda"):
         pytest.skip("for the CPU")
@@ -127,7 +120,7 @@ def test_reference_in_double_precision_is_exact(graph):
     torch.testing.assert_close(gradients(attention, x, out), gradients(attention, x, expected))
 
 
-@pytest.mark.parametrize("kernels", ["reference", "gpu", None])
+@pytest.mark.parametrize("kernels", ["reference", None])
 def test_edge_order_does_not_matter(kernels):
     x, graph = GRAPHS["local"]()
     attention = make(kernels)
@@ -139,7 +132,7 @@ def test_edge_order_does_not_matter(kernels):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kernels", ANY_EDGES)
+@pytest.mark.parametrize("kernels", ON_CPU)
 def test_zero_nodes_add_to_the_denominator_only(kernels):
     """One neighbour and a zero node with equal logits: half the neighbour's value."""
     attention = make(kernels)
@@ -156,15 +149,11 @@ def test_zero_nodes_add_to_the_denominator_only(kernels):
 
 @pytest.fixture
 def called(monkeypatch):
-    """Record which kernels are called."""
-    calls = []
-
-    def recorded(name):
-        original = getattr(graph_attention, name)
-        return lambda *args: calls.append(name) or original(*args)
-
-    for name in ("csr_attention", "window_attention"):
-        monkeypatch.setattr(graph_attention, name, recorded(name))
+    """Record whether the kernel is called."""
+    calls, original = [], graph_attention.csr_attention
+    monkeypatch.setattr(
+        graph_attention, "csr_attention", lambda *args: calls.append("csr_attention") or original(*args)
+    )
     return calls
 
 
@@ -173,7 +162,6 @@ def called(monkeypatch):
     [
         ("reference", []),
         ("cpu", ["csr_attention"]),
-        ("gpu", ["window_attention"]),
         (None, ["csr_attention"]),
     ],
 )
@@ -276,31 +264,6 @@ def test_the_kernel_of_the_cpu_refuses_queries_of_other_nodes():
     graph.queries = graph.queries[1:]
     with pytest.raises(ValueError, match=r"^Expected each of 252 nodes among the queries \(got 188\)$"):
         make("cpu")(x, graph)
-
-
-def test_the_kernel_of_gpus_refuses_edges_of_unknown_candidates():
-    with pytest.raises(
-        ValueError, match=r"^Expected the candidates of the edges for kernels gpu \(got none\)$"
-    ):
-        make("gpu")(*GRAPHS["random"]())
-
-
-def test_the_kernel_of_gpus_gives_zero_to_a_node_without_edges():
-    x, graph = GRAPHS["local"]()
-    attention, fewer = make("gpu"), graph.clone()
-    kept = graph.edge_index[1] != 5
-    fewer.edge_index, fewer.offset = graph.edge_index[:, kept], graph.offset[kept]
-    out = attention(x, fewer)
-    torch.testing.assert_close(out[5], attention.output.bias)
-    torch.testing.assert_close(out[6:], attention(x, graph)[6:])
-
-
-def test_windows_in_parts_are_the_whole(monkeypatch):
-    x, graph = GRAPHS["local"]()
-    attention = make("gpu")
-    expected = attention(x, graph)
-    monkeypatch.setattr(window_attention, "GROUPS_AT_ONCE", 3)
-    torch.testing.assert_close(attention(x, graph), expected)
 
 
 def test_channels_must_divide_among_the_heads():
