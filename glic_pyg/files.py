@@ -97,7 +97,7 @@ def read_file(source: str | Path | BinaryIO, most: int | Callable[[bytes], int])
 
 def _read(file: BinaryIO, most: int | Callable[[bytes], int], name: str | Path) -> FileBytes:
     data, size = FileBytes(b"", name), 0
-    with suppress(io.UnsupportedOperation):  # of a file that is not the system's
+    with suppress(io.UnsupportedOperation, AttributeError):  # of a file that is not the system's
         size = os.fstat(file.fileno()).st_size  # 0 of pipes and devices
     while part := file.read(READ_AT_ONCE):
         data.write(part)

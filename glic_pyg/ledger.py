@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from glic_pyg.errors import FileError
 from glic_pyg.files import follow_links, is_stream, make_folder, naming, remove_leftovers, write_file
@@ -110,6 +111,16 @@ def hash_file(path: Path) -> str:
 def hash_bytes(data: bytes | memoryview) -> str:
     """Return the SHA-256 of some bytes, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def made_of(digest: str, settings: Mapping[str, Any]) -> str:
+    """Return what stands for a source's bytes and all settings, hexadecimal.
+
+    Args:
+        digest: SHA-256 of the source's bytes.
+        settings: Whatever else the bytes that are made depend on, JSON values.
+    """
+    return hash_bytes(json.dumps([digest, dict(settings)], sort_keys=True).encode())
 
 
 def check_output(

@@ -1,75 +1,117 @@
-"""Try `glic_pyg.bulk` on a cluster of Ray's whose node dies: nothing lost, nothing twice, the same bytes.
+"""Try `glic bulk` on a cluster of Ray's whose node dies: nothing lost, nothing twice, the same bytes.
 
-python lab/bulk_on_ray.py
+    python lab/bulk_on_ray.py
+    python lab/bulk_on_ray.py --rates 1 2 4
 
-It wants `pip install "ray[data]" "pyarrow<26"`: newer ones of pyarrow refuse the NumPy of CompressAI.
-There are 200 pictures of 64 x 64, one in fifty broken, and two nodes of one core, of which one is killed
-after 60 rows.
+It wants `pip install "glic_pyg[ray]"`. The pictures are of 64 x 64, one in fifty is broken. Nodes are
+processes of this machine, of a core each. One of two is killed when a quarter is done; or else, with --rates,
+so many nodes do the same and none is killed.
 """
 
 from __future__ import annotations
 
-import logging
+import os
 import tempfile
+import threading
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from glic_pyg.cli.flags import Parser
+from glic_pyg.cli.flags import Parser, count
 
-PICTURES, KILLED_AFTER, STORE = 200, 60, 100 << 20
+STORE = 100 << 20
+BATCH = 20
 
 
-def write_pictures(folder: Path) -> None:
+def write_pictures(folder: Path, number: int) -> None:
     """Write small pictures, one in fifty of them broken."""
-    for i in range(PICTURES):
-        path = folder / f"{i:03}.png"
+    for i in range(number):
+        path = folder / f"{i // 500:02}" / f"{i:05}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
         if i % 50 == 25:
             path.write_bytes(b"no picture")
         else:
-            Image.effect_noise((64, 64), 40 + i).convert("RGB").save(path)
+            Image.effect_noise((64, 64), 20 + i % 80).convert("RGB").save(path)
 
 
-def main() -> None:
-    """Code the pictures, kill a node on the way, and compare."""
-    Parser(__doc__).parse_args()
-    import ray
+def code(photos: Path, coded: Path, nodes: int, *, kill_after: int | None = None) -> Any:
+    """Compress a folder on so many nodes, one of which is killed after so many batches."""
     from ray.cluster_utils import Cluster
 
     from glic_pyg.bulk import Encoder
+    from glic_pyg.bulk.job import run
+    from glic_pyg.bulk.table import PARTS
+    from glic_pyg.on_ray import connected, in_actors
 
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
-    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    members = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(nodes)]
+
+    def kill() -> None:
+        while len(list((coded / PARTS).glob("*.parquet"))) < kill_after:
+            time.sleep(0.05)
+        cluster.remove_node(members[0], allow_graceful=False)
+        print(f"a node killed after {kill_after} batches of {BATCH}")
+
+    if kill_after is not None:
+        threading.Thread(target=kill, daemon=True).start()
+    settings = {"quality": 3}
+    try:
+        with connected(cluster.address):
+            engine = partial(in_actors, actors=nodes)
+            return run(Encoder, settings, str(photos), str(coded), engine=engine, batch=BATCH)
+    finally:
+        cluster.shutdown()
+
+
+def main() -> None:
+    """Code the pictures, and compare."""
+    parser = Parser(__doc__)
+    parser.add_argument("--pictures", type=count, default=2000, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--rates", type=count, nargs="+", default=[], metavar="NODES", help="measure speeds")
+    args = parser.parse_args()
+
+    import pyarrow.parquet as pq
+
+    from glic_pyg.bulk import Encoder
+    from glic_pyg.bulk.table import RESULTS
+
     with tempfile.TemporaryDirectory() as folder:
-        write_pictures(Path(folder))
-        pictures = ray.data.read_binary_files(folder, include_paths=True, override_num_blocks=20)
-        coded = pictures.map_batches(
-            Encoder,
-            fn_constructor_kwargs={"quality": 3},
-            batch_size=5,
-            num_cpus=1,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=2),
-        )
-        rows: list[tuple[str, bytes, str]] = []
-        start = time.monotonic()
-        for batch in coded.iter_batches(batch_size=5):
-            rows += zip(batch["path"], batch["bytes"], batch["error"], strict=True)
-            if nodes and len(rows) >= KILLED_AFTER:
-                cluster.remove_node(nodes.pop(), allow_graceful=False)
-                nodes.clear()
-                print(f"a node killed after {len(rows)} rows")
-        print(f"{len(rows)} rows in {time.monotonic() - start:.0f} s")
-        print(f"{len({path for path, *_ in rows})} pictures")
-        print(f"{sum(bool(error) for *_, error in rows)} errors")
+        photos = Path(folder, "photos")
+        write_pictures(photos, args.pictures)
+        for nodes in args.rates:
+            summary = code(photos, Path(folder, str(nodes)), nodes)
+            seconds = pq.read_table(Path(folder, str(nodes), RESULTS))["seconds"].to_pylist()
+            load = ", ".join(f"{value:.1f}" for value in os.getloadavg()[:1])
+            rate = summary.pictures / summary.seconds
+            print(
+                f"{nodes} nodes: {rate:.1f} pictures/s, {summary.seconds:.0f} s, "
+                f"{1000 * sum(seconds) / len(seconds):.0f} ms each, load {load} of {os.cpu_count()} cores",
+                flush=True,
+            )
+        if args.rates:
+            return
+        coded = Path(folder, "coded")
+        first = code(photos, coded, 2, kill_after=args.pictures // BATCH // 4)
+        rows = pq.read_table(coded / RESULTS).to_pylist()
+        files = {path.relative_to(coded).as_posix(): path.read_bytes() for path in coded.rglob("*.glic")}
+        print(f"{len(rows)} rows of {len({row['path'] for row in rows})} pictures in {first.seconds:.0f} s")
+        print(f"{sum(bool(row['error']) for row in rows)} errors")
+        made = {row["output"]: row["bytes"] for row in rows if row["output"]}
+        sizes = {name: len(data) for name, data in files.items()}
+        print(f"{len(files)} files, {'as' if made == sizes else 'NOT as'} the table tells")
         encoder = Encoder(quality=3)
-        same = [encoder.row(path, Path(path).read_bytes())["bytes"] == data for path, data, _ in rows[::10]]
+        some = [row for row in rows if row["output"]][::50]
+        same = [
+            encoder.row("", (photos / row["path"]).read_bytes())["bytes"] == files[row["output"]]
+            for row in some
+        ]
         print(f"{sum(same)} of {len(same)} files as one process makes them")
-    ray.shutdown()
-    cluster.shutdown()
+        second = code(photos, coded, 2)
+        print(f"a second start: {second.new} tried, {second.pictures} rows, in {second.seconds:.0f} s")
 
 
 if __name__ == "__main__":

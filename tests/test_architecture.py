@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = """
     torchvision_shim errors limits yaml_text eager_call progress
     upstream eager
-    config derived compiled kernels threads processes simd products
-    files mending srgb
+    config derived compiled kernels threads processes on_ray simd products
+    files mending srgb names
     picture
     transparency formats
     image ledger checkpoint_header figures pages

@@ -34,6 +34,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("input", help="picture, or folder of pictures, searched recursively, or -")
     add("-o", "--output", required=True, help=".glic file, folder, or -")
+    add_settings(parser)
+    flags.add_conversion(parser)
+
+
+def add_settings(parser: ArgumentParser) -> None:
+    """Add the flags that say how pictures become .glic files."""
+    add = parser.add_argument
     flags.add_model(parser)
     aim = parser.add_mutually_exclusive_group()
     aim.add_argument(
@@ -49,7 +56,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     flags.add_effort(parser)
     add("--strip", action="store_true", help="leave out EXIF and XMP data, which travel otherwise")
     add("--keep-icc", action="store_true", help="let a colour profile travel, in place of converting to sRGB")
-    flags.add_conversion(parser)
 
 
 def run(args: Namespace) -> int:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,7 +24,8 @@ from glic_pyg.files import (
     read_file,
     write_file,
 )
-from glic_pyg.ledger import Ledger, check_output, hash_bytes
+from glic_pyg.ledger import Ledger, check_output, hash_bytes, made_of
+from glic_pyg.names import output_names
 from glic_pyg.processes import in_processes
 from glic_pyg.progress import each, tell
 
@@ -51,8 +50,7 @@ class Converter:
 
     def hash(self, data: FileBytes) -> str:
         """Return what stands for the bytes of a file to convert and all settings."""
-        about = [hash_bytes(data.getvalue()), dict(self.settings)]
-        return hash_bytes(json.dumps(about, sort_keys=True).encode())
+        return made_of(hash_bytes(data.getvalue()), self.settings)
 
 
 class Task(NamedTuple):
@@ -168,7 +166,11 @@ class Conversion:
         if not found:
             raise FileError(f"Expected files to convert in {source} (got none)")
         ledgers = {place: Ledger(folder / place) for place in {p.relative_to(source).parent for p in found}}
-        names = output_names([path.relative_to(source) for path in found], self.new_suffix, ledgers)
+
+        def owner(name: Path) -> str | None:
+            return ledgers[name.parent].source(folder / name)
+
+        names = output_names([path.relative_to(source) for path in found], self.new_suffix, owner)
         inputs: dict[object, Path] = {identity(path): path for path in (*found, *self.inputs)}
         names = [folder / name for name in names]
         tasks = (Task(*pair, inputs.get(identity(pair[1]))) for pair in zip(found, names, strict=True))
@@ -258,33 +260,3 @@ def _write(target: Path, result: bytes, ledger: Ledger, source: str, made: str) 
     with naming(target):
         ledger.note(follow_links(target).name, hash_bytes(result), source=source, made=made)
     write_file(target, result)
-
-
-def output_names(paths: Sequence[Path], suffix: str, ledgers: Mapping[Path, Ledger]) -> list[Path]:
-    """Return names for what is made of files: each with another suffix, or else with one more.
-
-    A name that an earlier call gave to a file, such as `a.glic` to `a.png`, stays this file's. Where two
-    files would get one name that is nobody's yet, they get `a.png.glic` and `a.jpg.glic`.
-
-    Args:
-        paths: The files, relative to their folder.
-        suffix: Of the names.
-        ledgers: For every folder with files, what was written into that of its outputs.
-    """
-
-    def owner(name: Path) -> str | None:
-        ledger = ledgers[name.parent]
-        return ledger.source(ledger.path.with_name(name.name))
-
-    names = {path: path.with_suffix(suffix) for path in paths}
-    owners = {name: owner(name) for name in names.values()}
-    while True:
-        count = Counter(names.values())
-        clashing = {
-            path: path.with_name(path.name + suffix)
-            for path, name in names.items()
-            if owners.get(name) not in (None, path.name) or (count[name] > 1 and owners.get(name) is None)
-        }
-        if clashing.items() <= names.items():
-            return list(names.values())
-        names |= clashing

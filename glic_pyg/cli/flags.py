@@ -117,6 +117,12 @@ def add_jobs(parser: argparse.ArgumentParser, about: str) -> None:
     )
 
 
+def add_ray(parser: argparse.ArgumentParser, **settings: Any) -> None:
+    """Add the flag that says which cluster works."""
+    about = "work on a cluster of Ray's: its address, or local for all cores of this machine"
+    parser.add_argument("--ray", metavar="ADDRESS", help=about, **settings)
+
+
 def add_dataset(parser: argparse.ArgumentParser, **settings: Any) -> None:
     """Add the flag that says where pictures are."""
     settings = {"required": True} | settings

@@ -32,6 +32,7 @@ DESCRIPTION = """Graph-based learned image compression.
 COMMANDS = {
     "compress": "compress pictures to .glic files",
     "decompress": "restore the pictures of .glic files",
+    "bulk": "code many pictures on a cluster",
     "info": "tell what a .glic file or a checkpoint is",
     "graph": "look at the graphs that a model builds for a photo",
     "train": "train a model on folders of photos",

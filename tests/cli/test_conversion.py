@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from glic_pyg.cli import conversion
-from glic_pyg.cli.conversion import Conversion, Converter, output_names
+from glic_pyg.cli.conversion import Conversion, Converter
 from glic_pyg.container import BitstreamError
 from glic_pyg.errors import FileError
-from glic_pyg.ledger import NAME, Ledger
+from glic_pyg.ledger import NAME
 
 BAD_NAME = os.fsdecode(b"\xff\x1b[31m\n.txt")
 
@@ -279,17 +279,6 @@ def test_a_file_that_vanishes_or_may_not_be_read(source, tmp_path, monkeypatch, 
         "error: 2 of 3 files could not be converted",
     ]
     assert written(tmp_path / "out") == {"sub/c.up": "SUB/C"}
-
-
-def test_output_names_never_clash(tmp_path):
-    def names(*texts):
-        paths = [Path(text) for text in texts]
-        ledgers = {path.parent: Ledger(tmp_path / path.parent) for path in paths}
-        return [str(path) for path in output_names(paths, ".glic", ledgers)]
-
-    assert names("a.png", "d/a.jpg", "b.tar.png") == ["a.glic", "d/a.glic", "b.tar.glic"]
-    assert names("a.png", "a.jpg", "b.png") == ["a.png.glic", "a.jpg.glic", "b.glic"]
-    assert names("a.png", "a.jpg", "a.png.bmp") == ["a.png.glic", "a.jpg.glic", "a.png.bmp.glic"]
 
 
 def test_names_of_an_earlier_start_stay(tmp_path, capsys):

@@ -1,0 +1,124 @@
+"""Folders of this machine and of object stores, by path or URL."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from glic_pyg.errors import FileError, PackageError
+from glic_pyg.files import READ_AT_ONCE, FileBytes, files_below, read_file, write_file
+
+
+class Place:
+    """A folder, or what an object store has below a URL; names are relative, with forward slashes.
+
+    Args:
+        url: A path, or a URL as fsspec takes it; without fsspec's package for a kind of store, Arrow's own.
+
+    Raises:
+        PackageError: neither knows such a store.
+        FileError: no such URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(url)
+        except ImportError as error:
+            self.fs, self.root = _by_arrow(url, error)
+        except ValueError as error:
+            raise FileError(f"Expected a path or a URL (got {url}: {error})") from error
+        self.root = self.root.rstrip("/")
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str = "") -> str:
+        """Return the path of a file, as the file system takes it."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def files(self, suffixes: Collection[str]) -> dict[str, int]:
+        """Return the names of the files below that have one of the suffixes (lower case), and their bytes."""
+        if self.is_local:
+            folder = Path(self.path())
+            found = files_below(folder, suffixes)
+            return {path.relative_to(folder).as_posix(): path.stat().st_size for path in found}
+        self.fs.invalidate_cache()
+        sizes = {
+            path[len(self.root) :].lstrip("/"): about["size"] or 0
+            for path, about in self.fs.find(self.path(), detail=True).items()
+        }
+        return {name: size for name, size in sizes.items() if Path(name).suffix.lower() in suffixes}
+
+    def is_empty(self) -> bool:
+        """Return whether there is nothing."""
+        return not self.fs.exists(self.path()) or not self.fs.ls(self.path(), detail=False)
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is such a file."""
+        return self.fs.exists(self.path(name))
+
+    def hash(self, name: str) -> str | None:
+        """Return the SHA-256 of a file's bytes, hexadecimal; None if there is none."""
+        digest = hashlib.sha256()
+        try:
+            with self.fs.open(self.path(name), "rb") as file:
+                while part := file.read(READ_AT_ONCE):
+                    digest.update(part)
+        except FileNotFoundError:
+            return None
+        return digest.hexdigest()
+
+    def read(self, name: str, most: int | Callable[[bytes], int]) -> FileBytes:
+        """Read a file, see `read_file`."""
+        with self.fs.open(self.path(name), "rb") as file:
+            data = read_file(file, most)
+        data.name = name
+        return data
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Copy a file to this machine."""
+        self.fs.get_file(self.path(name), str(path))
+
+    def write(self, name: str, data: bytes | Path) -> None:
+        """Write a file as a whole, as object stores do by themselves: some bytes, or another file's."""
+        if self.is_local:
+            path = Path(self.path(name))
+            if isinstance(data, bytes):
+                write_file(path, data)
+            else:
+                with data.open("rb") as file:
+                    write_file(path, lambda to: shutil.copyfileobj(file, to))
+        elif isinstance(data, bytes):
+            self.fs.pipe_file(self.path(name), data)
+        else:
+            self.fs.put_file(str(data), self.path(name))
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        self.fs.rm_file(self.path(name))
+
+    def overlaps(self, other: Place) -> bool:
+        """Return whether one lies within the other."""
+        if type(self.fs) is not type(other.fs):
+            return False
+        roots = [os.path.realpath(p.root) if p.is_local else p.root for p in (self, other)]
+        a, b = (root.rstrip("/") + "/" for root in roots)
+        return a.startswith(b) or b.startswith(a)
+
+
+def _by_arrow(url: str, reason: ImportError) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return Arrow's file system of a URL, and the path there."""
+    import pyarrow
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from pyarrow.fs import FileSystem
+
+    try:
+        fs, path = FileSystem.from_uri(url)
+    except (pyarrow.ArrowException, ValueError, OSError):
+        raise PackageError(f"Expected a package that reads {url} (got: {reason})") from reason
+    return ArrowFSWrapper(fs), path

@@ -1,0 +1,100 @@
+"""The table of results beside what was made: a row for each picture."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from glic_pyg.bulk.places import Place
+from glic_pyg.errors import FileError, require
+
+with require("pyarrow", extra="ray", purpose="tables of results"):
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+RESULTS = "glic_results.parquet"
+PARTS = ".glic_parts/"
+SCHEMA = pa.schema(
+    {
+        "path": pa.string(),  # of the file, relative to the source
+        "member": pa.string(),  # of a shard: a name in a tar, a row's number in a Parquet file; else empty
+        "output": pa.string(),  # relative to the target; empty where nothing is written
+        "bytes": pa.int64(),
+        "height": pa.int64(),
+        "width": pa.int64(),
+        "bpp": pa.float64(),
+        "psnr": pa.float64(),
+        "seconds": pa.float64(),
+        "notes": pa.string(),
+        "error": pa.string(),
+        "made": pa.string(),  # of the file's bytes and all settings
+        "sha256": pa.string(),  # of the output
+    }
+)
+READERS = 16
+
+
+def part_name(batch: str) -> str:
+    """Return the name of the file with the rows of a batch."""
+    return f"{PARTS}{batch}.parquet"
+
+
+def write_rows(place: Place, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as a Parquet file; what is no number becomes null."""
+    rows = [{key: _known(value) for key, value in row.items()} for row in rows]
+    write_table(place, name, pa.Table.from_pylist(rows, SCHEMA))
+
+
+def write_table(place: Place, name: str, table: pa.Table) -> None:
+    """Write a table as a Parquet file."""
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    place.write(name, file.getvalue())
+
+
+def _known(value: object) -> object:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def merge_parts(place: Place) -> tuple[pa.Table, int]:
+    """Bring the rows of all parts into the one table, in place of earlier rows of the same files.
+
+    The table is written before the parts are removed, so that no row is ever lost.
+
+    Returns:
+        The table, and how many of its rows were in parts.
+
+    Raises:
+        FileError: a table that is none of ours.
+    """
+    names = [PARTS + name for name in Place(f"{place.url.rstrip('/')}/{PARTS}").files({".parquet"})]
+    with ThreadPoolExecutor(READERS) as pool:
+        new = pa.concat_tables([SCHEMA.empty_table(), *pool.map(lambda name: _read(place, name), names)])
+    table = _read(place, RESULTS) if place.exists(RESULTS) else SCHEMA.empty_table()
+    if not names and place.exists(RESULTS):
+        return table, 0
+    stays = pc.invert(pc.is_in(table["path"], value_set=pc.unique(new["path"])))
+    table = pa.concat_tables([table.filter(stays), new]).sort_by([("path", "ascending")])
+    write_table(place, RESULTS, table)
+    for name in names:
+        place.remove(name)
+    return table, new.num_rows
+
+
+def of_files(table: pa.Table, names: Iterable[str]) -> pa.Table:
+    """Return the rows of some files."""
+    return table.filter(pc.is_in(table["path"], value_set=pa.array(list(names), pa.string())))
+
+
+def _read(place: Place, name: str) -> pa.Table:
+    try:
+        table = pq.read_table(io.BytesIO(place.read(name, 1 << 40).getvalue()))
+    except pa.ArrowException as error:
+        raise FileError(f"Expected a table of results (got {place.path(name)}: {error})") from error
+    if table.schema.names != SCHEMA.names:
+        raise FileError(f"Expected a table of results (got {place.path(name)} with other columns)")
+    return table.cast(SCHEMA)

@@ -1,0 +1,227 @@
+"""A collection in this process: what is missing is done, and the table is true."""
+
+import io
+import os
+import tarfile
+
+import pytest
+from PIL import Image
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+from glic_pyg import bitstream  # noqa: E402
+from glic_pyg.bulk import Decoder, Encoder, Evaluator, job  # noqa: E402
+from glic_pyg.bulk.table import PARTS, RESULTS  # noqa: E402
+from glic_pyg.bulk.worker import File, Worker  # noqa: E402
+from glic_pyg.errors import FileError  # noqa: E402
+from glic_pyg.image import png_bytes, read_image, to_8bit  # noqa: E402
+from glic_pyg.metrics import psnr  # noqa: E402
+
+
+class Died(Exception):
+    """Of a node."""
+
+
+@pytest.fixture
+def engine():
+    """What an engine does, in this process; it dies after as many batches as it has lives."""
+
+    class Engine:
+        lives = 1000
+
+        def __call__(self, work, settings, items):
+            self.handed_out = [item["batch"] for item in items]
+            worker = work(**settings)
+            for number, item in enumerate(items):
+                if number == self.lives:
+                    raise Died
+                yield worker(item)
+
+    return Engine()
+
+
+@pytest.fixture
+def photos(photo, tmp_path):
+    """Three pictures in a folder, one of them broken."""
+    folder = tmp_path / "photos" / "sub"
+    folder.mkdir(parents=True)
+    (folder / "a.png").write_bytes(png_bytes(photo(48, 64)))
+    (folder / "a.bmp").write_bytes(b"no picture")
+    Image.effect_noise((40, 40), 50).convert("RGB").save(folder.parent / "b.png")
+    return folder.parent
+
+
+def rows_of(folder):
+    return {(row["path"], row["member"]): row for row in pq.read_table(folder / RESULTS).to_pylist()}
+
+
+def files_in(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != RESULTS
+    }
+
+
+def test_there_and_back(photos, tiny_model, engine, tmp_path):
+    coded, restored = tmp_path / "coded", tmp_path / "restored"
+    summary = job.run(Encoder, {"model": tiny_model}, f"{photos}/", f"{coded}", engine=engine)
+    assert (summary.pictures, summary.new, summary.failed) == (3, 3, 1)
+    assert summary.first_error.startswith("Expected a picture (got sub/a.bmp: ")
+    expected = {
+        name: bitstream.encode(tiny_model, read_image(photos / source))
+        for name, source in (("b.glic", "b.png"), ("sub/a.png.glic", "sub/a.png"))
+    }
+    assert files_in(coded) == expected
+    rows = rows_of(coded)
+    assert [(row["output"], bool(row["error"])) for row in rows.values()] == [
+        ("b.glic", False), ("", True), ("sub/a.png.glic", False)
+    ]  # fmt: skip
+    row = rows["sub/a.png", ""]
+    assert row["bytes"] == len(expected["sub/a.png.glic"])
+    assert row["bpp"] == pytest.approx(8 * row["bytes"] / (48 * 64))
+    assert row["psnr"] is None
+
+    summary = job.run(Decoder, {"model": tiny_model}, str(coded), str(restored), engine=engine)
+    assert (summary.pictures, summary.failed) == (2, 0)
+    x_hat = bitstream.decode(tiny_model, expected["b.glic"])
+    assert (to_8bit(read_image(restored / "b.png")) == to_8bit(x_hat)).all()
+
+
+def test_a_second_start_does_what_is_missing_by_content(photos, tiny_model, engine, tmp_path):
+    coded = tmp_path / "coded"
+
+    def start(**settings):
+        return job.run(Encoder, {"model": tiny_model, **settings}, str(photos), str(coded), engine=engine).new
+
+    assert start() == 3
+    before, rows = files_in(coded), rows_of(coded)
+    for path in photos.rglob("*"):
+        os.utime(path)
+    assert start() == 1  # the broken one is tried again
+    assert files_in(coded) == before
+    assert rows_of(coded)["b.png", ""] == rows["b.png", ""]  # seconds too
+    (coded / "b.glic").write_bytes(b"damaged")
+    assert start() == 2
+    assert files_in(coded) == before
+    (coded / "b.glic").unlink()
+    assert start() == 2
+    assert files_in(coded) == before
+    (photos / "b.png").write_bytes((photos / "sub" / "a.png").read_bytes())
+    assert start() == 2
+    assert files_in(coded)["b.glic"] == before["sub/a.png.glic"]
+    assert start(strip=True) == 3
+
+
+def test_what_was_written_before_a_death_is_not_done_again(photos, tiny_model, engine, tmp_path, monkeypatch):
+    """And the rows of a batch that is handed out twice are there once."""
+    arguments = (Encoder, {"model": tiny_model}, str(photos), str(tmp_path / "coded"))
+    engine.lives = 2
+    with pytest.raises(Died):
+        job.run(*arguments, engine=engine, batch=1)
+    assert len(list((tmp_path / "coded" / PARTS).iterdir())) == 2
+    engine.lives = 1000
+    summary = job.run(*arguments, engine=engine, batch=1)
+    assert (summary.pictures, summary.new) == (3, 1)
+    assert len(rows_of(tmp_path / "coded")) == 3
+
+    worker = Worker(*arguments)
+    item = {"batch": "x", "files": [["b.png", "b.glic", "", ""]]}
+    worker(item)
+    monkeypatch.setattr(worker.target, "write", None)  # it writes nothing now
+    worker(item)
+
+
+def test_figures_without_outputs(photos, tiny_model, engine, tmp_path):
+    arguments = (Evaluator, {"model": tiny_model}, str(photos), str(tmp_path / "figures"))
+    job.run(*arguments, engine=engine, writes=False)
+    assert files_in(tmp_path / "figures") == {}
+    row = rows_of(tmp_path / "figures")["b.png", ""]
+    x = read_image(photos / "b.png")
+    data = bitstream.encode(tiny_model, x)
+    assert (row["bytes"], row["output"]) == (len(data), "")
+    assert row["psnr"] == pytest.approx(psnr(x, bitstream.decode(tiny_model, data)))
+    assert job.run(*arguments, engine=engine, writes=False).new == 1
+
+
+def test_a_tar_becomes_a_tar(photos, tiny_model, engine, tmp_path):
+    shards, coded = tmp_path / "shards", tmp_path / "coded"
+    shards.mkdir()
+    with tarfile.open(shards / "0.tar", "w") as tar:
+        for name in ("sub/a.png", "sub/a.bmp", "b.png"):
+            tar.add(photos / name, name)
+        about = tarfile.TarInfo("b.cls")
+        about.size = 1
+        tar.addfile(about, io.BytesIO(b"7"))
+    (shards / "1.tar").write_bytes(b"no tar")
+    arguments = (Encoder, {"model": tiny_model}, str(shards), str(coded))
+    summary = job.run(*arguments, engine=engine)
+    assert (summary.pictures, summary.failed) == (4, 2)  # the damaged shard is a row
+    with tarfile.open(coded / "0.tar") as tar:
+        made = {member.name: tar.extractfile(member).read() for member in tar}
+    data = bitstream.encode(tiny_model, read_image(photos / "b.png"))
+    assert list(made) == ["sub/a.png.glic", "b.glic", "b.cls"]
+    assert (made["b.glic"], made["b.cls"]) == (data, b"7")
+    rows = rows_of(coded)
+    assert rows["0.tar", "b.png"]["bytes"] == len(data)
+    assert rows["0.tar", "sub/a.bmp"]["error"].startswith("Expected a picture (got 0.tar/sub/a.bmp: ")
+    assert rows["1.tar", ""]["error"].startswith("Expected a tar (got 1.tar: ")
+    assert job.run(*arguments, engine=engine).new == 1  # the damaged shard is tried again
+    one = job.run(*arguments[:2], str(shards / "0.tar"), str(tmp_path / "one"), engine=engine)
+    assert (one.pictures, one.failed) == (3, 1)
+    assert files_in(tmp_path / "one")["0.tar"] == files_in(coded)["0.tar"]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_parquet_file_becomes_one(photos, tiny_model, engine, tmp_path, nested):
+    shards, coded = tmp_path / "shards", tmp_path / "coded"
+    shards.mkdir()
+    data = [(photos / name).read_bytes() for name in ("b.png", "sub/a.bmp")]
+    pictures = [{"bytes": one, "path": "x"} for one in data] if nested else data
+    pq.write_table(pa.table({"image": pictures, "label": [3, 4]}), shards / "0.parquet")
+    summary = job.run(Encoder, {"model": tiny_model}, str(shards), str(coded), engine=engine)
+    assert (summary.pictures, summary.failed) == (2, 1)
+    table = pq.read_table(coded / "0.parquet")
+    made = [image["bytes"] if nested else image for image in table["image"].to_pylist()]
+    assert made == [bitstream.encode(tiny_model, read_image(photos / "b.png")), None]
+    assert table["label"].to_pylist() == [3, 4]
+    assert rows_of(coded)["0.parquet", "1"]["error"].startswith("Expected a picture (got 0.parquet/1: ")
+
+    pq.write_table(pa.table({"label": [3, 4]}), shards / "0.parquet")
+    summary = job.run(Encoder, {"model": tiny_model}, str(shards), str(coded), engine=engine)
+    assert summary.first_error == "Expected one column of pictures' bytes in 0.parquet (got none)"
+
+
+def test_an_object_store_by_its_url(photos, tiny_model, engine):
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    store.put(f"{photos}/", "/bucket/photos/", recursive=True)
+    arguments = (Encoder, {"model": tiny_model}, "memory://bucket/photos", "memory://bucket/coded")
+    assert job.run(*arguments, engine=engine).new == 3
+    data = bitstream.encode(tiny_model, read_image(photos / "b.png"))
+    assert store.cat("/bucket/coded/b.glic") == data
+    store.pipe("/bucket/coded/b.glic", b"damaged")
+    assert job.run(*arguments, engine=engine).new == 2
+    assert store.cat("/bucket/coded/b.glic") == data
+
+
+def test_targets_of_others_are_left_alone(photos, tiny_model, engine, tmp_path):
+    arguments = (Encoder, {"model": tiny_model}, str(photos))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "b.glic").write_bytes(b"precious")
+    with pytest.raises(FileError, match="Expected a target that is empty or of an earlier call"):
+        job.run(*arguments, str(tmp_path / "other"), engine=engine)
+    assert (tmp_path / "other" / "b.glic").read_bytes() == b"precious"
+    for inside in (photos, photos / "coded", tmp_path):
+        with pytest.raises(FileError, match="Expected a target apart from the source"):
+            job.run(*arguments, str(inside), engine=engine)
+    with pytest.raises(FileError, match=r"Expected pictures, or shards of them, in .*/no"):
+        job.run(*arguments[:2], str(tmp_path / "no"), str(tmp_path / "out"), engine=engine)
+
+
+def test_batches_hold_few_files_and_few_bytes(monkeypatch):
+    monkeypatch.setattr(job, "BATCH_BYTES", 10)
+    sizes = {"a": 3, "b": 12, "c": 3, "d": 3, "e": 3, "s.tar": 1}
+    found = list(job.batches([File(name, "") for name in sizes], sizes, 3))
+    assert [[file.name for file in batch] for batch in found] == [["b"], ["a", "c", "d"], ["s.tar"], ["e"]]
