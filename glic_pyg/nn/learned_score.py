@@ -18,10 +18,15 @@ class LearnedScore(Score):
     Args:
         channels: Features per position.
         hidden: Width of the 3 x 3 convolution W.
+
+    Raises:
+        ValueError: no width.
     """
 
     def __init__(self, *, channels: int, hidden: int = 16) -> None:
         super().__init__()
+        if hidden < 1:
+            raise ValueError(f"Expected hidden of at least 1 (got {hidden})")
         self.convolution = nn.Conv2d(channels, hidden, 3, padding=1)
         self.output = nn.Conv2d(hidden, 1, 1)
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -19,3 +20,8 @@ def test_scores_stay_positive():
     with torch.no_grad():
         score.output.bias.fill_(-1000)
     assert (score(torch.zeros(1, 2, 3, 3)) > 0).all()
+
+
+def test_no_width():
+    with pytest.raises(ValueError, match=r"^Expected hidden of at least 1 \(got 0\)$"):
+        LearnedScore(channels=2, hidden=0)
