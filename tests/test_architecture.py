@@ -13,6 +13,7 @@ FLOORS = """
     upstream eager
     config derived compiled kernels threads processes on_ray simd products
     files mending srgb names
+    places
     picture
     transparency formats
     image ledger checkpoint_header figures pages

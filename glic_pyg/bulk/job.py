@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glic_pyg.bulk.coders import Coder
-from glic_pyg.bulk.places import Place
 from glic_pyg.bulk.shards import SHARDS
 from glic_pyg.bulk.table import PARTS, RESULTS, merge_parts, of_files
 from glic_pyg.bulk.worker import File, Worker
@@ -24,6 +23,7 @@ from glic_pyg.errors import FileError
 from glic_pyg.files import printable
 from glic_pyg.ledger import hash_bytes
 from glic_pyg.names import output_names
+from glic_pyg.places import Place
 from glic_pyg.progress import each, tell
 
 if TYPE_CHECKING:

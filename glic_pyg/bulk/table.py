@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from glic_pyg.bulk.places import Place
 from glic_pyg.errors import FileError, require
+from glic_pyg.places import Place
 
 with require("pyarrow", extra="ray", purpose="tables of results"):
     import pyarrow as pa

@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from glic_pyg.bulk.coders import Coder
-from glic_pyg.bulk.places import Place
 from glic_pyg.bulk.shards import SHARDS
 from glic_pyg.bulk.table import part_name, write_rows
 from glic_pyg.errors import UserError
 from glic_pyg.files import FileBytes
 from glic_pyg.ledger import hash_bytes, hash_file, made_of
+from glic_pyg.places import Place
 
 READERS = 8
 """Files that are read at the same time."""

@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("variants", nargs="+", metavar="VARIANT.yaml", help="variants to train")
-    flags.add_dataset(parser)
+    flags.add_training_set(parser)
     flags.add_output_folder(parser, default=Path("runs/ablation"))
     add("--seeds", type=flags.whole, nargs="+", default=[0, 1], metavar="N", help="(default: 0 1)")
     steps = "train every variant for so many steps, whatever its file says"

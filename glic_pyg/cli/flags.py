@@ -123,11 +123,16 @@ def add_ray(parser: argparse.ArgumentParser, **settings: Any) -> None:
     parser.add_argument("--ray", metavar="ADDRESS", help=about, **settings)
 
 
-def add_dataset(parser: argparse.ArgumentParser, **settings: Any) -> None:
+def add_dataset(parser: argparse.ArgumentParser) -> None:
     """Add the flag that says where pictures are."""
-    settings = {"required": True} | settings
     about = "folders of pictures, searched recursively"
-    parser.add_argument("-d", "--dataset", type=Path, nargs="+", metavar="FOLDER", help=about, **settings)
+    parser.add_argument("-d", "--dataset", type=Path, nargs="+", metavar="FOLDER", help=about, required=True)
+
+
+def add_training_set(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add the flag that says where pictures to train on are."""
+    about = "folders of pictures or tar shards, searched recursively, or URLs of shards"
+    parser.add_argument("-d", "--dataset", nargs="+", metavar="FOLDER", help=about, required=required)
 
 
 def add_output_folder(parser: argparse.ArgumentParser, **settings: Any) -> None:

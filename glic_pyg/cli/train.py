@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("--config", metavar="FILE", help="training configuration (YAML); flags override it")
-    flags.add_dataset(parser, required=False)
+    flags.add_training_set(parser, required=False)
     add(
         "-o",
         "--output",

@@ -1,4 +1,4 @@
-"""Folders of pictures as random training crops and as held-out centre crops."""
+"""Pictures as random training crops and as held-out centre crops."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from glic_pyg.config import ConfigError
-from glic_pyg.files import files_below
 from glic_pyg.image import read_pixels, to_8bit, to_float
-from glic_pyg.picture import ImageError, picture_suffixes
+from glic_pyg.picture import ImageError
 from glic_pyg.progress import each
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.lightning import LightningDataModule, Trainer
 from glic_pyg.training.module import CodecModule
 from glic_pyg.training.schedule import Schedule, StepSampler
+from glic_pyg.training.sources import Folder, Part, Source, as_folder, name_in, sources
 
 logger = logging.getLogger(__name__)
 
@@ -35,28 +35,29 @@ T = TypeVar("T")
 Sample = TypeVar("Sample", covariant=True)
 
 
-def folders_by_prefix(dataset: str | Path | Sequence[str | Path]) -> dict[str, Path]:
-    """Return the folders of a data set by what the names of their pictures begin with.
+def folders_by_prefix(dataset: str | Path | Sequence[str | Path]) -> dict[str, Folder]:
+    """Return the folders of a data set, URLs among them, by what the names of their pictures begin with.
 
     That is nothing where there is one folder, else `NAME_OF_THE_FOLDER/`.
 
     Raises:
         ConfigError: two folders of one name, or one inside another.
     """
-    folders = [Path(folder) for folder in ([dataset] if isinstance(dataset, str | Path) else dataset)]
+    folders = [as_folder(folder) for folder in ([dataset] if isinstance(dataset, str | Path) else dataset)]
     if len(folders) == 1:
         return {"": folders[0]}
-    for a, b in permutations([folder.resolve() for folder in folders], 2):
+    places = [Path(folder).resolve() for folder in folders]  # good enough to compare URLs too
+    for a, b in permutations(places, 2):
         if a.is_relative_to(b):
             raise ConfigError(f"Expected folders apart from each other (got {a} and {b})")
         if a.name == b.name:
             raise ConfigError(f"Expected folders of different names (got {a} and {b})")
-    return {f"{folder.resolve().name}/": folder for folder in folders}
+    return {f"{place.name}/": folder for place, folder in zip(places, folders, strict=True)}
 
 
 def find_and_split(
-    folders: Mapping[str, Path], *, config: TrainConfig, listed: Collection[Path] | None = None
-) -> tuple[list[Path], list[Path]]:
+    folders: Mapping[str, Folder], *, config: TrainConfig, listed: Collection[Source] | None = None
+) -> tuple[list[Source], list[Source]]:
     """Return the pictures to train on and those held out: of every folder a share, whatever the others.
 
     Args:
@@ -67,8 +68,8 @@ def find_and_split(
     Raises:
         ConfigError: no such folder, or too few pictures in one.
     """
-    training: list[Path] = []
-    held_out: list[Path] = []
+    training: list[Source] = []
+    held_out: list[Source] = []
     for folder in folders.values():
         pictures = find_pictures(folder, least_size=max(config.eval_size, *config.patch_sizes))
         if listed is not None:
@@ -80,10 +81,10 @@ def find_and_split(
     return training, held_out
 
 
-def find_pictures(folder: str | Path, *, least_size: int) -> list[Path]:
-    """Return the pictures in a folder and below, sorted; what cannot be used is logged and left out.
+def find_pictures(folder: Folder, *, least_size: int) -> list[Source]:
+    """Return the pictures in a folder and below, and in its shards, sorted; others are logged and left out.
 
-    Only headers are read: damage further on is found when a picture is decoded.
+    Only headers of files are read: damage further on is found when a picture is decoded.
 
     Args:
         folder: Where to look.
@@ -91,17 +92,14 @@ def find_pictures(folder: str | Path, *, least_size: int) -> list[Path]:
 
     Raises:
         ConfigError: no such folder.
+        FileError: a shard that cannot be read.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ConfigError(f"Expected a folder of pictures (got {folder})")
-    files = files_below(folder, picture_suffixes())
-    pictures: list[Path] = []
-    small: list[Path] = []
+    files = sources(folder)
+    pictures: list[Source] = []
+    small: list[Source] = []
     for path in each(files, "reading headers"):
         try:
-            with Image.open(path) as image:
-                least = min(image.size)
+            least = _least_side(path)
         except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
             logger.warning("Skipped %s: %s", path, error)
             continue
@@ -114,23 +112,32 @@ def find_pictures(folder: str | Path, *, least_size: int) -> list[Path]:
     return pictures
 
 
+def _least_side(source: Source) -> int:
+    if isinstance(source, Part):
+        if not source.width:
+            raise ImageError(f"Expected a picture (got {source})")
+        return min(source.width, source.height)
+    with Image.open(source) as image:
+        return min(image.size)
+
+
 def split_pictures(
-    pictures: Sequence[Path], *, folder: str | Path, eval_share: float
-) -> tuple[list[Path], list[Path]]:
+    pictures: Sequence[Source], *, folder: Folder, eval_share: float
+) -> tuple[list[Source], list[Source]]:
     """Return the pictures to train on and those held out: the share whose hashed names come first.
 
     The split depends on the names relative to the folder alone; at least one picture is held out.
     """
 
-    def name_hash(path: Path) -> bytes:
-        return hashlib.sha256(path.relative_to(folder).as_posix().encode()).digest()
+    def name_hash(source: Source) -> bytes:
+        return hashlib.sha256(name_in(source, folder).encode()).digest()
 
     ranked = sorted(pictures, key=name_hash)
     count = max(1, round(eval_share * len(ranked)))
     return ranked[count:], ranked[:count]
 
 
-def center_crops(pictures: Sequence[Path], *, size: int) -> Tensor:
+def center_crops(pictures: Sequence[Source], *, size: int) -> Tensor:
     """Return the centre crops of all pictures that can be decoded, `N x 3 x size x size` in [0, 1].
 
     Raises:
@@ -238,7 +245,7 @@ class Samples(Dataset[Sample]):
     same on one device and on several. In place of a picture that cannot be decoded another is drawn.
 
     Args:
-        pictures: Files to draw from, none smaller than a crop.
+        pictures: To draw from, none smaller than a crop.
         qualities: Number of qualities to draw from.
         seed: Seed of all samples.
         transpose: Whether rows and columns of half of the crops change places.
@@ -247,7 +254,7 @@ class Samples(Dataset[Sample]):
 
     def __init__(
         self,
-        pictures: Sequence[Path],
+        pictures: Sequence[Source],
         *,
         qualities: int,
         seed: int,
@@ -319,11 +326,11 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch, count)).permutation(count)
 
 
-def _decode(path: Path) -> Tensor | None:
+def _decode(source: Source) -> Tensor | None:
     try:
-        return read_pixels(path)
-    except ImageError as error:
-        logger.warning("Skipped %s: %s", path, error)
+        return read_pixels(source.read() if isinstance(source, Part) else source)
+    except (ImageError, OSError) as error:
+        logger.warning("Skipped %s: %s", source, error)
         return None
 
 
@@ -331,14 +338,14 @@ class PictureData(LightningDataModule):
     """A run's batches, from its module's step on, and its held-out pictures; devices share both.
 
     Args:
-        training: Files to train on.
+        training: Pictures to train on.
         held_out: Centre crops to evaluate on, `N x 3 x H x W`.
         config: The settings of the run.
         schedule: The run, step by step.
     """
 
     def __init__(
-        self, training: Sequence[Path], held_out: Tensor, *, config: TrainConfig, schedule: Schedule
+        self, training: Sequence[Source], held_out: Tensor, *, config: TrainConfig, schedule: Schedule
     ) -> None:
         super().__init__()
         in_memory = config.pictures == "memory"
@@ -402,7 +409,7 @@ class PictureData(LightningDataModule):
         return self.trainer
 
 
-def _decode_all(pictures: Sequence[Path]) -> tuple[Pixels, set[int]]:
+def _decode_all(pictures: Sequence[Source]) -> tuple[Pixels, set[int]]:
     """Return all pictures, of 8 bits, and the numbers of those that cannot be decoded."""
     with ThreadPoolExecutor() as pool:
         decoded = list(each(pool.map(_decode, pictures), "decoding pictures", total=len(pictures)))

@@ -17,6 +17,7 @@ from glic_pyg.errors import FileError
 from glic_pyg.files import csv_text, printable, read_file, write_file
 from glic_pyg.ledger import hash_file
 from glic_pyg.progress import each
+from glic_pyg.training.sources import Folder, Part, Source, is_in, name_in, parts
 
 MOST_BYTES = 1 << 30
 """Of a table."""
@@ -45,20 +46,23 @@ class Picture:
 COLUMNS = [field.name for field in fields(Picture)]
 
 
-def describe(pictures: Sequence[Path], *, folders: Mapping[str, Path]) -> list[Picture]:
-    """Return the table of some files in folders and below; reads all their bytes.
+def describe(pictures: Sequence[Source], *, folders: Mapping[str, Folder]) -> list[Picture]:
+    """Return the table of some pictures; reads all bytes of files.
 
     Args:
-        pictures: The files.
-        folders: By what the names of their files begin with.
+        pictures: Files, and parts of shards.
+        folders: By what the names of their pictures begin with.
     """
     rows = []
-    for path in each(pictures, "hashing pictures"):
-        with Image.open(path) as image:
+    for source in each(pictures, "hashing pictures"):
+        prefix = next(prefix for prefix, folder in folders.items() if is_in(source, folder))
+        name = prefix + name_in(source, folders[prefix])
+        if isinstance(source, Part):
+            rows.append(Picture(name, source.width, source.height, source.bytes, source.sha256))
+            continue
+        with Image.open(source) as image:
             width, height = image.size
-        data = path.read_bytes()
-        prefix = next(prefix for prefix, folder in folders.items() if path.is_relative_to(folder))
-        name = prefix + path.relative_to(folders[prefix]).as_posix()
+        data = source.read_bytes()
         rows.append(Picture(name, width, height, len(data), hashlib.sha256(data).hexdigest()))
     return rows
 
@@ -68,22 +72,23 @@ def write(pictures: Sequence[Picture], path: Path) -> None:
     write_file(path, csv_text(COLUMNS, map(asdict, pictures)))
 
 
-def check(path: Path, *, folders: Mapping[str, Path]) -> list[Path]:
-    """Return the files that a table lists; further ones in the folders do not matter.
+def check(path: Path, *, folders: Mapping[str, Folder]) -> list[Source]:
+    """Return the pictures that a table lists; further ones in the folders do not matter.
 
     Args:
         path: The table.
-        folders: By what the names of their files begin with.
+        folders: By what the names of their pictures begin with.
 
     Raises:
-        FileError: the table cannot be read, or a file is missing or another than it was.
+        FileError: the table cannot be read, or a picture is missing or another than it was.
     """
     rows = _read(path)
-    paths = [_path(row.name, folders) for row in rows]
+    shards = {prefix: parts(folder) for prefix, folder in folders.items()}
+    paths = [_source(row.name, folders, shards) for row in rows]
     wrong = [
-        path
-        for path, row in zip(each(paths, "hashing pictures"), rows, strict=True)
-        if not os.path.isfile(path) or hash_file(path) != row.sha256
+        source
+        for source, row in zip(each(paths, "hashing pictures"), rows, strict=True)
+        if _hash(source) != row.sha256
     ]
     if wrong:
         raise FileError(
@@ -117,7 +122,16 @@ def _read(path: Path) -> list[Picture]:
     return rows
 
 
-def _path(name: str, folders: Mapping[str, Path]) -> Path:
-    """Return the file of a name; where no folder is named so, one that is not there."""
+def _source(name: str, folders: Mapping[str, Folder], shards: Mapping[str, Mapping[str, Part]]) -> Source:
+    """Return the picture of a name; where no folder is named so, a file that is not there."""
     prefix = next((prefix for prefix in folders if name.startswith(prefix)), "")
-    return folders.get(prefix, next(iter(folders.values()))) / name.removeprefix(prefix)
+    folder = folders.get(prefix, next(iter(folders.values())))
+    name = name.removeprefix(prefix)
+    return shards.get(prefix, {}).get(name) or Path(folder) / name
+
+
+def _hash(source: Source) -> str | None:
+    """Return the SHA-256 of a picture's bytes, hexadecimal; None if it is missing."""
+    if isinstance(source, Part):
+        return source.sha256
+    return hash_file(source) if os.path.isfile(source) else None

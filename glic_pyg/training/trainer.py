@@ -1,6 +1,6 @@
 """A whole run.
 
-folders -> manifest -> random crops -> CodecModule.training_step -> log.csv
+folders, shards -> manifest -> random crops -> CodecModule.training_step -> log.csv
                |                              |
                |                              +-> averaged weights -> latest.ckpt, latest.safetensors
                +-> held-out crops ------------------> evaluation ---> eval.csv, best.ckpt, samples
@@ -31,6 +31,7 @@ from glic_pyg.training.module import CodecModule
 from glic_pyg.training.quiet import quiet_lightning
 from glic_pyg.training.run_folder import RunFolder
 from glic_pyg.training.schedule import Schedule
+from glic_pyg.training.sources import by_name
 
 
 def train(
@@ -52,7 +53,7 @@ def train(
 
     Args:
         config: The settings.
-        dataset: Folder of pictures, or several; subfolders are searched too.
+        dataset: Folder of pictures or tar shards, or URL of shards, or several; subfolders are searched too.
         output: The run folder (see `RunFolder`).
         resume: Go on from the run folder's checkpoint, if it has one.
         weights: Name or path of a trained model to start from in place of random weights.
@@ -97,7 +98,9 @@ def train(
         return True
     crops = center_crops(held_out, size=config.eval_size)
     if is_first_process() and state is None:
-        manifests.write(manifests.describe(sorted(training + held_out), folders=folders), run.manifest)
+        manifests.write(
+            manifests.describe(sorted(training + held_out, key=by_name), folders=folders), run.manifest
+        )
         note_output(run.manifest)
 
     module = CodecModule(model, config, schedule)
