@@ -39,7 +39,7 @@ def encode(
 
     Args:
         model: The model.
-        x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
+        x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`, on any device.
         quality: Only for a model of several qualities, by default the middle one; rounded to 256ths.
         effort: 0 to 4: how long better latents of this picture are looked for, see `glic_pyg.refinement`.
         lmbda: What they are better by, which models of one quality need; see `refinement.refine`.
@@ -60,6 +60,7 @@ def encode(
     check_picture(x)
     shape = x.shape[-2:]
     check_size(*shape, max_pixels=max_pixels)
+    x = x.to(model.device)
     refining = refining_for(model, x, max_memory) if effort else None
     y = model.analyse(x, tiling_for(model, shape, max_memory, picture_bytes=x.nbytes))
     if refining is not None:

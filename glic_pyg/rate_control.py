@@ -33,7 +33,7 @@ def encode_to_bpp(
 
     Args:
         model: A model of several qualities.
-        x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
+        x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`, on any device.
         target: In bits per pixel.
         effort: See `bitstream.encode`; what is gained betters the picture, at no more bits.
         watch: See `bitstream.encode`.
@@ -62,7 +62,7 @@ def encode_to_psnr(
 
     Args:
         model: A model of several qualities.
-        x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
+        x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`, on any device.
         target: In dB.
         effort: See `bitstream.encode`; what is gained lessens the bits, at no larger error.
         watch: See `bitstream.encode`.
@@ -78,7 +78,7 @@ def encode_to_psnr(
         shape = (x.size(-2), x.size(-1))
         both = 2 * x[0].numel()  # bytes, of 8 bits
         tiling = tiling_for(model, shape, max_memory, picture_bytes=both, restoring=True)
-        return psnr(x, model.synthesise(y_hat, shape, tiling, dtype=torch.uint8))
+        return psnr(x.to(model.device), model.synthesise(y_hat, shape, tiling, dtype=torch.uint8))
 
     return _encode(model, x, target, measure, Search("dB", "mse", effort, watch, max_pixels, max_memory))
 
@@ -121,6 +121,7 @@ def _encode(
     shape = x.shape[-2:]
     check_size(*shape, max_pixels=search.max_pixels)
     check_effort(model, search.effort, lmbda=None)
+    x = x.to(model.device)
     refining = refining_for(model, x, search.max_memory) if search.effort else None
     y = model.analyse(x, tiling_for(model, shape, search.max_memory, picture_bytes=x.nbytes))
 

@@ -17,6 +17,7 @@ from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.container import Bitstream, BitstreamError, pack, unpack, unpack_head
 from glic_pyg.entropy import coder
 from glic_pyg.image import to_8bit
+from glic_pyg.kernels import use_kernels
 from glic_pyg.limits import MAX_PIXELS
 from glic_pyg.picture import ImageError
 from glic_pyg.tiles import MemoryBoundError
@@ -404,10 +405,22 @@ def test_a_model_without_tables_is_no_matter_of_the_file(tiny_config):
 def test_files_of_one_device_decode_on_another(variable_model, photo, device):
     there = copy.deepcopy(variable_model).to(device)
     x = photo(100, 150)
-    files = [encode(variable_model, x, 2.5), encode(there, x.to(device), 2.5)]
+    files = [encode(variable_model, x, 2.5), encode(there, x, 2.5)]
     for data in files:
         here = decode(variable_model, data)
         restored = decode(there, data)  # which compares the latents' checksum
         assert restored.device.type == device
         assert (restored.cpu() - here).abs().max() < 0.02
     assert abs(len(files[0]) - len(files[1])) <= 0.02 * len(files[0])
+
+
+@pytest.mark.parametrize("kernels", ["cpu", "gpu"])
+def test_no_step_makes_tensors_where_torch_does_by_default(variable_model, photo, monkeypatch, kernels):
+    """Where the model is on a GPU, those for the CPU would be there, and the reverse."""
+    model, x = use_kernels(copy.deepcopy(variable_model), kernels), photo(100, 150)
+    data = encode(model, x, 2.5)
+    restored = decode(model, data)
+    monkeypatch.setattr("glic_pyg.codec._undisturbed", lambda device: torch.device("meta"))
+    with torch.device("meta"):
+        assert encode(model, x, 2.5) == data
+        assert torch.equal(decode(model, data), restored)

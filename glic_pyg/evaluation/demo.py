@@ -104,7 +104,7 @@ def node_graph(model: GLIC, x: Tensor) -> dict[str, Any] | None:
     graphs = run_stages(model, x, [STAGE])[STAGE].pair
     map_size = graphs.local.map_size
     side, columns = node_size(x, map_size), map_size[2]
-    chosen = choose_nodes(x.to(model.device), graphs.local.score[:-1], map_size)
+    chosen = choose_nodes(x, graphs.local.score[:-1], map_size)
     node = chosen.get("edge", next(iter(chosen.values())))
     row, column = divmod(node, columns)
     top, left = (side * (QUERIES * (place // QUERIES) - WINDOW_MARGIN) for place in (row, column))

@@ -24,7 +24,7 @@ def choose_nodes(image: Tensor, score: Tensor, map_size: MapSize) -> dict[str, i
     are gradients everywhere.
 
     Args:
-        image: The picture that the graph was built for, `1 x 3 x H x W`.
+        image: The picture that the graph was built for, `1 x 3 x H x W`, on any device.
         score: The nodes' scores, `N`.
         map_size: `(1, H', W')`, N = H' W'.
 
@@ -33,6 +33,7 @@ def choose_nodes(image: Tensor, score: Tensor, map_size: MapSize) -> dict[str, i
         not in the padding, so there may be fewer in a tiny picture.
     """
     score = to_map(score[:, None], map_size)
+    image = image.to(score.device)
     gradient, coherence = _gradients(pad(image, HYPER_STRIDE), map_size)
     merits = {
         "flat": -_mean(score),

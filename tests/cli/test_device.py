@@ -5,6 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from glic_pyg import GLIC
+from glic_pyg.evaluation.demo import node_graph
+from glic_pyg.image import read_image
+
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
@@ -31,11 +35,23 @@ def test_files_are_coded_and_decoded_on_cuda_and_the_cpu(glic, small_photo, tmp_
         assert np.abs(here - pixels(small_photo)).mean() < 12
 
 
-def test_other_commands_on_cuda(glic, small_photo, tmp_path):
+def test_a_dataset_is_evaluated_on_cuda(glic, small_photo, tmp_path):
     pytest.importorskip("bjontegaard")
-    on = ["--device", "cuda"]
-    status, _, err = glic("evaluate", "-d", tmp_path, "-o", tmp_path / "results", "--quality", "4", *on)
+    results = tmp_path / "results"
+    status, _, err = glic("evaluate", "-d", tmp_path, "-o", results, "--quality", "4", "--device", "cuda")
     assert status == 0, err
-    status, out, err = glic("graph", small_photo, "--summary", *on)
+
+
+def test_graphs_are_shown_on_cuda(glic, small_photo, tmp_path):
+    pytest.importorskip("matplotlib")
+    files = [tmp_path / name for name in ("graph.png", "graph.html", "erf.png")]
+    flags = ["-o", files[0], "--html", files[1], "--erf", files[2], "--by", "attention"]
+    status, out, err = glic("graph", small_photo, "--summary", *flags, "--device", "cuda")
     assert status == 0, err
     assert "g_s.2" in out
+    assert all(file.stat().st_size for file in files)
+
+
+def test_a_node_is_chosen_for_the_demonstration_on_cuda(small_photo):
+    model = GLIC.from_pretrained("glic_nano").to("cuda")
+    assert node_graph(model, read_image(small_photo))["places"]["local"]
