@@ -2,9 +2,10 @@
 
     python lab/gpu_check.py -o FOLDER --seconds 170
 
-What matters most comes first: the tests that need a GPU, the kernels by themselves, files across devices,
-both backends coding and training. Every stage is a process of its own, with a limit: one that breaks, or the
-GPU's context with it, does not end the others. Each figure is printed as it comes and kept in
+What matters most comes first: the tests that need a GPU and files across devices, then coding and training,
+the kernels by themselves at the end. The rival, kernels `reference`, is measured after the default, `triton`, and
+at small sizes where its gradients take seconds. Every stage is a process of its own, with a limit: one that
+breaks, or the GPU's context with it, does not end the others. Each figure is printed as it comes and kept in
 FOLDER/gpu_check.json, which is whole at any moment. Without a GPU, `--dry-run` runs every stage on tiny
 sizes, in Triton's interpreter. `lab/gpu_check.sh` does the same where compressai is missing.
 """
@@ -34,11 +35,11 @@ STAGES = {  # name -> most seconds
     "machine": 30,
     "tests": 80,
     "devices": 60,
-    "kernels": 60,
-    "coding configs/model/glic_nano.yaml": 45,
-    "coding configs/model/glic.yaml": 60,
-    "training configs/model/glic_nano.yaml": 40,
-    "training configs/model/glic.yaml": 60,
+    "coding configs/model/glic_nano.yaml": 40,
+    "training configs/model/glic_nano.yaml": 30,
+    "coding configs/model/glic.yaml": 40,
+    "training configs/model/glic.yaml": 40,
+    "kernels": 30,
     "variants": 60,
 }
 TOGETHER = ("tests", "devices")
@@ -61,6 +62,8 @@ TESTS = [
     "tests/cli/test_device.py",
 ]
 BACKENDS = ("triton", "reference")
+FEW = 20_000
+"""Nodes up to which the rival's gradients are taken, which may need seconds for more."""
 
 
 def main() -> int:
@@ -211,7 +214,8 @@ class Place:
 
     def times(self, function: Callable[[], Any], *, seconds: float = 0.5, most: int = 20) -> float:
         """Return the median of milliseconds that calls take, after one that warms up."""
-        function()
+        if not self.dry:
+            function()
         self.sync()
         found, end = [], time.monotonic() + seconds
         while not found or (len(found) < most and time.monotonic() < end and not self.dry):
@@ -222,12 +226,33 @@ class Place:
         return round(statistics.median(found), 4)
 
     def device_times(self, function: Callable[[], Any]) -> float:
-        """Return the median of milliseconds that the GPU takes for a call."""
+        """Return the median of milliseconds that the GPU takes for a call; one long call is enough."""
         if self.dry:
             return self.times(function)
         import triton.testing
 
+        self.sync()
+        start = time.perf_counter()
+        function()
+        self.sync()
+        if (once := (time.perf_counter() - start) * 1e3) > 500:
+            return round(once, 4)
         return round(triton.testing.do_bench(function, warmup=20, rep=100, return_mode="median"), 4)
+
+    def launches(self, function: Callable[[], Any]) -> dict[str, float]:
+        """Return how many kernels a call launches, and the milliseconds that the GPU is busy with them."""
+        if self.dry:
+            return {}
+        from torch.autograd import DeviceType
+        from torch.profiler import ProfilerActivity, profile
+
+        self.sync()
+        with profile(activities=[ProfilerActivity.CUDA]) as record:
+            function()
+            self.sync()
+        kernels = [event for event in record.events() if event.device_type == DeviceType.CUDA]
+        busy = sum(event.time_range.elapsed_us() for event in kernels) / 1e3
+        return {"launches": len(kernels), "busy_ms": round(busy, 3)}
 
     @contextmanager
     def memory(self) -> Iterator[dict[str, float]]:
@@ -485,29 +510,30 @@ def stage_kernels(place: Place) -> None:
                             with half:
                                 return layer(x, graph, edges)
 
-                        with place.memory() as forward_memory:
+                        with place.memory() as memory:
                             out = attend()
+                        found[backend] = [out]
+                        with torch.no_grad():
+                            result(**about, forward_ms=place.device_times(attend), forward_mib=memory["mib"])
+                        if backend == "reference" and what["nodes"] > FEW:
+                            continue
                         direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
 
                         def back(out=out, wanted=wanted, direction=direction) -> Any:
                             return torch.autograd.grad(out, wanted, direction, retain_graph=True)
 
-                        with place.memory() as backward_memory:
+                        with place.memory() as memory:
                             gradients = back()
-                        found[backend] = [out, *gradients]
-                        with torch.no_grad():
-                            forward = place.device_times(attend)
+                        found[backend] += gradients
+                        again = all(map(torch.equal, gradients, back())) if backend == "triton" else None
                         result(
-                            **about, forward_ms=forward, forward_mib=forward_memory["mib"],
-                            backward_ms=place.device_times(back), backward_mib=backward_memory["mib"],
+                            **about, backward_ms=place.device_times(back), backward_mib=memory["mib"],
+                            same_gradients_again=again,
                         )  # fmt: skip
-                        again = back()
-                        same = all(torch.equal(a, b) for a, b in zip(gradients, again, strict=True))
-                        result(**about, same_gradients_again=same)
                 if len(found) == 2:
-                    errors = [difference(a, b) for a, b in zip(*found.values(), strict=True)]
                     names = ("out", "x", *(name for name, _ in layer.named_parameters()))
-                    what_differs = dict(zip(names, errors, strict=True))
+                    pairs = zip(names, found["reference"], found["triton"], strict=False)
+                    what_differs = {name: difference(b, a) for name, a, b in pairs}
                     result(**what, dtype=str(dtype), graph=scope, backends_differ=what_differs)
 
 
@@ -558,29 +584,32 @@ def stage_coding(place: Place, name: str) -> None:
         name = "configs/model/glic_pico.yaml"
     model = model_of(name).to(place.device)
     quality = None if model.config.qualities == 1 else 4.0
-    sizes = [(64, 64)] if place.dry else [(512, 768), (2048, 2048)]
-    short = Path(name).stem
-    for size in sizes:
-        x, outcomes = photo(*size).to(place.device), {}
-        for backend in BACKENDS:
-            use_kernels(model, backend)
-            what = {"model": short, "size": size, "kernels": backend}
-            with guarded(**what, dtype="float32"):
-                outcomes[backend] = _coding_in_float32(place, model, x, quality, what)
-            with guarded(**what, dtype="bfloat16"), torch.no_grad():
-                half = torch.float16 if place.dry else torch.bfloat16
-                with torch.autocast(place.device, half), place.memory() as memory:
+    small, large = ((64, 64), (64, 128)) if place.dry else ((512, 768), (2048, 2048))
+    short, outcomes = Path(name).stem, {}
+    for backend, size in (("triton", small), ("triton", large), ("reference", small), ("reference", large)):
+        use_kernels(model, backend)
+        x = photo(*size).to(place.device)
+        what = {"model": short, "size": size, "kernels": backend}
+        with guarded(**what, dtype="float32"):
+            outcomes[backend, size] = exact = _coding_in_float32(place, model, x, quality, what)
+            if backend == "reference":
+                differ = difference(exact, outcomes["triton", size])
+                result(model=short, size=size, dtype="float32", backends_differ=differ)
+        with guarded(**what, dtype="bfloat16"), torch.no_grad():
+            half = torch.float16 if place.dry else torch.bfloat16
+            exact = outcomes.get((backend, size))
+            with torch.autocast(place.device, half):
+                with place.memory() as memory:
                     y = model.g_a(x)
                     model.g_s(y.float())
-                with torch.autocast(place.device, half):
-                    analysis = place.times(lambda x=x: model.g_a(x))
-                    synthesis = place.times(lambda y=y: model.g_s(y.float()))
                 result(
-                    **what, dtype="bfloat16", g_a_ms=analysis, g_s_ms=synthesis, **memory,
-                    from_float32=difference(y, outcomes[backend]) if backend in outcomes else None,
+                    **what, dtype="bfloat16",
+                    g_a_ms=place.times(lambda x=x: model.g_a(x)),
+                    g_s_ms=place.times(lambda y=y: model.g_s(y.float())),
+                    **memory,
+                    **place.launches(lambda x=x: model.g_a(x)),
+                    from_float32=None if exact is None else difference(y, exact),
                 )  # fmt: skip
-        if len(outcomes) == 2:
-            result(model=short, size=size, backends_differ=difference(*outcomes.values()))
 
 
 def _coding_in_float32(place: Place, model: Any, x: Any, quality: float | None, what: dict[str, Any]) -> Any:
@@ -616,34 +645,37 @@ def stage_training(place: Place, name: str) -> None:
     config = ModelConfig.from_yaml(name)
     model = GLIC(config).to(place.device).train()
     criterion = RateDistortionLoss((0.01,) * config.qualities, distortion="mse").to(place.device)
-    count = 1 if place.dry else 16 if "nano" in name else 8
-    side = 64 if place.dry else 256
-    x = photo(side, side).to(place.device)
-    x = torch.cat([x.roll(17 * i, dims=-1) for i in range(count)])
-    quality = torch.arange(count, device=place.device) % config.qualities + 1
+    large = (16 if "nano" in name else 8, 256)  # pictures, side
+    small = (1, 64) if place.dry else (2, 128)
+    dtypes = (None, torch.float16 if place.dry else torch.bfloat16)
+    runs = [(backend, small, dtype) for backend in BACKENDS for dtype in dtypes]
+    if not place.dry:
+        runs = [("triton", large, dtype) for dtype in dtypes] + runs
     gradients = {}
-    for dtype in (None, torch.float16 if place.dry else torch.bfloat16):
-        for backend in BACKENDS:
-            use_kernels(model, backend)
-            what = {"model": Path(name).stem, "batch": count, "side": side, "kernels": backend}
-            what["dtype"] = "float32" if dtype is None else str(dtype)
+    for backend, (count, side), dtype in runs:
+        use_kernels(model, backend)
+        x = photo(side, side).to(place.device)
+        x = torch.cat([x.roll(17 * i, dims=-1) for i in range(count)])
+        quality = torch.arange(count, device=place.device) % config.qualities + 1
+        about = {"model": Path(name).stem, "batch": count, "side": side}
+        about["dtype"] = "float32" if dtype is None else str(dtype)
 
-            def step(dtype=dtype) -> None:
-                model.zero_grad(set_to_none=True)
-                torch.manual_seed(1)  # the same noise
-                with torch.autocast(place.device, dtype, enabled=dtype is not None):
-                    output = model(x, quality if config.qualities > 1 else None)
-                criterion(output, x, model.orthogonality_loss(), quality).loss.backward()
+        def step() -> None:
+            model.zero_grad(set_to_none=True)
+            torch.manual_seed(1)  # the same noise
+            with torch.autocast(place.device, dtype, enabled=dtype is not None):
+                output = model(x, quality if config.qualities > 1 else None)
+            criterion(output, x, model.orthogonality_loss(), quality).loss.backward()
 
-            with guarded(**what):
-                with place.memory() as memory:
-                    step()
-                gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-                gradients[what["dtype"], backend] = gradient.cpu()
-                result(**what, step_ms=place.times(step, seconds=2, most=10), **memory)
-        pair = [gradients.get((what["dtype"], backend)) for backend in BACKENDS]
-        if all(g is not None for g in pair):
-            result(model=what["model"], dtype=what["dtype"], gradients_differ=difference(*pair))
+        with guarded(**about, kernels=backend):
+            with place.memory() as memory:
+                step()
+            gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).cpu()
+            result(**about, kernels=backend, step_ms=place.times(step, seconds=2, most=10), **memory)
+            if backend == "triton":
+                gradients[str(about)] = gradient
+            else:
+                result(**about, gradients_differ=difference(gradient, gradients[str(about)]))
 
 
 def stage_variants(place: Place) -> None:

@@ -17,7 +17,7 @@ from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.container import Bitstream, BitstreamError, pack, unpack, unpack_head
 from glic_pyg.entropy import coder
 from glic_pyg.image import to_8bit
-from glic_pyg.kernels import use_kernels
+from glic_pyg.kernels import ON_CPU, use_kernels
 from glic_pyg.limits import MAX_PIXELS
 from glic_pyg.picture import ImageError
 from glic_pyg.tiles import MemoryBoundError
@@ -414,7 +414,7 @@ def test_files_of_one_device_decode_on_another(variable_model, photo, device):
     assert abs(len(files[0]) - len(files[1])) <= 0.02 * len(files[0])
 
 
-@pytest.mark.parametrize("kernels", ["cpu", "gpu"])
+@pytest.mark.parametrize("kernels", ON_CPU)
 def test_no_step_makes_tensors_where_torch_does_by_default(variable_model, photo, monkeypatch, kernels):
     """Where the model is on a GPU, those for the CPU would be there, and the reverse."""
     model, x = use_kernels(copy.deepcopy(variable_model), kernels), photo(100, 150)

@@ -200,8 +200,8 @@ class GraphAttention(HasKernels, MessagePassing):
         row: Int16[Tensor, " E"],
     ) -> Float[Tensor, "E heads"]:
         """Return the weight of each edge, `E x heads`: the definition."""
-        query = F.normalize(query, dim=-1) * self.scale()[:, None]
-        key = F.pad(F.normalize(key_value[:, 0], dim=-1), (0, 0, 0, 0, 0, 1))
+        query = _unit(query) * self.scale()[:, None]
+        key = F.pad(_unit(key_value[:, 0]), (0, 0, 0, 0, 0, 1))
         source, target = edge_index
         # Head by head: all heads' queries and keys of all edges at once would take the most memory by far.
         cosine = [
@@ -260,3 +260,8 @@ class GraphAttention(HasKernels, MessagePassing):
     def _reordered(self, parameter: Tensor) -> Tensor:
         """Order the channels of the first axis by those of a head first, then by head."""
         return parameter.unflatten(0, (-1, self.heads, self.head_channels)).transpose(1, 2).flatten(0, 2)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Divide vectors by their norm; zeros stay zeros, in float16 too, which rounds 1e-12 to none."""
+    return F.normalize(x, dim=-1, eps=max(1e-12, torch.finfo(x.dtype).tiny))

@@ -189,6 +189,19 @@ def test_16_bits_take_the_kernel_and_stay_near_float64(autocast, called):
         assert (found[name] - gradient).norm() <= 0.05 * gradient.norm(), name
 
 
+def test_zeros_have_no_direction_in_float16_either():
+    x, graph = GRAPHS["local"]()
+    attention = make("reference")
+    for layer in (attention.query, attention.key_value):
+        torch.nn.init.zeros_(layer.bias)
+    half = copy.deepcopy(attention).half()
+    out = half(x.half(), graph)
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(out.sum(), half.parameters()))
+    x = x.clone()
+    x[3] = 0
+    torch.testing.assert_close(half(x.half(), graph).float(), attention(x, graph), rtol=0.02, atol=0.02)
+
+
 def test_by_default_the_reference_takes_what_the_kernel_cannot(called):
     x, graph = GRAPHS["local"]()
     out = make().double()(x.double(), graph)
