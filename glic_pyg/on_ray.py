@@ -7,7 +7,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from glic_pyg.errors import UserError, require
@@ -18,6 +18,7 @@ Result = TypeVar("Result")
 CONNECT_SECONDS = 10
 AHEAD = 2
 """Tasks that are handed out for every one that can run."""
+RETRIES = 3
 MOST_BLOCKS = 10_000
 """That Ray Data keeps count of."""
 
@@ -93,9 +94,9 @@ def in_actors(
 def in_tasks(
     work: Callable[[Item], Result], items: Iterable[Item], *, cpus: float = 1, gpus: float = 0
 ) -> Generator[Result, None, None]:
-    """Yield results in the order of the items, each worked on by a task of Ray's.
+    """Yield results in the order of the items, each worked on by a task of Ray's, in the current folder.
 
-    What a dead node had begins again elsewhere.
+    What a dead node had begins again elsewhere, `RETRIES` times.
 
     Args:
         work: What is done with each item; found by its name, or a partial of such a function.
@@ -105,18 +106,20 @@ def in_tasks(
     """
     import ray
 
-    task = ray.remote(_call).options(num_cpus=cpus, num_gpus=gpus, max_retries=-1)
+    task = ray.remote(_call).options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)
     room = AHEAD * _room(cpus, gpus)
     handed_out: deque[Any] = deque()
     for item in items:
-        handed_out.append(task.remote(work, item))
+        handed_out.append(task.remote(work, item, os.getcwd()))
         if len(handed_out) == room:
             yield ray.get(handed_out.popleft())
     while handed_out:
         yield ray.get(handed_out.popleft())
 
 
-def _call(work: Callable[[Any], Any], item: Any) -> Any:
+def _call(work: Callable[[Any], Any], item: Any, folder: str) -> Any:
+    with suppress(FileNotFoundError):  # then all paths are absolute, or not found
+        os.chdir(folder)
     return work(item)
 
 

@@ -18,6 +18,9 @@ from glic_pyg.files import READ_AT_ONCE, FileBytes, files_below, read_file, writ
 class Place:
     """A folder, or what an object store has below a URL; names are relative, with forward slashes.
 
+    Attributes:
+        url: The URL, or the absolute path of a folder of this machine.
+
     Args:
         url: A path, or a URL as fsspec takes it; without fsspec's package for a kind of store, Arrow's own.
 
@@ -27,7 +30,6 @@ class Place:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url)
         except ImportError as error:
@@ -36,6 +38,7 @@ class Place:
             raise FileError(f"Expected a path or a URL (got {url}: {error})") from error
         self.root = self.root.rstrip("/")
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        self.url = self.root if self.is_local else url
 
     def path(self, name: str = "") -> str:
         """Return the path of a file, as the file system takes it."""

@@ -96,7 +96,8 @@ def run(
         for some in batches(work, files, batch)
     ]
     start = time.perf_counter()
-    fixed = {"coder": coder, "settings": dict(settings), "source": source, "target": target}
+    urls = {"source": places[0].url, "target": places[1].url}
+    fixed = {"coder": coder, "settings": dict(settings), **urls}
     for _ in each(engine(Worker, fixed, items), "coding batches", total=len(items)):
         pass
     seconds = time.perf_counter() - start

@@ -2,6 +2,7 @@
 
     glic ablate configs/ablation/*.yaml -d PHOTOS -o runs/ablation
     glic ablate my_variant.yaml configs/ablation/full.yaml -d PHOTOS -o runs/ablation --seeds 0
+    glic ablate configs/ablation/*.yaml -d PHOTOS -o runs/ablation --ray auto
 
 A variant file is a training configuration, or `base: FILE` and what differs from it; `--steps 200` tries them
 out. Every variant is trained
@@ -15,7 +16,9 @@ from __future__ import annotations
 import dataclasses
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +28,9 @@ from glic_pyg.cli.waiting import waiting
 from glic_pyg.errors import UsageError
 
 if TYPE_CHECKING:
-    from glic_pyg.experiments.ablation import Summary
+    from glic_pyg.experiments.ablation import Summary, Variant
+
+    Job = tuple[Variant, int]
 
 COLUMNS = {
     "variant": ("variant", "{}"),
@@ -53,6 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     steps = "train every variant for so many steps, whatever its file says"
     add("--steps", type=flags.count, metavar="N", help=steps)
     flags.add_accelerator(parser)
+    flags.add_ray(parser)
     flags.add_json(parser)
 
 
@@ -60,29 +66,37 @@ def run(args: Namespace) -> int:
     """Train what is missing, then print the table; 1 if a training went wrong, 130 if it was stopped."""
     with waiting():  # for Lightning
         from glic_pyg.cli.machine import prepare_training
-        from glic_pyg.experiments.ablation import load_variant, read_rows, run_row, summarize, write_tables
-        from glic_pyg.training.module import TrainingError
+        from glic_pyg.experiments.ablation import (
+            attempt_row,
+            load_variant,
+            read_rows,
+            summarize,
+            write_tables,
+        )
+        from glic_pyg.on_ray import connected
 
     variants = [load_variant(path, steps=args.steps) for path in args.variants]
     names = [variant.name for variant in variants]
     if len(set(names)) < len(names):
         raise UsageError(f"Expected variants of different names (got {', '.join(names)})")
-    prepare_training(args)
+    if args.ray is None:
+        prepare_training(args)
     show_log()
 
     jobs = [(variant, seed) for seed in args.seeds for variant in variants]
+    attempt = partial(attempt_row, dataset=args.dataset, output=args.output, accelerator=args.device)
     failed = 0
-    for number, (variant, seed) in enumerate(jobs, 1):
-        say(f"row {number} of {len(jobs)}: {variant.name}, seed {seed}", file=sys.stderr)
-        try:
-            if not run_row(variant, seed, dataset=args.dataset, output=args.output, accelerator=args.device):
+    with connected(args.ray) if args.ray is not None else nullcontext():
+        outcomes = _on_ray(attempt, jobs, args) if args.ray is not None else _here(attempt, jobs)
+        for (variant, seed), (finished, error) in zip(jobs, outcomes, strict=True):
+            if error:
+                failed += 1
+                print_line("error", f"{variant.name}, seed {seed}: {error}")
+            elif not finished:
                 print("Stopped; the same command goes on", file=sys.stderr)
                 return 130
-        except TrainingError as error:
-            failed += 1
-            print_line("error", f"{variant.name}, seed {seed}: {error}")
-        rows = read_rows(args.output)
-        write_tables(rows, args.output)
+            rows = read_rows(args.output)
+            write_tables(rows, args.output)
     summaries = summarize(rows)
     if args.json:
         for summary in summaries:
@@ -90,6 +104,26 @@ def run(args: Namespace) -> int:
     else:
         say_lines(table(summaries))
     return int(failed > 0)
+
+
+def _here(attempt: Callable[[Job], tuple[bool, str]], jobs: Sequence[Job]) -> Iterator[tuple[bool, str]]:
+    """Train one row after the other."""
+    for number, (variant, seed) in enumerate(jobs, 1):
+        say(f"row {number} of {len(jobs)}: {variant.name}, seed {seed}", file=sys.stderr)
+        yield attempt((variant, seed))
+
+
+def _on_ray(
+    attempt: Callable[[Job], tuple[bool, str]], jobs: Sequence[Job], args: Namespace
+) -> Iterator[tuple[bool, str]]:
+    """Train rows beside each other; each has the cores of --threads, and a GPU for --device cuda."""
+    from glic_pyg.on_ray import in_tasks
+
+    cpus, gpus = args.threads or 1, int(args.device == "cuda")
+    for number, outcome in enumerate(in_tasks(attempt, jobs, cpus=cpus, gpus=gpus), 1):
+        variant, seed = jobs[number - 1]
+        say(f"row {number} of {len(jobs)}: {variant.name}, seed {seed} has ended", file=sys.stderr)
+        yield outcome
 
 
 def table(summaries: Sequence[Summary]) -> str:

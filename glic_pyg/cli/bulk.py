@@ -13,6 +13,7 @@ coded; the exit status is then 1. The same command goes on where an earlier one 
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
 from functools import partial
 from typing import Any
@@ -73,7 +74,7 @@ def run(args: Namespace) -> int:
 
     coders: dict[str, type[Coder]] = {"compress": Encoder, "decompress": Decoder, "evaluate": Evaluator}
     settings: dict[str, Any] = {
-        "model": args.model,
+        "model": os.path.abspath(args.model) if os.path.exists(args.model) else args.model,
         "allow_code": args.allow_code,
         "device": "cuda" if args.gpus else "cpu",
         "max_pixels": args.max_pixels,

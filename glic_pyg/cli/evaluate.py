@@ -18,6 +18,7 @@ from typing import Any
 
 from glic_pyg.cli import flags
 from glic_pyg.cli.printing import aligned, print_json, print_line, say, say_lines
+from glic_pyg.errors import UsageError
 
 RIVALS = ("jpeg", "jpeg2000", "webp", "avif", "jpegxl")
 """`glic_pyg.evaluation.codecs.RIVALS`, which is not imported to read arguments."""
@@ -50,6 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--rival", nargs="+", choices=RIVALS, default=[], help="codecs of libraries, at many qualities")
     flags.add_bd(parser, bpp=(0.1, 0.9))
     flags.add_jobs(parser, "several disturb the times")
+    flags.add_ray(parser)
     flags.add_effort(parser)
     flags.add_machine(parser)
     flags.add_force(parser)
@@ -58,6 +60,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Measure what is missing, print and write the means; 1 if a picture was left out."""
+    if args.ray is not None and args.jobs != 1:
+        raise UsageError("Expected --ray without --jobs (got both)")
     from glic_pyg.cli.machine import prepare
     from glic_pyg.evaluation.evaluate import deltas, evaluate
 
@@ -69,6 +73,7 @@ def run(args: Namespace) -> int:
         rivals=args.rival,
         qualities=args.quality,
         jobs=args.jobs,
+        ray=args.ray,
         device=args.device,
         effort=args.effort,
         lmbda=args.lmbda,

@@ -32,6 +32,7 @@ from glic_pyg.evaluation.measure import (
 )
 from glic_pyg.files import files_below, write_file
 from glic_pyg.ledger import hash_file, writing
+from glic_pyg.on_ray import connected, in_tasks
 from glic_pyg.picture import picture_suffixes
 from glic_pyg.processes import in_processes
 from glic_pyg.progress import each
@@ -58,6 +59,7 @@ def evaluate(
     rivals: Sequence[str] = (),
     qualities: Sequence[float] | None = None,
     jobs: int = 1,
+    ray: str | None = None,
     device: str = "cpu",
     effort: int = 0,
     lmbda: float | None = None,
@@ -75,6 +77,7 @@ def evaluate(
         rivals: Of `RIVALS`.
         qualities: Of models of several; None is all whole ones.
         jobs: Processes; several disturb the times.
+        ray: Address of a cluster of Ray's that measures in place of processes, see `on_ray.connected`.
         device: Where models compute.
         effort: Of GLIC's models, see `bitstream.encode`.
         lmbda: Of GLIC's models of one quality, see `bitstream.encode`.
@@ -101,14 +104,14 @@ def evaluate(
     means = {}
     with writing(*outputs.values(), inputs=[*pictures, *models], force=force):
         table.begin(_digests(pictures))
-        errors = _measure_missing(tasks, codecs, table, jobs, complain)
+        errors = _measure_missing(tasks, codecs, table, partial(_measure, jobs=jobs, ray=ray), complain)
         names, common = _compared(tasks, codecs, table, complain)
         for name in names:
             codec = codecs[name]
             rows = [
                 table.rows[task.key(codec)] for task in tasks if task.codec == name and task.picture in common
             ]
-            about = f"real files of {len(common)} pictures, jobs {jobs}"
+            about = f"real files of {len(common)} pictures, {'on Ray' if ray else f'jobs {jobs}'}"
             means[name] = results(name, codec, rows, description=about, command=command)
             write_file(outputs[name], json.dumps(means[name], indent=1) + "\n")
     return Evaluation(means, errors)
@@ -174,13 +177,13 @@ def _measure_missing(
     tasks: Sequence[Task],
     codecs: Mapping[str, Codec],
     table: Table,
-    jobs: int,
+    measure: Callable[[list[Task]], Generator[Outcome, None, None]],
     complain: Callable[[str], object],
 ) -> int:
     """Fill the table, and return how many errors there were."""
     missing = [task for task in tasks if task.key(codecs[task.codec]) not in table.rows]
     errors: set[str] = set()
-    with closing(_measure(missing, jobs)) as outcomes:
+    with closing(measure(missing)) as outcomes:
         for outcome in each(outcomes, "measuring files", total=len(missing)):
             for message in outcome.warnings:
                 warnings.warn(message, stacklevel=1)
@@ -229,7 +232,12 @@ def _qualities(name: str, codec: Codec, wanted: Sequence[float] | None) -> tuple
     return tuple(dict.fromkeys(wanted))
 
 
-def _measure(tasks: list[Task], jobs: int) -> Generator[Outcome, None, None]:
+def _measure(tasks: list[Task], *, jobs: int, ray: str | None) -> Generator[Outcome, None, None]:
+    if ray is not None:
+        with connected(ray):
+            on_gpu = any(task.device != "cpu" for task in tasks)
+            yield from in_tasks(attempt, tasks, gpus=int(on_gpu))
+        return
     if jobs == 1:
         yield from map(attempt, tasks)
         return

@@ -29,6 +29,7 @@ from glic_pyg.inspection.neighborhood import degrees
 from glic_pyg.inspection.stages import STAGES, run_stages
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.data import center_crops, find_and_split, folders_by_prefix
+from glic_pyg.training.module import TrainingError
 from glic_pyg.training.run_folder import RunFolder
 from glic_pyg.training.trainer import train
 from glic_pyg.yaml_text import parse_yaml
@@ -121,6 +122,27 @@ def run_row(
     }
     write_file(run.path / ROW, json.dumps(row, indent=1) + "\n")
     return True
+
+
+def attempt_row(
+    job: tuple[Variant, int],
+    *,
+    dataset: str | Path | Sequence[str | Path],
+    output: str | Path,
+    accelerator: str = "auto",
+) -> tuple[bool, str]:
+    """Do a row as `run_row` does; return whether it is complete, and why its training failed, if it did.
+
+    Args:
+        job: A variant and a seed.
+        dataset: See `run_row`.
+        output: See `run_row`.
+        accelerator: See `run_row`.
+    """
+    try:
+        return run_row(*job, dataset=dataset, output=output, accelerator=accelerator), ""
+    except TrainingError as error:
+        return False, str(error)
 
 
 def _figures(

@@ -101,3 +101,17 @@ def test_bad_input_gives_one_line(setting, glic, arguments, message):
     assert err.splitlines()[-1].startswith(message)
     assert "Traceback" not in err
     assert not (setting / "runs" / "ablation" / "ablation.csv").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_rows_on_ray_are_those_of_one_process(setting, glic):
+    pytest.importorskip("ray")
+    arguments = ("ablate", "whole.yaml", "near.yaml", "-d", "photos", "--seeds", "0", "--device", "cpu")
+    assert glic(*arguments, "-o", "here")[0] == 0
+    status, out, err = glic(*arguments, "-o", "there", "--ray", "local")
+    assert status == 0, err
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["whole", "near"]
+    here, there = (
+        json.loads((setting / name / "ablation.json").read_text())["rows"] for name in ("here", "there")
+    )
+    assert [row["curve"] for row in here] == [row["curve"] for row in there]

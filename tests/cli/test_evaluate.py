@@ -337,3 +337,25 @@ def test_qualities_that_a_model_lacks(glic, pictures, variable_model, tmp_path, 
     assert status == 2
     assert err.startswith(f"error: Expected a quality in 1..4 for {tmp_path / 'variable.safetensors'} (got ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_figures_on_ray_are_those_of_one_process(glic, pictures, model_file, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    arguments = ("evaluate", "-d", "more", "--model", model_file, "--rival", "jpeg")
+    assert glic(*arguments, "-o", "here")[0] == 0
+    status, _, err = glic(*arguments, "-o", "there", "--ray", "local")
+    assert status == 0, err
+    for name in ("tiny-*", "jpeg"):
+        here, there = (
+            json.loads(next((tmp_path / folder).glob(f"{name}.json")).read_text())["results"]
+            for folder in ("here", "there")
+        )
+        assert here["bpp"] == there["bpp"]
+        assert here["psnr-rgb"] == there["psnr-rgb"]
+
+
+def test_ray_and_jobs_exclude_each_other(glic, pictures, tmp_path):
+    status, _, err = glic("evaluate", "-d", tmp_path, "-o", tmp_path / "o", "--ray", "local", "--jobs", "2")
+    assert (status, err) == (2, "error: Expected --ray without --jobs (got both)\n")

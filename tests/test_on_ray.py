@@ -1,0 +1,59 @@
+"""Work on Ray, where it is installed."""
+
+import os
+import time
+
+import pytest
+
+from glic_pyg.errors import PackageError
+from glic_pyg.on_ray import ClusterError, _reason, connected, in_actors, in_tasks
+
+
+class Doubling:
+    def __init__(self, start):
+        self.value = start
+
+    def __call__(self, item):
+        return {"doubled": 2 * item["number"] + self.value}
+
+
+def slow_first(number):
+    time.sleep(0.5 if number == 0 else 0)
+    return number, os.getcwd()
+
+
+def failing(number):
+    raise ValueError("no such\nnumber")
+
+
+def test_a_missing_package_is_told(monkeypatch):
+    monkeypatch.setattr("glic_pyg.errors.find_spec", lambda name: None)
+    with pytest.raises(PackageError, match=r"package ray, for work on Ray: pip install 'glic_pyg\[ray\]'"):
+        connected("local").__enter__()
+
+
+def test_the_reason_is_the_last_line():
+    assert _reason(ValueError("Traceback\n  File\nValueError: no")) == "ValueError: no"
+    assert _reason(ValueError()) == "ValueError"
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_tasks_and_actors(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    with connected("local"):
+        assert list(in_tasks(slow_first, range(9))) == [(number, str(tmp_path)) for number in range(9)]
+        items = [{"number": number} for number in range(5)]
+        results = [row["doubled"] for row in in_actors(Doubling, {"start": 7}, items, actors=1)]
+        assert sorted(results) == [7, 9, 11, 13, 15]
+        with pytest.raises(ClusterError, match="Expected a cluster with 1 cores and 9 GPUs"):
+            list(in_tasks(slow_first, [1], gpus=9))
+    told = pytest.raises(ClusterError, match=r"Expected work that ends well on local \(got .*number")
+    with told, connected("local"):
+        list(in_tasks(failing, [1]))
+
+
+def test_no_cluster():
+    pytest.importorskip("ray")
+    with pytest.raises(ClusterError, match=r"Expected a Ray cluster at 127.0.0.1:9 \(got .*refused"):
+        connected("127.0.0.1:9").__enter__()
