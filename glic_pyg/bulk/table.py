@@ -6,36 +6,45 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glic_pyg.errors import FileError, require
 from glic_pyg.places import Place
 
-with require("pyarrow", extra="ray", purpose="tables of results"):
+if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
 RESULTS = "glic_results.parquet"
 PARTS = ".glic_parts/"
-SCHEMA = pa.schema(
-    {
-        "path": pa.string(),  # of the file, relative to the source
-        "member": pa.string(),  # of a shard: a name in a tar, a row's number in a Parquet file; else empty
-        "output": pa.string(),  # relative to the target; empty where nothing is written
-        "bytes": pa.int64(),
-        "height": pa.int64(),
-        "width": pa.int64(),
-        "bpp": pa.float64(),
-        "psnr": pa.float64(),
-        "seconds": pa.float64(),
-        "notes": pa.string(),
-        "error": pa.string(),
-        "made": pa.string(),  # of the file's bytes and all settings
-        "sha256": pa.string(),  # of the output
-    }
-)
+COLUMNS = {
+    "path": "string",  # of the file, relative to the source
+    "member": "string",  # of a shard: a name in a tar, a row's number in a Parquet file; else empty
+    "output": "string",  # relative to the target; empty where nothing is written
+    "bytes": "int64",
+    "height": "int64",
+    "width": "int64",
+    "bpp": "float64",
+    "psnr": "float64",
+    "seconds": "float64",
+    "notes": "string",
+    "error": "string",
+    "made": "string",  # of the file's bytes and all settings
+    "sha256": "string",  # of the output
+}
+"""And their types, as Arrow calls them."""
 READERS = 16
+
+
+def schema() -> pa.Schema:
+    """Return the columns as Arrow has them.
+
+    Raises:
+        PackageError: pyarrow is not installed.
+    """
+    with require("pyarrow", extra="ray", purpose="tables of results"):
+        import pyarrow as pa
+
+    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
 
 
 def part_name(batch: str) -> str:
@@ -45,12 +54,16 @@ def part_name(batch: str) -> str:
 
 def write_rows(place: Place, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as a Parquet file; what is no number becomes null."""
+    import pyarrow as pa
+
     rows = [{key: _known(value) for key, value in row.items()} for row in rows]
-    write_table(place, name, pa.Table.from_pylist(rows, SCHEMA))
+    write_table(place, name, pa.Table.from_pylist(rows, schema()))
 
 
 def write_table(place: Place, name: str, table: pa.Table) -> None:
     """Write a table as a Parquet file."""
+    import pyarrow.parquet as pq
+
     file = io.BytesIO()
     pq.write_table(table, file)
     place.write(name, file.getvalue())
@@ -71,10 +84,14 @@ def merge_parts(place: Place) -> tuple[pa.Table, int]:
     Raises:
         FileError: a table that is none of ours.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    none = schema().empty_table()
     names = [PARTS + name for name in Place(f"{place.url.rstrip('/')}/{PARTS}").files({".parquet"})]
     with ThreadPoolExecutor(READERS) as pool:
-        new = pa.concat_tables([SCHEMA.empty_table(), *pool.map(lambda name: _read(place, name), names)])
-    table = _read(place, RESULTS) if place.exists(RESULTS) else SCHEMA.empty_table()
+        new = pa.concat_tables([none, *pool.map(lambda name: _read(place, name), names)])
+    table = _read(place, RESULTS) if place.exists(RESULTS) else none
     if not names and place.exists(RESULTS):
         return table, 0
     stays = pc.invert(pc.is_in(table["path"], value_set=pc.unique(new["path"])))
@@ -87,14 +104,20 @@ def merge_parts(place: Place) -> tuple[pa.Table, int]:
 
 def of_files(table: pa.Table, names: Iterable[str]) -> pa.Table:
     """Return the rows of some files."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     return table.filter(pc.is_in(table["path"], value_set=pa.array(list(names), pa.string())))
 
 
 def _read(place: Place, name: str) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         table = pq.read_table(io.BytesIO(place.read(name, 1 << 40).getvalue()))
     except pa.ArrowException as error:
         raise FileError(f"Expected a table of results (got {place.path(name)}: {error})") from error
-    if table.schema.names != SCHEMA.names:
+    if table.schema.names != list(COLUMNS):
         raise FileError(f"Expected a table of results (got {place.path(name)} with other columns)")
-    return table.cast(SCHEMA)
+    return table.cast(schema())
