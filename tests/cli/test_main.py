@@ -155,14 +155,14 @@ def test_every_command_explains_itself(name, glic):
 
 
 def test_one_name_has_one_meaning():
-    """What commands share has one help; but what trains is chosen otherwise than what codes."""
+    """What commands share has one help; but what trains, and on what, is chosen otherwise than what codes."""
     helps = {}
     for action in make_parser()._subparsers._group_actions[0].choices.values():
         for flag in action._actions:
             for name in flag.option_strings:
                 helps.setdefault(name, set()).add(flag.help)
-    shared = ("--model", "--allow-code", "--threads", "--force", "--json", "--max-pixels", "--dataset")
-    assert len(helps["--device"]) == 2
+    shared = ("--model", "--allow-code", "--threads", "--force", "--json", "--max-pixels", "--ray")
+    assert len(helps["--device"]) == len(helps["--dataset"]) == 2
     assert {name: len(helps[name]) for name in shared} == dict.fromkeys(shared, 1)
 
 
