@@ -27,4 +27,4 @@ def test_a_tool_is_its_command(path, monkeypatch, capsys):
 
 def test_every_command_but_the_newer_ones_has_a_tool():
     called = {ast.parse(path.read_text()).body[-1].body[0].value.args[0].value for path in TOOLS}
-    assert called == COMMANDS.keys() - {"completion", "export", "info", "viewer"}
+    assert called == COMMANDS.keys() - {"bulk", "completion", "export", "info", "viewer"}
