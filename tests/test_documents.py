@@ -4,7 +4,10 @@ docs/extending.md has a test of its own.
 """
 
 import argparse
+import ast
+import base64
 import importlib
+import io
 import json
 import re
 import runpy
@@ -186,6 +189,31 @@ def test_its_code_runs(page, photos):
     for match in FENCE.finditer(page.read_text()):
         if match["language"] == "python":
             exec(compile(match["text"], name_of(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "docs").glob("*.ipynb")), ids=name_of)
+def test_a_notebook_shows_what_its_cells_make(notebook, tmp_path, monkeypatch, capsys):
+    """Else run it again: jupyter execute --inplace docs/pillow.ipynb"""
+    monkeypatch.chdir(tmp_path)
+    namespace, pictures = {}, 0
+    for cell in json.loads(notebook.read_text())["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        tree = ast.parse("".join(cell["source"]))
+        last = tree.body.pop()
+        exec(compile(tree, notebook.name, "exec"), namespace)
+        (output,) = cell["outputs"]
+        if output["output_type"] == "stream":
+            exec(compile(ast.Module([last], []), notebook.name, "exec"), namespace)
+            assert "".join(output["text"]) == capsys.readouterr().out
+            continue
+        value = eval(compile(ast.Expression(last.value), notebook.name, "eval"), namespace)
+        with Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))) as kept:
+            assert (kept.size, kept.mode) == (value.size, value.mode)
+            # Another machine may round some latents to other symbols.
+            assert np.abs(np.asarray(kept, float) - np.asarray(value, float)).mean() < 0.5
+        pictures += 1
+    assert pictures
 
 
 def test_the_readme_has_a_true_configuration():

@@ -213,7 +213,11 @@ def test_broken_files_give_one_line(tab, variable_model, other_tiny_model, photo
         "a bit": (data[:40] + bytes([data[40] ^ 1]) + data[41:], "damaged or cut short"),
         "newer": (b"GLIC\x09" + data[5:], "a newer glic_pyg made it"),
         "older": (Path("tests/golden/files/version_2.glic").read_bytes(), "depend on the machine"),
-        "model": (bitstream.encode(other_tiny_model, photo(64, 64)), "Expected a file of model"),
+        "model": (
+            bitstream.encode(other_tiny_model, photo(64, 64)),
+            f"Expected a file of model {variable_model.config.name}, {variable_model.identity.hex()} "
+            f"(got one of model {other_tiny_model.identity.hex()})",
+        ),
         "quality": (changed(quality=9 * 256), "Expected a quality in 1..4 (got 9)"),
         "too few strings": (changed(strings=strings[:-1]), "Expected 5 strings of one picture (got 4)"),
         "huge": (changed(height=65535, width=65535), "pixels (got 65535 x 65535)"),

@@ -28,7 +28,8 @@ export class Codec {
     const stream = unpack(bytes);
     const { height, width, strings } = stream;
     if (stream.identity !== model.identity) {
-      throw new FileError(`Expected a file of model ${model.identity} (got one of model ${stream.identity})`);
+      const expected = `${model.name}, ${model.identity}`;
+      throw new FileError(`Expected a file of model ${expected} (got one of model ${stream.identity})`);
     }
     checkSize(height, width);
     if (strings.length !== 2 * model.groups.length + 1) {
