@@ -64,14 +64,14 @@ def main() -> int:
 
 
 @torch.no_grad()
-def in_double(model: GLIC, y_hat: Tensor, kernels: Kernels = "reference") -> Tensor:
+def in_double(model: GLIC, y_hat: Tensor) -> Tensor:
     """Return the picture of latents, graphs and all in float64."""
     g_s = copy.deepcopy(model.g_s).double()
     for module in g_s.modules():
         if isinstance(module, GraphBuilder):
             module.__class__ = _InDouble
     with _default_dtype(torch.float64):  # of distances, whose biases no tensor's type decides
-        return use_kernels(g_s, kernels)(y_hat.double())
+        return use_kernels(g_s, "reference")(y_hat.double())
 
 
 class _InDouble(GraphBuilder):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, Num
+from jaxtyping import Float, Float32, Num
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import Data
@@ -167,7 +167,7 @@ class GraphBuilder(HasKernels, nn.Module):
             raise ValueError(f"Expected a score of shape {tuple(expected)} (got {tuple(score.shape)})")
         return score
 
-    def _build(self, nodes: Data, score: Float32[Tensor, " N"], *, edges: bool) -> Iterator[Graph]:
+    def _build(self, nodes: Data, score: Float[Tensor, " N"], *, edges: bool) -> Iterator[Graph]:
         compared = self.similarity.features(nodes)
         norm = compared.norm(dim=1, keepdim=True)
         if not (norm.isfinite().all() & score.isfinite().all()):  # asked of N numbers, not of N x C
@@ -210,13 +210,13 @@ class GraphBuilder(HasKernels, nn.Module):
             yield graph
 
     def _similarity(
-        self, unit: Float32[Tensor, "N_and_zero C"], quota: Float32[Tensor, " N"], candidates: Candidates
-    ) -> Float32[Tensor, "G 64 256"]:
+        self, unit: Float[Tensor, "N_and_zero C"], quota: Float[Tensor, " N"], candidates: Candidates
+    ) -> Float[Tensor, "G 64 256"]:
         k = self.selection.reach(quota, candidates.candidate.size(1))
         return self.similarity(unit, candidates, k=k)
 
     def _kept_edges(
-        self, unit: Float32[Tensor, "N_and_zero C"], quota: Float32[Tensor, " N"], candidates: Candidates
+        self, unit: Float[Tensor, "N_and_zero C"], quota: Float[Tensor, " N"], candidates: Candidates
     ) -> KeptEdges:
         selection = self.selection
         if type(selection) is Threshold and self._by_cosine and self.kernels_for(unit) == "cpu":
