@@ -3,11 +3,12 @@
     python lab/gpu_check.py -o FOLDER --seconds 170
 
 What matters most comes first: the tests that need a GPU and files across devices, then coding and training,
-the kernels by themselves at the end. The rival, kernels `reference`, is measured after the default, `triton`,
-and at small sizes where its gradients may take seconds. Every stage is a process of its own, with a limit: one that
-breaks, or the GPU's context with it, does not end the others. Each figure is printed as it comes and kept in
-FOLDER/gpu_check.json, which is whole at any moment. Without a GPU, `--dry-run` runs every stage on tiny
-sizes, in Triton's interpreter. `lab/gpu_check.sh` does the same where compressai is missing.
+the kernels by themselves at the end. The rival, kernels `reference`, is measured after the default,
+`triton`, and at small sizes where its gradients may take seconds. Every stage is a process of its own, with
+a limit: one that breaks, or the GPU's context with it, does not end the others. Each figure is printed as
+it comes and kept in FOLDER/gpu_check.json, which is whole at any moment. Without a GPU, `--dry-run` runs
+every stage on tiny sizes, in Triton's interpreter. `lab/gpu_check.sh` does the same where compressai is
+missing.
 """
 
 # ruff: noqa: B023 - what a loop's functions bind is read within the same turn
