@@ -3,6 +3,7 @@
     python lab/benchmark.py --config configs/model/glic.yaml --sizes 512x768 1024x1536
     python lab/benchmark.py --config configs/model/glic_s.yaml --training --batch-size 2 --sizes 256x256
     python lab/benchmark.py --model glic_nano elic2022-official --sizes 512x768
+    python lab/benchmark.py --model glic_nano --beside --sizes 512x768
 
 Every choice of kernels of a GLIC model is measured beside its dense rival (see lab/dense_rival.py), each
 in a process of its own; ratios are to the rival. Weights of a configuration are random from a seed, those of
@@ -20,11 +21,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import skimage.data
 import torch
 from dense_rival import DenseAttention, DenseLayer, DenseStage, make_dense
-from PIL import Image
+from pace import print_pace
+from pictures import photo
 from torch import Tensor, nn
 
 from glic_pyg import GLIC
@@ -82,6 +82,7 @@ def main() -> int:
     add("--sizes", nargs="+", type=_size, default=[(512, 768)], metavar="HxW", help="default: 512x768")
     subjects = [*ON_CPU, RIVAL]
     add("--kernels", nargs="+", choices=subjects, default=subjects, help="of GLIC models (default: all)")
+    add("--beside", action="store_true", help="measure models beside AVIF, WebP and JPEG XL instead")
     add("--training", action="store_true", help="measure training steps instead of compression")
     add("--batch-size", type=flags.count, default=2, help="pictures per training step (default: %(default)s)")
     add("--activation-checkpointing", action="store_true", help="training steps compute activations twice")
@@ -97,6 +98,13 @@ def main() -> int:
     for name in args.model:
         if args.training and is_compressai(name):
             raise UsageError(f"Expected GLIC models for --training (got {name})")
+
+    if args.beside:
+        if args.config or args.save_json or args.training or any(map(is_compressai, args.model)):
+            raise UsageError("Expected --beside with GLIC models by --model, --sizes and --repeats alone")
+        for size in args.sizes:
+            print_pace(args.model, size, repeats=args.repeats)
+        return 0
 
     with writing(args.save_json, inputs=[*args.config, *args.model], force=args.force):
         results = _measure_all(args)
@@ -174,12 +182,6 @@ def build(job: Job) -> nn.Module:
     if job.kernels == RIVAL:
         make_dense(model)
     return model.eval()
-
-
-def photo(height: int, width: int) -> Tensor:
-    """Return a photo that comes with scikit-image, scaled to `1 x 3 x height x width`."""
-    image = Image.fromarray(skimage.data.astronaut()).resize((width, height), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
 
 
 def _randomise(model: GLIC) -> None:

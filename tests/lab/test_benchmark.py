@@ -1,6 +1,10 @@
 import json
+import math
+from types import SimpleNamespace
 
+import pace
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -73,3 +77,32 @@ def test_a_users_file_is_not_overwritten(rig, tmp_path):
     status, _, err = run(rig, "--config=x.yaml", "--save-json", f"{tmp_path}/new/")
     assert (status, err.count("\n")) == (2, 1)
     assert "Expected a file name for the output" in err
+
+
+def test_what_cannot_be_beside_others(rig, config):
+    for arguments in (
+        ["--config", config],
+        ["--model", "elic2022-official"],
+        ["--model", "glic_nano", "--training"],
+    ):
+        status, out, err = run(rig, "--beside", *arguments)
+        assert (status, out) == (2, "")
+        assert "Expected --beside with GLIC models by --model" in err
+
+
+def test_files_of_about_the_same_size(monkeypatch):
+    for rival in ("AVIF, speed 4", "JPEG XL"):
+        monkeypatch.delitem(pace.BESIDE, rival)
+    found = pace.measure(["glic_nano"], (64, 96), 1, False)
+    assert list(found) == ["glic_nano", "AVIF, speed 8", "WebP"]
+    ours = found["glic_nano"]
+    for rival in found.values():
+        assert rival.bpp == pytest.approx(ours.bpp, rel=0.25)
+        assert all(0 < seconds < math.inf for seconds in rival.seconds)
+        assert 15 < rival.psnr < 40
+
+
+@pytest.mark.parametrize(("target", "expected"), [(0, 1), (6, 2), (7, 3), (49, 7), (50, 7), (1000, 9)])
+def test_the_quality_of_a_size(target, expected):
+    squares = SimpleNamespace(fine=range(1, 10), encode=lambda x, quality: bytes(quality**2))
+    assert pace.quality_for(squares, torch.zeros(1, 3, 8, 8), target) == expected
