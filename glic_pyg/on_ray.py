@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -82,7 +83,7 @@ def in_actors(
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, too
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=actors or _room(cpus, gpus))
     dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), MOST_BLOCKS))
     results = dataset.map(
@@ -147,5 +148,6 @@ def _first_line(error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return what went wrong in a process of the cluster: the last line of its traceback."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+    """Return what went wrong in a process of the cluster: the end of the first traceback."""
+    found = re.search(r"^[\w.]*(Error|Exception): .*", str(error), re.MULTILINE)
+    return found[0] if found else _first_line(error)

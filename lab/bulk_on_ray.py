@@ -132,8 +132,8 @@ def main() -> None:
             ones = 1000 * sum(rows["seconds"].to_pylist()) / summary.pictures
             rate = (summary.pictures - BATCH) / (times[-1] - times[0])
             print(
-                f"{nodes} nodes: first batch after {times[0]:.0f} s, then {rate:.1f} pictures/s, {ones:.0f} ms "
-                f"each, load {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores",
+                f"{nodes} nodes: first batch after {times[0]:.0f} s, then {rate:.1f} pictures/s, "
+                f"{ones:.0f} ms each, load {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores",
                 flush=True,
             )
         if args.rates:

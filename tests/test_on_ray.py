@@ -17,6 +17,11 @@ class Doubling:
         return {"doubled": 2 * item["number"] + self.value}
 
 
+class Refusing:
+    def __call__(self, item):
+        raise OSError("no such device")
+
+
 def slow_first(number):
     time.sleep(0.5 if number == 0 else 0)
     return number, os.getcwd()
@@ -32,8 +37,10 @@ def test_a_missing_package_is_told(monkeypatch):
         connected("local").__enter__()
 
 
-def test_the_reason_is_the_last_line():
-    assert _reason(ValueError("Traceback\n  File\nValueError: no")) == "ValueError: no"
+def test_the_reason_is_that_of_the_first_traceback():
+    text = "ray::task()\n  File\nValueError: no\n\nThe above\nray.exceptions.UserCodeException: this failed"
+    assert _reason(RuntimeError(text)) == "ValueError: no"
+    assert _reason(RuntimeError("it died\nsince")) == "it died"
     assert _reason(ValueError()) == "ValueError"
 
 
@@ -48,7 +55,11 @@ def test_tasks_and_actors(tmp_path, monkeypatch):
         assert sorted(results) == [7, 9, 11, 13, 15]
         with pytest.raises(ClusterError, match="Expected a cluster with 1 cores and 9 GPUs"):
             list(in_tasks(slow_first, [1], gpus=9))
-    told = pytest.raises(ClusterError, match=r"Expected work that ends well on local \(got .*number")
+    with pytest.raises(ClusterError, match="no such"), connected("local"):
+        list(in_actors(Refusing, {}, [{"number": 1}], actors=1))
+    told = pytest.raises(
+        ClusterError, match=r"Expected work that ends well on local \(got ValueError: no such"
+    )
     with told, connected("local"):
         list(in_tasks(failing, [1]))
 

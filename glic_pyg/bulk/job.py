@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glic_pyg.bulk.coders import Coder
-from glic_pyg.bulk.shards import SHARDS
+from glic_pyg.bulk.shards import SHARDS, is_shard
 from glic_pyg.bulk.table import PARTS, RESULTS, merge_parts, of_files
 from glic_pyg.bulk.worker import File, Worker
 from glic_pyg.errors import FileError
@@ -121,7 +121,7 @@ def batches(files: Sequence[File], sizes: Mapping[str, int], most: int) -> Itera
     batch: list[File] = []
     room = BATCH_BYTES
     for file in sorted(files, key=lambda file: (-sizes[file.name], file.name)):
-        if Path(file.name).suffix in SHARDS:
+        if is_shard(file.name):
             yield [file]
             continue
         if batch and (len(batch) == most or sizes[file.name] > room):
@@ -149,7 +149,7 @@ def _folder_of(url: str) -> tuple[str, str | None]:
 
 def _files(source: Place, target: Place, suffixes: Collection[str], only: str | None) -> dict[str, int]:
     """Return the files to code, and their bytes."""
-    if source.overlaps(target):
+    if source.url == target.url or (only is None and source.overlaps(target)):
         raise FileError(f"Expected a target apart from the source (got {target.url})")
     tell("looking for files")
     if only is not None:
@@ -158,8 +158,8 @@ def _files(source: Place, target: Place, suffixes: Collection[str], only: str | 
         found = source.files({*suffixes, *SHARDS})
     files = {}
     for name, size in found.items():
-        if not name.isprintable():
-            warnings.warn(f"Expected a printable name (got {printable(name)}): left out", stacklevel=2)
+        if any("\ud800" <= character <= "\udfff" for character in name):  # Parquet's texts are UTF-8
+            warnings.warn(f"Expected a name in UTF-8 (got {printable(name)}): left out", stacklevel=2)
         elif name != RESULTS and not name.startswith(PARTS):
             files[name] = size
     if not files:
@@ -187,7 +187,7 @@ def _work(names: Sequence[str], earlier: pa.Table, suffix: str | None) -> Iterat
             made[name] = File(name, output, what, digest)
         if output:
             owners[Path(output)] = Path(name).name
-    pictures = [Path(name) for name in names if Path(name).suffix not in SHARDS]
+    pictures = [Path(name) for name in names if not is_shard(name)]
     outputs: dict[str, str] = {}
     if suffix is not None:
         made_names = output_names(pictures, suffix, owners.get)

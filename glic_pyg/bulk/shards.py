@@ -130,8 +130,19 @@ def _column_of_bytes(schema: Any, name: str) -> int:
     return found[0]
 
 
-SHARDS: dict[str, Callable[[Coder, str, Path, Path | None], Rows]] = {
+HOW: dict[str, Callable[[Coder, str, Path, Path | None], Rows]] = {
     ".tar": code_tar,
     ".parquet": code_parquet,
 }
-"""How shards are coded, by their suffixes."""
+SHARDS = frozenset(HOW)
+"""Suffixes of shards, lower case."""
+
+
+def is_shard(name: str) -> bool:
+    """Return whether a file is a shard, by its name."""
+    return Path(name).suffix.lower() in SHARDS
+
+
+def code_shard(coder: Coder, name: str, source: Path, target: Path | None) -> Rows:
+    """Code the pictures of a shard, see `code_tar`."""
+    return HOW[Path(name).suffix.lower()](coder, name, source, target)

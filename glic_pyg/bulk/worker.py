@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from glic_pyg.bulk.coders import Coder
-from glic_pyg.bulk.shards import SHARDS
+from glic_pyg.bulk.shards import code_shard, is_shard
 from glic_pyg.bulk.table import part_name, write_rows
 from glic_pyg.errors import UserError
 from glic_pyg.files import FileBytes
@@ -84,7 +84,7 @@ class Worker:
 
     def _read(self, file: File) -> FileBytes | Exception | None:
         """Return the bytes of a picture, or why there are none; None of a shard, which may be large."""
-        if Path(file.name).suffix in SHARDS:
+        if is_shard(file.name):
             return None
         try:
             return self.source.read(file.name, self.coder.most_bytes)
@@ -113,14 +113,13 @@ class Worker:
         return [_row(file, "", row, made, digest)]
 
     def _shard(self, file: File) -> list[dict[str, Any]]:
-        suffix = Path(file.name).suffix
         with TemporaryDirectory() as folder:
             source, target = Path(folder, "source"), Path(folder, "target")
             self.source.fetch(file.name, source)
             made = made_of(hash_file(source), self.coder.settings)
             if self._is_done(file, made):
                 return []
-            coded = SHARDS[suffix](self.coder, file.name, source, target if file.output else None)
+            coded = code_shard(self.coder, file.name, source, target if file.output else None)
             rows = [_row(file, member, row, made, "") for member, row in coded]
             if file.output:
                 self.target.write(file.output, target)

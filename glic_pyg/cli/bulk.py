@@ -60,6 +60,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         )
         flags.add_force(verb)
         flags.add_json(verb)
+        verb.set_defaults(flags=list(verb._option_string_actions))
 
 
 def run(args: Namespace) -> int:

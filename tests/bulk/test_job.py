@@ -168,9 +168,10 @@ def test_a_tar_becomes_a_tar(photos, tiny_model, engine, tmp_path):
     assert rows["0.tar", "sub/a.bmp"]["error"].startswith("Expected a picture (got 0.tar/sub/a.bmp: ")
     assert rows["1.tar", ""]["error"].startswith("Expected a tar (got 1.tar: ")
     assert job.run(*arguments, engine=engine).new == 1  # the damaged shard is tried again
-    one = job.run(*arguments[:2], str(shards / "0.tar"), str(tmp_path / "one"), engine=engine)
+    (shards / "0.tar").rename(shards / "2.TAR")
+    one = job.run(*arguments[:2], str(shards / "2.TAR"), str(shards / "one"), engine=engine)
     assert (one.pictures, one.failed) == (3, 1)
-    assert files_in(tmp_path / "one")["0.tar"] == files_in(coded)["0.tar"]
+    assert files_in(shards / "one")["2.TAR"] == files_in(coded)["0.tar"]
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -218,6 +219,14 @@ def test_targets_of_others_are_left_alone(photos, tiny_model, engine, tmp_path):
             job.run(*arguments, str(inside), engine=engine)
     with pytest.raises(FileError, match=r"Expected pictures, or shards of them, in .*/no"):
         job.run(*arguments[:2], str(tmp_path / "no"), str(tmp_path / "out"), engine=engine)
+
+
+def test_names_that_are_no_text_are_left_out(photos, tiny_model, engine, tmp_path):
+    (photos / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    (photos / "b.png").rename(photos / "b\u202f\u00e9.png")  # as macOS names screenshots
+    with pytest.warns(UserWarning, match=r"Expected a name in UTF-8 \(got \\xff.png\): left out"):
+        job.run(Encoder, {"model": tiny_model}, str(photos), str(tmp_path / "coded"), engine=engine)
+    assert "b\u202f\u00e9.glic" in files_in(tmp_path / "coded")
 
 
 def test_batches_hold_few_files_and_few_bytes(monkeypatch):
