@@ -49,7 +49,10 @@ class DistanceBias(nn.Sequential):
         """
         if "shift" not in graph or "stride" not in graph:
             raise ValueError("Expected candidates that tell their distance, shift and stride (got none)")
-        return distance_row(graph.offset - graph.shift[graph.edge_index[1]])
+        # That of `offset - shift[target]`, in a pass per term: rows are linear in steps.
+        of_target = SIDE**2 - 1 - distance_row(graph.shift)
+        row = of_target.index_select(0, graph.edge_index[1])
+        return row.add_(graph.offset[:, 0], alpha=SIDE).add_(graph.offset[:, 1])
 
 
 def distance_row(steps: Int[Tensor, "*edges 2"]) -> Int16[Tensor, " *edges"]:

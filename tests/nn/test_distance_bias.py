@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from glic_pyg.graph import GraphBuilder
 from glic_pyg.nn.distance_bias import DistanceBias, distance_row
 
 
@@ -33,3 +34,11 @@ def test_the_same_distance_has_the_same_bias_whatever_the_stride(strides):
     far = torch.tensor([[4 * c // a, 2 * d // b], [4, 2]])  # the same positions away
     one, other = distance_row(far).tolist()
     torch.testing.assert_close(bias((a, b))[one], bias((c, d))[other])
+
+
+def test_rows_of_a_graph_are_those_of_its_distances():
+    torch.manual_seed(0)
+    for graph in GraphBuilder(degree=16)(torch.randn(1, 8, 40, 56)):
+        steps = graph.offset.long() - graph.shift.long()[graph.edge_index[1]]
+        expected = [31 * (down + 15) + right + 15 for down, right in steps.tolist()]
+        assert DistanceBias(heads=2, hidden=8).rows(graph).tolist() == expected
