@@ -26,11 +26,13 @@ build_meta.build_wheel(folder)
 IMPORT_WITHOUT_UNIX = """
 import importlib, importlib.util, os, pkgutil, signal, sys
 
+OPTIONAL = "triton", "torch_cluster"  # the first is not in torch's CPU builds, the second is compiled
+
 def import_all():
     package = importlib.import_module("glic_pyg")
     for module in pkgutil.walk_packages(package.__path__, "glic_pyg."):
-        if "triton" in module.name and importlib.util.find_spec("triton") is None:
-            continue  # torch's CPU builds come without it
+        if any(name in module.name and importlib.util.find_spec(name) is None for name in OPTIONAL):
+            continue
         importlib.import_module(module.name)
 
 import_all()
