@@ -319,6 +319,20 @@ def test_the_model_card_has_the_bd_rates():
         assert told == {rival: bd_rate(rival, metric) for rival in rivals}
 
 
+@pytest.mark.parametrize(
+    ("row", "metric"),
+    [("BD-rate by PSNR, 0.1 to 0.5 bpp", "psnr-rgb"), ("BD-rate by MS-SSIM, the same", "ms-ssim-db-rgb")],
+)
+def test_the_model_card_has_the_bd_rates_on_cid22(row, metric):
+    text = (ROOT / "docs" / "models" / "glic_nano.md").read_text()
+    (cell,) = re.findall(rf"^\| CID22, {row} \| AVIF (.+) \|$", text, re.MULTILINE)
+    paths = (ROOT / "docs" / "cid22" / f"{name}.json" for name in ("avif", "glic_nano"))
+    files = [json.loads(path.read_text()) for path in paths]
+    assert files[0]["pictures_sha256"] == files[1]["pictures_sha256"]
+    anchor, ours = (Curve.of(file["name"], file["results"], metric=metric).within(0.1, 0.5) for file in files)
+    assert cell == f"{delta(anchor, ours, method='cubic').rate:+.1f} %"
+
+
 def test_the_best_quality_is_told_as_it_was_measured():
     best = f"about {max(measured('glic_nano')['psnr-rgb']):.1f} dB"
     for page in ("README.md", "docs/limits.md", "docs/compress.md"):
