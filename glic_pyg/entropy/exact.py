@@ -36,7 +36,6 @@ from glic_pyg.errors import UserError
 from glic_pyg.kernels import use_kernels
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
 from glic_pyg.nn.pointwise import linear
-from glic_pyg.threads import map_in_threads
 
 QMAX = 255
 """Largest integer of an activation that a convolution reads."""
@@ -44,7 +43,8 @@ NORM_QMAX = 4096
 """The same before a normalisation: squares are exact up to here."""
 LIMIT = 2**24
 """Integers up to here are exact in float32."""
-POSITIONS_AT_ONCE = 512
+POSITIONS_AT_ONCE = 2**14
+"""Where a GPU computes: its launches are few, and memory is bounded."""
 TINY = 1e-20
 GELU_COEFFICIENTS = (0.078108, 0.000972, 0.230389, 0.278393)
 """Of the polynomial of `gelu`, the highest power first."""
@@ -183,21 +183,15 @@ class Chunked(nn.Sequential):
     """Modules that read one position at a time, on some of the positions at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
+        rows = x.movedim(1, -1)
+        flat = rows.reshape(-1, x.size(1))
         if compiled_for(x):
-            rows = x.movedim(1, -1)
-            out = reduce(_of_positions, self, rows.reshape(-1, x.size(1)))
-            return out.view(*rows.shape[:-1], -1).movedim(-1, 1)
-        first, *rest = x.movedim(1, -1).flatten(0, -2).split(POSITIONS_AT_ONCE)
-        run = super().forward
-        y = run(first.T[None, :, None])[0, :, 0].T
-        out = y.new_empty(len(x) * x[0, 0].numel(), y.size(1))
-        out[: len(y)] = y
-
-        def fill(part: tuple[Tensor, Tensor]) -> None:
-            part[1].copy_(run(part[0].T[None, :, None])[0, :, 0].T)
-
-        map_in_threads(fill, list(zip(rest, out.split(POSITIONS_AT_ONCE)[1:], strict=True)))
-        return out.view(len(x), *x.shape[2:], -1).movedim(-1, 1)
+            out = reduce(_of_positions, self, flat)
+        else:
+            run = super().forward
+            parts = flat.split(POSITIONS_AT_ONCE)
+            out = torch.cat([run(part.T[None, :, None])[0, :, 0].T for part in parts])
+        return out.view(*rows.shape[:-1], -1).movedim(-1, 1)
 
 
 def _of_positions(x: Tensor, part: nn.Module) -> Tensor:
