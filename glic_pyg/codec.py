@@ -211,7 +211,7 @@ class GLIC(nn.Module):
         check_picture(x)
         self._check_float32()
         y = x.new_empty(1, self.config.latent_channels, *latent_shape(x.shape[-2:]), dtype=torch.float32)
-        with _undisturbed(x.device):
+        with undisturbed(x.device):
             for tile in tiling.tiles(*x.shape[-2:]):
                 part = pad(to_float(x[tile.read(LATENT_STRIDE)]), HYPER_STRIDE)
                 y[tile.kept(1)] = self.g_a(part)[tile.core(1)]
@@ -239,7 +239,7 @@ class GLIC(nn.Module):
             InexactError: on a GPU, the environment overrules torch's precision.
         """
         nets, gains = self.probability_nets(exact=exact), self.gains(quality)
-        with _undisturbed(y.device):
+        with undisturbed(y.device):
             strings, y_hat = encode_latents(
                 self.latent_codec,
                 nets,
@@ -284,7 +284,7 @@ class GLIC(nn.Module):
             )
         nets, gains = self.probability_nets(exact=exact), self.gains(quality)
         height, width = (side * LATENT_STRIDE // HYPER_STRIDE for side in latent_shape(shape))
-        with _undisturbed(self.device):
+        with undisturbed(self.device):
             y_hat = decode_latents(
                 self.latent_codec, nets, strings, (height, width), z_gain_inverse=gains["z_inverse"]
             )
@@ -315,7 +315,7 @@ class GLIC(nn.Module):
         """
         self._check_float32()
         x_hat = y_hat.new_empty(1, 3, *shape, dtype=dtype)
-        with _undisturbed(y_hat.device):
+        with undisturbed(y_hat.device):
             for tile in tiling.tiles(*shape):
                 kept = x_hat[tile.kept(LATENT_STRIDE)]
                 part = crop(self.g_s(y_hat[tile.read(1)])[tile.core(LATENT_STRIDE)], *kept.shape[-2:])
@@ -481,7 +481,7 @@ def latent_shape(shape: Sequence[int]) -> tuple[int, int]:
 
 
 @contextmanager
-def _undisturbed(device: torch.device) -> Iterator[None]:
+def undisturbed(device: torch.device) -> Iterator[None]:
     """Compute where `device` is, in the tensors' own types, whatever the process has as its defaults."""
     # Where nothing is to be changed, none is set: it would look at every call of torch.
     default = nullcontext() if torch.get_default_device() == device else torch.device(device)

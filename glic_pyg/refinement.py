@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from glic_pyg.codec import GLIC, QualityError
+from glic_pyg.codec import GLIC, QualityError, undisturbed
 from glic_pyg.config import LATENT_STRIDE
 from glic_pyg.entropy import dithered_latents
 from glic_pyg.errors import UserError
@@ -191,13 +191,13 @@ def _refine_tile(
 ) -> _Refined:
     """Refine the latents of one tile as those of a picture of its own."""
     price = weight = lmbda * x[0, 0].numel()  # bits per error; the weight moves where something is held
-    gains = {name: torch.as_tensor(gain).detach() for name, gain in model.gains(quality).items()}
     original = to_float(x)
     shape = (x.size(-2), x.size(-1))
     generator = torch.Generator(device=y.device).manual_seed(0)
     start = best = cost(model, x, y, quality, restoring)
     latents = y
-    with _frozen(model), torch.enable_grad(), torch.autocast(y.device.type, enabled=False):
+    with undisturbed(y.device), _frozen(model), torch.enable_grad():
+        gains = {name: torch.as_tensor(gain).detach() for name, gain in model.gains(quality).items()}
         curvature = _curvature(model, y, gains) * weight
         moving = (y * gains["y"]).detach().requires_grad_()
         optimizer = torch.optim.Adam([moving], lr=LEARNING_RATE, betas=(0.9, 0.99), eps=LEAST_GRADIENT)

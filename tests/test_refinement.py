@@ -131,6 +131,12 @@ def test_one_side_can_be_held(variable_model, x, hold):
     assert after != before
 
 
+def test_the_default_device_does_not_matter(variable_model, x):
+    expected = encode(variable_model, x, 2, effort=1)
+    with torch.device("meta"):
+        assert encode(variable_model, x, 2, effort=1) == expected
+
+
 def test_targets_are_met_with_more_for_the_same(variable_model, x, monkeypatch):
     monkeypatch.setattr("glic_pyg.refinement.trade", lambda *_: LAMBDA)
     target = bpp(encode(variable_model, x, 2.7), x)
