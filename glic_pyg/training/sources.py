@@ -31,7 +31,7 @@ class Part(NamedTuple):
     """A picture that is a part of a shard.
 
     Args:
-        folder: Path or URL of the data set.
+        folder: Path or URL of the data set, as it was given.
         name: Of the picture in the data set: the shard's, and its own in there.
         shard: Name of the shard, relative to the folder.
         offset: Where in the shard it begins.
@@ -105,12 +105,13 @@ def parts(folder: Folder) -> dict[str, Part]:
 def _parts(folder: str, shard: str, size: int) -> tuple[Part, ...]:
     """Return the pictures in a shard of so many bytes."""
     try:
-        return tuple(_read_parts(Place(folder), shard))
+        return tuple(_read_parts(folder, shard))
     except tarfile.TarError as error:
         raise FileError(f"Expected a tar shard (got {folder}/{shard}: {error})") from error
 
 
-def _read_parts(place: Place, shard: str) -> Iterator[Part]:
+def _read_parts(folder: str, shard: str) -> Iterator[Part]:
+    place = Place(folder)
     with place.fs.open(place.path(shard), "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
             content = tar.extractfile(member) if member.isfile() and not member.issparse() else None
@@ -124,7 +125,7 @@ def _read_parts(place: Place, shard: str) -> Iterator[Part]:
                 width = height = 0
             name = f"{shard}/{Path(member.name).as_posix()}"
             digest = hashlib.sha256(data).hexdigest()
-            yield Part(place.url, name, shard, member.offset_data, len(data), width, height, digest)
+            yield Part(folder, name, shard, member.offset_data, len(data), width, height, digest)
 
 
 @lru_cache(maxsize=8)

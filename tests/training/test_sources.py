@@ -90,6 +90,16 @@ def test_a_manifest_tells_of_parts(shards, tmp_path):
         manifest.check(tmp_path / "m.csv", folders=folders)
 
 
+@pytest.mark.parametrize("dataset", ["shards", "./shards/", "file://{}/shards"])
+def test_a_folder_by_any_name_knows_its_parts(shards, dataset, monkeypatch):
+    monkeypatch.chdir(shards.parent)
+    folders = folders_by_prefix(dataset.format(shards.parent))
+    pictures = sources(folders[""])
+    rows = manifest.describe(pictures, folders=folders)
+    assert [row.name for row in rows] == [part.name for part in sources(shards)]
+    assert pictures[0].read().getvalue() == sources(shards)[0].read().getvalue()
+
+
 def test_a_damaged_shard_is_told(shards):
     (shards / "1.tar").write_bytes(b"no tar")
     with pytest.raises(FileError, match=r"Expected a tar shard \(got .*1\.tar: "):
