@@ -38,11 +38,11 @@ class Place:
             raise FileError(f"Expected a path or a URL (got {url}: {error})") from error
         self.root = self.root.rstrip("/")
         self.is_local = isinstance(self.fs, LocalFileSystem)
-        self.url = self.root if self.is_local else url
+        self.url = (self.root or "/") if self.is_local else url
 
     def path(self, name: str = "") -> str:
         """Return the path of a file, as the file system takes it."""
-        return f"{self.root}/{name}" if name else self.root
+        return f"{self.root}/{name}" if name else self.root or "/"
 
     def files(self, suffixes: Collection[str]) -> dict[str, int]:
         """Return the names of the files below that have one of the suffixes (lower case), and their bytes."""
@@ -105,13 +105,19 @@ class Place:
         """Remove a file."""
         self.fs.rm_file(self.path(name))
 
+    def is_same(self, other: Place) -> bool:
+        """Return whether both are one folder."""
+        return type(self.fs) is type(other.fs) and self._real() == other._real()
+
     def overlaps(self, other: Place) -> bool:
         """Return whether one lies within the other."""
-        if type(self.fs) is not type(other.fs):
-            return False
-        roots = [os.path.realpath(p.root) if p.is_local else p.root for p in (self, other)]
-        a, b = (root.rstrip("/") + "/" for root in roots)
-        return a.startswith(b) or b.startswith(a)
+        a, b = self._real(), other._real()
+        return type(self.fs) is type(other.fs) and (a.startswith(b) or b.startswith(a))
+
+    def _real(self) -> str:
+        """Return the path without links, and with one slash at its end."""
+        root = os.path.realpath(self.path()) if self.is_local else self.root
+        return root.rstrip("/") + "/"
 
 
 def _by_arrow(url: str, reason: ImportError) -> tuple[fsspec.AbstractFileSystem, str]:

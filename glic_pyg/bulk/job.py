@@ -143,13 +143,13 @@ def _folder_of(url: str) -> tuple[str, str | None]:
     place = Place(url)
     if not place.fs.isfile(place.root):
         return url, None
-    folder, _, name = url.rpartition("/")
+    folder, _, name = url.rstrip("/").rpartition("/")
     return folder or ("/" if url.startswith("/") else "."), name
 
 
 def _files(source: Place, target: Place, suffixes: Collection[str], only: str | None) -> dict[str, int]:
     """Return the files to code, and their bytes."""
-    if source.url == target.url or (only is None and source.overlaps(target)):
+    if source.is_same(target) or (only is None and source.overlaps(target)):
         raise FileError(f"Expected a target apart from the source (got {target.url})")
     tell("looking for files")
     if only is not None:
@@ -160,7 +160,7 @@ def _files(source: Place, target: Place, suffixes: Collection[str], only: str | 
     for name, size in found.items():
         if any("\ud800" <= character <= "\udfff" for character in name):  # Parquet's texts are UTF-8
             warnings.warn(f"Expected a name in UTF-8 (got {printable(name)}): left out", stacklevel=2)
-        elif name != RESULTS and not name.startswith(PARTS):
+        elif Path(name).name != RESULTS and PARTS.rstrip("/") not in Path(name).parts:
             files[name] = size
     if not files:
         raise FileError(f"Expected pictures, or shards of them, in {source.url} (got none)")
@@ -187,11 +187,11 @@ def _work(names: Sequence[str], earlier: pa.Table, suffix: str | None) -> Iterat
             made[name] = File(name, output, what, digest)
         if output:
             owners[Path(output)] = Path(name).name
-    pictures = [Path(name) for name in names if not is_shard(name)]
+    pictures = [name for name in names if not is_shard(name)]
     outputs: dict[str, str] = {}
     if suffix is not None:
-        made_names = output_names(pictures, suffix, owners.get)
-        outputs = {a.as_posix(): b.as_posix() for a, b in zip(pictures, made_names, strict=True)}
+        made_names = output_names([Path(name) for name in pictures], suffix, owners.get)
+        outputs = {name: path.as_posix() for name, path in zip(pictures, made_names, strict=True)}
     for name in names:
         output = "" if suffix is None else outputs.get(name, name)
         before = made.get(name)

@@ -1,6 +1,7 @@
 """Files of many pictures: WebDataset tars, and Parquet files with a column of pictures' bytes.
 
-What is made of one is another of the same kind, in which the pictures are replaced; all else is kept.
+What is made of one is another of the same kind, in which the pictures are replaced; a tar's other files are
+kept, and all other columns.
 """
 
 from __future__ import annotations
@@ -36,10 +37,13 @@ def code_tar(coder: Coder, name: str, source: Path, target: Path | None) -> Rows
         For every picture its name in the tar, and its row, see `Coder.row`.
 
     Raises:
-        FileError: not a tar, or a damaged one.
+        FileError: not a tar, a compressed one, or a damaged one.
     """
     try:
-        with tarfile.open(source) as tar, tarfile.open(target, "w") if target else nullcontext() as made:
+        with (
+            tarfile.open(source, "r:") as tar,
+            tarfile.open(target, "w") if target else nullcontext() as made,
+        ):
             members = [member for member in tar.getmembers() if member.isfile()]
             paths = list(dict.fromkeys(Path(member.name) for member in members if _is_picture(member, coder)))
             names = dict(zip(paths, output_names(paths, coder.new_suffix, lambda _: None), strict=True))
@@ -53,7 +57,9 @@ def code_tar(coder: Coder, name: str, source: Path, target: Path | None) -> Rows
                 row = _row(coder, f"{name}/{member.name}", content)
                 yield member.name, row
                 if made is not None and not row["error"]:
-                    about = tarfile.TarInfo(names[Path(member.name)].as_posix())
+                    path = Path(member.name)
+                    folder = member.name.removesuffix(path.name)  # as it is: ./ is a part of a sample's key
+                    about = tarfile.TarInfo(folder + names[path].name)
                     about.size, about.mtime = len(row["bytes"]), member.mtime
                     made.addfile(about, io.BytesIO(row["bytes"]))
     except tarfile.TarError as error:

@@ -53,7 +53,7 @@ def part_name(batch: str) -> str:
 
 
 def write_rows(place: Place, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as a Parquet file; what is no number becomes null."""
+    """Write rows as a Parquet file; NaN becomes null, and what is not UTF-8 in a text is escaped."""
     import pyarrow as pa
 
     rows = [{key: _known(value) for key, value in row.items()} for row in rows]
@@ -70,6 +70,8 @@ def write_table(place: Place, name: str, table: pa.Table) -> None:
 
 
 def _known(value: object) -> object:
+    if isinstance(value, str):  # names in a tar are any bytes
+        return value.encode(errors="backslashreplace").decode()
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

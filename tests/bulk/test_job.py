@@ -174,6 +174,27 @@ def test_a_tar_becomes_a_tar(photos, tiny_model, engine, tmp_path):
     assert files_in(shards / "one")["2.TAR"] == files_in(coded)["0.tar"]
 
 
+def test_names_in_a_tar_stay_what_they_are(photos, tiny_model, engine, tmp_path):
+    """Whose samples are told by names, ./ among them; a name may be any bytes, which the table escapes."""
+    shards, coded = tmp_path / "shards", tmp_path / "coded"
+    shards.mkdir()
+    latin = os.fsdecode(b"\xe9.bmp")
+    with tarfile.open(shards / "0.tar", "w") as tar:
+        tar.add(photos / "b.png", "./sub dir/b.png")
+        tar.addfile(tarfile.TarInfo("./sub dir/b.cls"))
+        tar.add(photos / "sub" / "a.bmp", latin)
+    with tarfile.open(shards / "1.tar", "w:gz") as tar:
+        tar.add(photos / "b.png", "b.png")
+    (shards / "1.tar").write_bytes((shards / "1.tar").read_bytes()[:-200])
+    summary = job.run(Encoder, {"model": tiny_model}, str(shards), str(coded), engine=engine)
+    assert (summary.pictures, summary.failed) == (3, 2)
+    with tarfile.open(coded / "0.tar") as tar:
+        assert tar.getnames() == ["./sub dir/b.glic", "./sub dir/b.cls"]
+    rows = rows_of(coded)
+    assert rows["0.tar", "\\udce9.bmp"]["error"].startswith("Expected a picture (got 0.tar/\\udce9.bmp: ")
+    assert rows["1.tar", ""]["error"].startswith("Expected a tar (got 1.tar: ")
+
+
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_parquet_file_becomes_one(photos, tiny_model, engine, tmp_path, nested):
     shards, coded = tmp_path / "shards", tmp_path / "coded"
@@ -219,6 +240,25 @@ def test_targets_of_others_are_left_alone(photos, tiny_model, engine, tmp_path):
             job.run(*arguments, str(inside), engine=engine)
     with pytest.raises(FileError, match=r"Expected pictures, or shards of them, in .*/no"):
         job.run(*arguments[:2], str(tmp_path / "no"), str(tmp_path / "out"), engine=engine)
+
+
+def test_a_single_file_is_never_its_own_output(photos, tiny_model, engine, tmp_path):
+    with tarfile.open(photos / "0.tar", "w") as tar:
+        tar.add(photos / "b.png", "b.png")
+    before = (photos / "0.tar").read_bytes()
+    (tmp_path / "link").symlink_to(photos)
+    for target in (f"{photos}/", str(tmp_path / "link")):
+        with pytest.raises(FileError, match="Expected a target apart from the source"):
+            job.run(Encoder, {"model": tiny_model}, f"{photos}/0.tar/", target, engine=engine, force=True)
+    assert (photos / "0.tar").read_bytes() == before
+
+
+def test_tables_of_folders_below_are_no_shards(photos, tiny_model, engine, tmp_path):
+    for day in ("a", "b"):
+        job.run(Encoder, {"model": tiny_model}, str(photos), str(tmp_path / "coded" / day), engine=engine)
+    arguments = Decoder, {"model": tiny_model}, str(tmp_path / "coded"), str(tmp_path / "restored")
+    summary = job.run(*arguments, engine=engine)
+    assert (summary.pictures, summary.failed) == (4, 0)
 
 
 def test_names_that_are_no_text_are_left_out(photos, tiny_model, engine, tmp_path):
