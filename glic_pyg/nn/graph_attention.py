@@ -126,7 +126,8 @@ class GraphAttention(HasKernels, MessagePassing):
         row, queries = self.position_bias.rows(graph), graph.get("queries")
         if self.kernels_for(edge_index) != "cpu":
             return AttentionEdges(row)
-        order = torch.arange(num_nodes) if queries is None else queries[queries < num_nodes]
+        every = torch.arange(num_nodes, device=edge_index.device)
+        order = every if queries is None else queries[queries < num_nodes]
         if len(order) != num_nodes:
             raise ValueError(f"Expected each of {num_nodes} nodes among the queries (got {len(order)})")
         begins = pointers(edge_index, num_nodes)

@@ -189,6 +189,15 @@ def test_16_bits_take_the_kernel_and_stay_near_float64(autocast, called):
         assert (found[name] - gradient).norm() <= 0.05 * gradient.norm(), name
 
 
+@pytest.mark.parametrize("kernels", ON_CPU)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_default_device_does_not_matter(kernels, graph):
+    attention, (x, graph) = make(kernels), GRAPHS[graph]()
+    expected = attention(x, graph)
+    with torch.device("meta"):
+        torch.testing.assert_close(attention(x, graph), expected)
+
+
 def test_zeros_have_no_direction_in_float16_either():
     x, graph = GRAPHS["local"]()
     attention = make("reference")
