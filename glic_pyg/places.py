@@ -26,7 +26,7 @@ class Place:
 
     Raises:
         PackageError: neither knows such a store.
-        FileError: no such URL.
+        FileError: no such URL, or a store that does not answer.
     """
 
     def __init__(self, url: str) -> None:
@@ -122,12 +122,13 @@ class Place:
 
 def _by_arrow(url: str, reason: ImportError) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return Arrow's file system of a URL, and the path there."""
-    import pyarrow
-    from fsspec.implementations.arrow import ArrowFSWrapper
-    from pyarrow.fs import FileSystem
-
     try:
+        from fsspec.implementations.arrow import ArrowFSWrapper
+        from pyarrow.fs import FileSystem
+
         fs, path = FileSystem.from_uri(url)
-    except (pyarrow.ArrowException, ValueError, OSError):
-        raise PackageError(f"Expected a package that reads {url} (got: {reason})") from reason
+    except (ImportError, ValueError, NotImplementedError):
+        raise PackageError(f"Expected a package that reads {url} (got none: {reason})") from reason
+    except OSError as error:
+        raise FileError(f"Expected a URL that answers (got {url}: {error})") from error
     return ArrowFSWrapper(fs), path

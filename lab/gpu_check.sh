@@ -4,12 +4,8 @@
 #   bash lab/gpu_check.sh SECONDS OUT WHEELS [options of gpu_check.py]
 #
 # WHEELS is a folder of wheels that are missing there (beartype, compressai, einops, pytorch-msssim); pytest and xdist,
-# numba, scikit-image, torch_geometric and triton are taken to be there. With a folder .whl that git
-# ignores, on the device machine, in the root of the repository:
-#
-#   bash lab/gpu_check.sh 170 "$OUT" .whl
-#
-# carrying .whl. OUT gets gpu_check.json, whole at any moment, tests.log and tests.xml.
+# numba, scikit-image, torch_geometric and triton are taken to be there. OUT gets gpu_check.json, whole at any moment,
+# tests.log and tests.xml.
 set -uo pipefail
 seconds=$1 out=$2 wheels=$3
 shift 3

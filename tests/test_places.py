@@ -1,9 +1,13 @@
 """Folders by paths and URLs."""
 
 import os
+import sys
+from types import SimpleNamespace
 
+import fsspec
 import pytest
 
+from glic_pyg.errors import FileError, PackageError
 from glic_pyg.places import Place
 
 
@@ -27,3 +31,25 @@ def test_one_folder_has_many_names(tmp_path, monkeypatch):
         assert not Place(name).is_same(here), name
     assert not Place("here2").overlaps(here)
     assert here.overlaps(Place("/"))
+
+
+@pytest.mark.parametrize(
+    ("of_arrow", "error", "message"),
+    [
+        (None, PackageError, r"^Expected a package that reads s3://b/x \(got none: Install s3fs\)$"),
+        (ValueError("no scheme"), PackageError, r"^Expected a package that reads s3://b/x \(got none: "),
+        (OSError("no host"), FileError, r"^Expected a URL that answers \(got s3://b/x: no host\)$"),
+    ],
+)
+def test_a_store_that_nothing_reads_is_told_in_a_line(monkeypatch, of_arrow, error, message):
+    """Whether Arrow is not installed, knows no such store, or gets no answer."""
+
+    def refuse(reason):
+        raise reason
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lambda url: refuse(ImportError("Install s3fs")))
+    system = SimpleNamespace(FileSystem=SimpleNamespace(from_uri=lambda url: refuse(of_arrow)))
+    monkeypatch.setitem(sys.modules, "pyarrow.fs", system if of_arrow else None)
+    monkeypatch.setitem(sys.modules, "fsspec.implementations.arrow", SimpleNamespace(ArrowFSWrapper=None))
+    with pytest.raises(error, match=message):
+        Place("s3://b/x")

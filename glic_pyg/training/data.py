@@ -130,7 +130,7 @@ def split_pictures(
     """
 
     def name_hash(source: Source) -> bytes:
-        return hashlib.sha256(name_in(source, folder).encode()).digest()
+        return hashlib.sha256(name_in(source, folder).encode(errors="surrogateescape")).digest()
 
     ranked = sorted(pictures, key=name_hash)
     count = max(1, round(eval_share * len(ranked)))

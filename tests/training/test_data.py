@@ -1,6 +1,7 @@
 """Folders of pictures: what is found, how it is split, which crops are drawn."""
 
 import logging
+import os
 import shutil
 
 import pytest
@@ -67,6 +68,12 @@ def test_at_least_one_picture_is_held_out(photos):
     pictures = find_pictures(photos, least_size=64)
     training, held_out = split_pictures(pictures, folder=photos, eval_share=0.001)
     assert (len(training), len(held_out)) == (5, 1)
+
+
+def test_names_that_are_no_text_are_split_too(photos):
+    pictures = [photos / os.fsdecode(name) for name in (b"\xff.png", b"\xfe.png", b"a.png")]
+    training, held_out = split_pictures(pictures, folder=photos, eval_share=0.3)
+    assert sorted(training + held_out) == sorted(pictures)
 
 
 def test_center_crops_leave_out_what_cannot_be_decoded(photos, caplog):
