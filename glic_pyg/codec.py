@@ -311,7 +311,7 @@ class GLIC(nn.Module):
             x_hat, `1 x 3 x H x W` in [0, 1], or of 8 bits.
 
         Raises:
-            ModelError: the model is not in float32.
+            ModelError: the model is not in float32, or its weights make no picture of these latents.
         """
         self._check_float32()
         x_hat = y_hat.new_empty(1, 3, *shape, dtype=dtype)
@@ -319,6 +319,10 @@ class GLIC(nn.Module):
             for tile in tiling.tiles(*shape):
                 kept = x_hat[tile.kept(LATENT_STRIDE)]
                 part = crop(self.g_s(y_hat[tile.read(1)])[tile.core(LATENT_STRIDE)], *kept.shape[-2:])
+                if not part.isfinite().all():
+                    raise ModelError(
+                        "Expected weights that make a picture of these latents (got NaN or infinity)"
+                    )
                 kept.copy_(to_8bit(part) if dtype == torch.uint8 else part.clamp(0, 1))
         return x_hat
 

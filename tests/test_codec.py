@@ -331,6 +331,18 @@ def test_what_the_coder_cannot_bear_does_not_reach_it(child, tiny_model, tmp_pat
     assert sum(line.startswith("_") and " Expected " in line for line in lines[20:]) == (3 * 4 - 1) * 2 * 2
 
 
+def test_weights_that_make_no_picture_are_told(tiny_model, photo):
+    model = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        model.g_s.shortcuts[2].log_scale.fill_(-6e4)  # finite, but not what it stands for
+    x = photo(40, 56)
+    y_hat = model.analyse(x).round()
+    message = r"^Expected weights that make a picture of these latents \(got NaN or infinity\)$"
+    for dtype in (torch.float32, torch.uint8):
+        with pytest.raises(ModelError, match=message):
+            model.synthesise(y_hat, (40, 56), dtype=dtype)
+
+
 def test_wrong_number_of_strings(tiny_model):
     with pytest.raises(LatentError, match=r"Expected 5 strings of one picture \(got 2\)"):
         tiny_model.decompress([[b"1234"], [b"1234"]], (64, 64))
