@@ -319,7 +319,7 @@ class GLIC(nn.Module):
             for tile in tiling.tiles(*shape):
                 kept = x_hat[tile.kept(LATENT_STRIDE)]
                 part = crop(self.g_s(y_hat[tile.read(1)])[tile.core(LATENT_STRIDE)], *kept.shape[-2:])
-                if not part.isfinite().all():
+                if not part.sum().isfinite():
                     raise ModelError(
                         "Expected weights that make a picture of these latents (got NaN or infinity)"
                     )
