@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from glic_pyg import bitstream
 from glic_pyg.chunks import add_chunks, chunks_of, with_chunks
@@ -113,8 +114,10 @@ class Coder(ABC):
                 if len(data) > most:
                     raise FileError(f"Expected a file of at most {most} bytes (got {len(data)})")
                 coded = self.code(FileBytes(data, path))
-            except (UserError, OSError, MemoryError) as reason:
-                error = " ".join(str(reason).split()) or "Expected enough memory (got no more)"
+            except (UserError, OSError) as reason:
+                error = message_of(reason)
+            except (MemoryError, torch.OutOfMemoryError):  # the latter of a GPU
+                error = f"Expected enough memory for {path} (got no more)"
         return {
             "bytes": coded.data,
             "height": coded.height,
@@ -138,6 +141,11 @@ COLUMNS: dict[str, Any] = {
     "error": object,
 }
 """Of a batch that is coded, and their kinds."""
+
+
+def message_of(error: Exception) -> str:
+    """Return an error as a line that is never empty, which would tell of success; some have no message."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class Encoder(Coder):

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from glic_pyg.bulk.coders import Coder
+from glic_pyg.bulk.coders import Coder, message_of
 from glic_pyg.bulk.shards import code_shard, is_shard
 from glic_pyg.bulk.table import part_name, write_rows
 from glic_pyg.errors import UserError
@@ -98,8 +98,8 @@ class Worker:
                 raise data
             return self._shard(file) if data is None else self._picture(file, data.getvalue())
         except (UserError, OSError) as error:
-            reason = " ".join(str(error).split())
-            return [NOTHING | {"path": file.name, "member": "", "output": "", "bytes": 0, "error": reason}]
+            about = {"path": file.name, "member": "", "output": "", "bytes": 0, "error": message_of(error)}
+            return [NOTHING | about]
 
     def _picture(self, file: File, data: bytes) -> list[dict[str, Any]]:
         made = made_of(hash_bytes(data), self.coder.settings)

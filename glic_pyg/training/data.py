@@ -47,11 +47,11 @@ def folders_by_prefix(dataset: str | Path | Sequence[str | Path]) -> dict[str, F
     if len(folders) == 1:
         return {"": folders[0]}
     places = [Path(folder).resolve() for folder in folders]  # good enough to compare URLs too
-    for a, b in permutations(places, 2):
+    for (a, one), (b, other) in permutations(zip(places, folders, strict=True), 2):
         if a.is_relative_to(b):
-            raise ConfigError(f"Expected folders apart from each other (got {a} and {b})")
+            raise ConfigError(f"Expected folders apart from each other (got {one} and {other})")
         if a.name == b.name:
-            raise ConfigError(f"Expected folders of different names (got {a} and {b})")
+            raise ConfigError(f"Expected folders of different names (got {one} and {other})")
     return {f"{place.name}/": folder for place, folder in zip(places, folders, strict=True)}
 
 

@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from glic_pyg import bitstream
@@ -41,6 +42,21 @@ def test_there_and_back_by_batches(tiny_model, batch):
         assert (to_8bit(read_image(io.BytesIO(restored["bytes"][i]))) == to_8bit(x_hat)).all()
     assert (restored["height"][2], restored["width"][2]) == (32, 80)
     assert restored["error"][1].startswith("Expected a .glic file ")
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_want_of_memory_is_a_pictures_error(tiny_model, batch, monkeypatch, error):
+    encode, small = bitstream.encode, (32, 80)
+
+    def encode_small(model, x, *arguments, **options):
+        if x.shape[-2:] != small:
+            raise error
+        return encode(model, x, *arguments, **options)
+
+    monkeypatch.setattr(bitstream, "encode", encode_small)
+    coded = Encoder(tiny_model)(batch)
+    assert coded["error"][0] == "Expected enough memory for a.png (got no more)"
+    assert (coded["error"][2], bool(coded["bytes"][2])) == ("", True)
 
 
 def test_figures_are_of_the_restored_picture(tiny_model, batch):

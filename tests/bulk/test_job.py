@@ -133,6 +133,19 @@ def test_what_was_written_before_a_death_is_not_done_again(photos, tiny_model, e
     worker(item)
 
 
+def test_an_error_without_a_message_is_one(photos, tiny_model, tmp_path, monkeypatch):
+    """As a store's that answers too late."""
+
+    def late(*arguments):
+        raise TimeoutError
+
+    worker = Worker(Encoder, {"model": tiny_model}, str(photos), str(tmp_path / "coded"))
+    monkeypatch.setattr(worker.source, "read", late)
+    worker({"batch": "x", "files": [["b.png", "b.glic", "", ""]]})
+    (row,) = pq.read_table(tmp_path / "coded" / PARTS / "x.parquet").to_pylist()
+    assert row["error"] == "TimeoutError"
+
+
 def test_figures_without_outputs(photos, tiny_model, engine, tmp_path):
     arguments = (Evaluator, {"model": tiny_model}, str(photos), str(tmp_path / "figures"))
     job.run(*arguments, engine=engine, writes=False)

@@ -255,6 +255,9 @@ def test_folders_are_told_by_their_names(photos, tmp_path):
         ConfigError, match=r"Expected folders of different names \(got .*photos and .*photos\)"
     ):
         folders_by_prefix([photos, tmp_path / "b" / "photos"])
+    message = r"^Expected folders of different names \(got s3://a/x and s3://b/x\)$"
+    with pytest.raises(ConfigError, match=message):
+        folders_by_prefix(["s3://a/x", "s3://b/x/"])
     for other in (photos, photos / "more"):
         with pytest.raises(ConfigError, match=r"Expected folders apart from each other \(got "):
             folders_by_prefix([photos, other])
