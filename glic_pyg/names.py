@@ -10,22 +10,29 @@ from pathlib import Path
 def output_names(paths: Sequence[Path], suffix: str, owner: Callable[[Path], str | None]) -> list[Path]:
     """Return names for what is made of files: each with another suffix, or else with one more.
 
-    A name that an earlier call gave to a file, such as `a.glic` to `a.png`, stays this file's. Where two
-    files would get one name that is nobody's yet, they get `a.png.glic` and `a.jpg.glic`.
+    A file keeps the name that an earlier call gave it, such as `a.glic` to `a.png`. Where two files would get
+    one name that is nobody's yet, they get `a.png.glic` and `a.jpg.glic`.
 
     Args:
         paths: The files, relative to their folder.
         suffix: Of the names.
         owner: Returns the name of the file that an earlier call made an output of; None if there is none.
     """
-    names = {path: path.with_suffix(suffix) for path in paths}
-    owners = {name: owner(name) for name in names.values()}
+    longer = {path: path.with_name(path.name + suffix) for path in paths}
+    names: dict[Path, Path] = {}
+    owners: dict[Path, str | None] = {}
+    for path in paths:
+        both = path.with_suffix(suffix), longer[path]
+        owners |= {name: owner(name) for name in both}
+        names[path] = next((name for name in both if owners[name] == path.name), both[0])
     while True:
         count = Counter(names.values())
+        fixed = {name for path, name in names.items() if name == longer[path]}
         clashing = {
-            path: path.with_name(path.name + suffix)
+            path: longer[path]
             for path, name in names.items()
-            if owners.get(name) not in (None, path.name) or (count[name] > 1 and owners.get(name) is None)
+            if owners[name] not in (None, path.name)
+            or (count[name] > 1 and (owners[name] is None or name in fixed))
         }
         if clashing.items() <= names.items():
             return list(names.values())

@@ -17,3 +17,12 @@ def test_a_name_stays_its_own():
     owners = {Path("d/a.glic"): "a.png"}
     assert names("d/a.png", "d/a.jpg", owners=owners) == ["d/a.glic", "d/a.jpg.glic"]
     assert names("d/a.jpg", owners=owners) == ["d/a.jpg.glic"]
+    owners = {Path("a.png.glic"): "a.png", Path("a.jpg.glic"): "a.jpg"}
+    assert names("a.png", owners=owners) == ["a.png.glic"]  # also when the other is gone
+
+
+def test_two_never_get_one_name_that_has_an_owner():
+    owners = {Path("a.png.glic"): "a.png.bmp"}
+    assert names("a.png.bmp", owners=owners) == ["a.png.glic"]
+    found = names("a.png", "a.jpg", "a.png.bmp", owners=owners)
+    assert found == ["a.png.glic", "a.jpg.glic", "a.png.bmp.glic"]
