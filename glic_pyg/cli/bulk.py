@@ -20,6 +20,7 @@ from typing import Any
 
 from glic_pyg.cli import compress, flags
 from glic_pyg.cli.printing import print_json, print_line, say
+from glic_pyg.errors import UsageError, require
 
 VERBS = {
     "compress": "pictures to .glic files",
@@ -65,8 +66,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Do what is missing, tell what came of it; 1 if a picture failed."""
-    from glic_pyg.errors import require
-
+    if args.gpus > 1 and args.gpus % 1:
+        raise UsageError(f"Expected --gpus of at most 1, or a whole number (got {args.gpus:g})")
     require("ray", "pyarrow", extra="ray", purpose="glic bulk")
 
     from glic_pyg.bulk import Coder, Decoder, Encoder, Evaluator

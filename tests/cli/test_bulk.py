@@ -30,6 +30,8 @@ def test_arguments_are_read_first(glic):
     for words in (["pack"], ["compress", "a"], ["compress", "a", "-o", "b", "--actors", "0"]):
         status, _, err = glic("bulk", *words)
         assert (status, err.count("\n")) == (2, 1)
+    status, _, err = glic("bulk", "compress", "a", "-o", "b", "--gpus", "1.5")
+    assert (status, err) == (2, "error: Expected --gpus of at most 1, or a whole number (got 1.5)\n")
 
 
 def test_there_and_back_on_ray(model_file, photos, tmp_path):
