@@ -30,13 +30,8 @@ class Place:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            self.fs, self.root = fsspec.core.url_to_fs(url)
-        except ImportError as error:
-            self.fs, self.root = _by_arrow(url, error)
-        except ValueError as error:
-            raise FileError(f"Expected a path or a URL (got {url}: {error})") from error
-        self.root = self.root.rstrip("/")
+        self.fs, root = _file_system(url)
+        self.root = root.rstrip("/")
         self.is_local = isinstance(self.fs, LocalFileSystem)
         self.url = (self.root or "/") if self.is_local else url
 
@@ -118,6 +113,18 @@ class Place:
         """Return the path without links, and with one slash at its end."""
         root = os.path.realpath(self.path()) if self.is_local else self.root
         return root.rstrip("/") + "/"
+
+
+def _file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system of a path or URL, and the path there."""
+    if "://" not in url:  # which fsspec takes apart at ::
+        return LocalFileSystem(), Path(url).expanduser().absolute().as_posix()
+    try:
+        return fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        return _by_arrow(url, error)
+    except ValueError as error:
+        raise FileError(f"Expected a path or a URL (got {url}: {error})") from error
 
 
 def _by_arrow(url: str, reason: ImportError) -> tuple[fsspec.AbstractFileSystem, str]:

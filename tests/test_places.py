@@ -18,6 +18,20 @@ def test_the_root_of_a_machine_is_a_folder(url):
     assert Place(place.url).path("a.tar") == "/a.tar"
 
 
+@pytest.mark.parametrize("name", ["a::b", "zip::x", "[1]*?#%20 \n~", "ä"])
+def test_names_of_folders_are_taken_as_they_are(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for url in (name, f"./{name}/", f"{tmp_path}/{name}"):
+        place = Place(url)
+        place.write("sub/a.tar", b"7")
+        assert (tmp_path / name / "sub" / "a.tar").read_bytes() == b"7"
+        assert place.files({".tar"}) == {"sub/a.tar": 1}
+        assert place.read("sub/a.tar", 10).getvalue() == b"7"
+        assert place.exists("sub/a.tar")
+        place.remove("sub/a.tar")
+        assert place.hash("sub/a.tar") is None
+
+
 def test_one_folder_has_many_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.symlink("here", "link")
