@@ -125,21 +125,19 @@ def _call(work: Callable[[Any], Any], item: Any, folder: str) -> Any:
 
 
 def _room(cpus: float, gpus: float) -> int:
-    """Return for how many processes a cluster has cores and GPUs now.
+    """Return for how many processes a cluster's nodes have cores and GPUs now.
 
     Raises:
         ClusterError: for none.
     """
     import ray
 
-    has = ray.cluster_resources()
-    wanted = {"CPU": cpus, "GPU": gpus}
-    room = min((int(has.get(kind, 0) / share) for kind, share in wanted.items() if share), default=1)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    wanted = {kind: share for kind, share in (("CPU", cpus), ("GPU", gpus)) if share}
+    room = sum(min(int(has.get(kind, 0) / share) for kind, share in wanted.items()) for has in nodes)
     if room < 1:
-        raise ClusterError(
-            f"Expected a cluster with {cpus:g} cores and {gpus:g} GPUs for a process "
-            f"(got {has.get('CPU', 0):g} and {has.get('GPU', 0):g})"
-        )
+        found = ", ".join({f"{has.get('CPU', 0):g} and {has.get('GPU', 0):g}": None for has in nodes})
+        raise ClusterError(f"Expected a node with {cpus:g} cores and {gpus:g} GPUs (got {found})")
     return room
 
 

@@ -1,12 +1,14 @@
 """Work on Ray, where it is installed."""
 
 import os
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from glic_pyg.errors import PackageError
-from glic_pyg.on_ray import ClusterError, _reason, connected, in_actors, in_tasks
+from glic_pyg.on_ray import ClusterError, _reason, _room, connected, in_actors, in_tasks
 
 
 class Doubling:
@@ -44,6 +46,18 @@ def test_the_reason_is_that_of_the_first_traceback():
     assert _reason(ValueError()) == "ValueError"
 
 
+def test_room_is_that_of_each_node(monkeypatch):
+    def node(cpus, gpus=0.0, *, alive=True):
+        return {"Alive": alive, "Resources": {"CPU": cpus, **({"GPU": gpus} if gpus else {})}}
+
+    nodes = [node(4.0), node(3.0, 2.0), node(4.0), node(64.0, 8.0, alive=False)]
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: nodes))
+    assert [_room(1, 0), _room(2, 0), _room(4, 0), _room(1, 1), _room(1, 0.5)] == [11, 5, 2, 2, 3]
+    message = r"^Expected a node with 5 cores and 0 GPUs \(got 4 and 0, 3 and 2\)$"
+    with pytest.raises(ClusterError, match=message):
+        _room(5, 0)
+
+
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_tasks_and_actors(tmp_path, monkeypatch):
     pytest.importorskip("ray")
@@ -53,7 +67,7 @@ def test_tasks_and_actors(tmp_path, monkeypatch):
         items = [{"number": number} for number in range(5)]
         results = [row["doubled"] for row in in_actors(Doubling, {"start": 7}, items, actors=1)]
         assert sorted(results) == [7, 9, 11, 13, 15]
-        with pytest.raises(ClusterError, match="Expected a cluster with 1 cores and 9 GPUs"):
+        with pytest.raises(ClusterError, match="Expected a node with 1 cores and 9 GPUs"):
             list(in_tasks(slow_first, [1], gpus=9))
     with pytest.raises(ClusterError, match="no such"), connected("local"):
         list(in_actors(Refusing, {}, [{"number": 1}], actors=1))
