@@ -79,12 +79,16 @@ def in_actors(
         actors: At most so many processes; None is as many as the cluster has room for.
         cpus: Cores of each process, and its threads.
         gpus: GPUs of each process; a share of one if below 1.
+
+    Raises:
+        ClusterError: no node has so many cores and GPUs.
     """
     import ray.data
 
+    room = _room(cpus, gpus)
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, too
-    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=actors or _room(cpus, gpus))
+    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=actors or room)
     dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), MOST_BLOCKS))
     results = dataset.map(
         work, fn_constructor_kwargs=dict(settings), compute=pool, num_cpus=cpus, num_gpus=gpus or None

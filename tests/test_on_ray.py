@@ -69,6 +69,8 @@ def test_tasks_and_actors(tmp_path, monkeypatch):
         assert sorted(results) == [7, 9, 11, 13, 15]
         with pytest.raises(ClusterError, match="Expected a node with 1 cores and 9 GPUs"):
             list(in_tasks(slow_first, [1], gpus=9))
+        with pytest.raises(ClusterError, match="Expected a node with 1 cores and 9 GPUs"):
+            list(in_actors(Doubling, {"start": 7}, items, actors=1, gpus=9))
     with pytest.raises(ClusterError, match="no such"), connected("local"):
         list(in_actors(Refusing, {}, [{"number": 1}], actors=1))
     told = pytest.raises(
