@@ -32,23 +32,16 @@ from torch import Tensor, nn
 
 from glic_pyg.entropy import exact_kernels
 from glic_pyg.entropy.context import PointwiseBlock, PointwiseNet
+from glic_pyg.entropy.exact_kernels import GELU_COEFFICIENTS, NORM_QMAX, QMAX, TINY
 from glic_pyg.errors import UserError
 from glic_pyg.kernels import use_kernels
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
 from glic_pyg.nn.pointwise import linear
 
-QMAX = 255
-"""Largest integer of an activation that a convolution reads."""
-NORM_QMAX = 4096
-"""The same before a normalisation: squares are exact up to here."""
 LIMIT = 2**24
 """Integers up to here are exact in float32."""
 POSITIONS_AT_ONCE = 2**14
 """Where a GPU computes: its launches are few, and memory is bounded."""
-TINY = 1e-20
-GELU_COEFFICIENTS = (0.078108, 0.000972, 0.230389, 0.278393)
-"""Of the polynomial of `gelu`, the highest power first."""
-
 
 OVERRULING = ("NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULATE_SINGLE_PRECISION")
 """Variables by which NVIDIA's libraries compute with fewer bits, or otherwise, whatever torch tells them."""

@@ -18,11 +18,18 @@ from glic_pyg.products import multiply, packed
 from glic_pyg.threads import in_ranges
 
 POSITIONS = 64  # at a time
-QMAX, NORM_QMAX = np.float32(255), np.float32(4096)
-STEP, NORM_STEP = np.float32(1 / 255), np.float32(1 / 4096)
-TINY = np.float32(1e-20)
-GELU_COEFFICIENTS = tuple(np.float32(c) for c in (0.078108, 0.000972, 0.230389, 0.278393))
-ROOT_OF_HALF = np.float32(0.5**0.5)
+QMAX = 255
+"""Largest integer of an activation that a convolution reads."""
+NORM_QMAX = 4096
+"""The same before a normalisation: squares are exact up to here."""
+TINY = 1e-20
+GELU_COEFFICIENTS = (0.078108, 0.000972, 0.230389, 0.278393)
+"""Of the polynomial of `exact.gelu`, the highest power first."""
+
+_QMAX, _NORM_QMAX, _TINY = np.float32(QMAX), np.float32(NORM_QMAX), np.float32(TINY)
+_STEP, _NORM_STEP = np.float32(1 / QMAX), np.float32(1 / NORM_QMAX)
+_GELU = tuple(np.float32(c) for c in GELU_COEFFICIENTS)
+_ROOT_OF_HALF = np.float32(0.5**0.5)
 
 
 def linear(x: Tensor, weight: Tensor, step: Tensor, bias: Tensor | None) -> Tensor:
@@ -74,7 +81,7 @@ def _linear(x, weight, step, bias, out, start, stop):
     product = np.empty(POSITIONS * columns, np.float32)
     for first in range(start, stop, POSITIONS):
         count = min(POSITIONS, stop - first)
-        _quantise(rows, first * channels, channels, count, QMAX, STEP, integers, steps)
+        _quantise(rows, first * channels, channels, count, _QMAX, _STEP, integers, steps)
         _product(integers, channels, count, weight, product, columns)
         for i in range(count):
             at = i * columns
@@ -96,20 +103,20 @@ def _feed_forward(x, norm_weight, norm_bias, eps, weight_in, step_in, weight_out
     product = np.empty(POSITIONS * max(wide, narrow), np.float32)
     for first in range(start, stop, POSITIONS):
         count = min(POSITIONS, stop - first)
-        _quantise(rows, first * channels, channels, count, NORM_QMAX, NORM_STEP, integers, steps)
+        _quantise(rows, first * channels, channels, count, _NORM_QMAX, _NORM_STEP, integers, steps)
         for i in range(count):
             mean, deviation = _moments(integers, i * channels, channels, np.float64(steps[i]), eps)
             for c in range(channels):
                 value = (integers[i * channels + c] - mean) / deviation
                 normed[i * channels + c] = value * norm_weight[c] + norm_bias[c]
-        _quantise(normed, 0, channels, count, QMAX, STEP, integers, steps)
+        _quantise(normed, 0, channels, count, _QMAX, _STEP, integers, steps)
         _product(integers, channels, count, weight_in, product, wide)
         for i in range(count):
             for k in range(hidden):
                 a = product[i * wide + k] * steps[i] * step_in[k]
                 b = product[i * wide + hidden + k] * steps[i] * step_in[hidden + k]
                 gated[i * hidden + k] = _gelu(a) * b
-        _quantise(gated, 0, hidden, count, QMAX, STEP, integers, steps)
+        _quantise(gated, 0, hidden, count, _QMAX, _STEP, integers, steps)
         _product(integers, hidden, count, weight_out, product, narrow)
         for i in range(count):
             for c in range(channels):
@@ -126,8 +133,8 @@ def _quantise(x, at, channels, count, qmax, share, out, steps):
             most = max(most, bits[start + c] & np.int32(0x7FFFFFFF))
         one[0] = most
         largest = one.view(np.float32)[0]
-        if largest < TINY:
-            largest = TINY
+        if largest < _TINY:
+            largest = _TINY
         scale = np.float32(1) / largest * qmax
         steps[i] = largest * share
         for c in range(channels):
@@ -166,11 +173,11 @@ def _sums(integers, at, channels):
 @numba.njit(error_model="numpy")
 def _gelu(x):
     magnitude = abs(x)
-    t = magnitude * ROOT_OF_HALF
-    p = t * GELU_COEFFICIENTS[0]
-    p = (p + GELU_COEFFICIENTS[1]) * t
-    p = (p + GELU_COEFFICIENTS[2]) * t
-    p = (p + GELU_COEFFICIENTS[3]) * t
+    t = magnitude * _ROOT_OF_HALF
+    p = t * _GELU[0]
+    p = (p + _GELU[1]) * t
+    p = (p + _GELU[2]) * t
+    p = (p + _GELU[3]) * t
     p = p + np.float32(1)
     p = p * p
     p = p * p

@@ -15,15 +15,8 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from glic_pyg.entropy.context import CheckerboardConv2d, PointwiseBlock
-from glic_pyg.entropy.exact import (
-    GELU_COEFFICIENTS,
-    NORM_QMAX,
-    QMAX,
-    TINY,
-    ExactConv2d,
-    ExactGELU,
-    ExactLayerNorm2d,
-)
+from glic_pyg.entropy.exact import ExactConv2d, ExactGELU, ExactLayerNorm2d
+from glic_pyg.entropy.exact_kernels import GELU_COEFFICIENTS, NORM_QMAX, QMAX, TINY
 from glic_pyg.export.writer import Writer
 from glic_pyg.nn import ConvBlock, FeedForwardStage, GatedFeedForward, LayerNorm2d, WaveletDown, WaveletUp
 from glic_pyg.transform import AnalysisTransform, SynthesisTransform

@@ -14,7 +14,8 @@ from glic_pyg.build import build_entropy_model
 from glic_pyg.config import ModelConfig
 from glic_pyg.entropy import exact as exact_module
 from glic_pyg.entropy.context import PointwiseBlock, PointwiseNet
-from glic_pyg.entropy.exact import LIMIT, QMAX, InexactError, _quantise, exact, exact_arithmetic, gelu
+from glic_pyg.entropy.exact import LIMIT, InexactError, _quantise, exact, exact_arithmetic, gelu
+from glic_pyg.entropy.exact_kernels import QMAX
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
 
 CPU = torch.device("cpu")
