@@ -299,23 +299,6 @@ def difference(found: Any, expected: Any) -> float:
     return float(f"{((found - expected).norm() / expected.norm()).item():.3g}")
 
 
-def photo(height: int, width: int) -> Any:
-    """Return a photo that comes with scikit-image, `1 x 3 x height x width`, or a made picture."""
-    import torch
-
-    try:
-        import skimage.data
-        from PIL import Image
-
-        image = Image.fromarray(skimage.data.astronaut()).resize((width, height), Image.Resampling.BICUBIC)
-        import numpy as np
-
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
-    except Exception:
-        noise = torch.rand(1, 3, height // 8, width // 8, generator=torch.Generator().manual_seed(0))
-        return torch.nn.functional.interpolate(noise, (height, width), mode="bicubic").clamp(0, 1)
-
-
 def model_of(name: str) -> Any:
     """Return a model ready to compress: the weights of glic_nano, for others drawn ones."""
     import torch
@@ -543,6 +526,7 @@ def stage_devices(place: Place) -> None:
     import copy
 
     import torch
+    from pictures import photo
 
     from glic_pyg.bitstream import decode, encode
 
@@ -578,6 +562,7 @@ def stage_devices(place: Place) -> None:
 def stage_coding(place: Place, name: str) -> None:
     """Time both backends: compress and decompress in float32, the transforms in bfloat16."""
     import torch
+    from pictures import photo
 
     from glic_pyg.kernels import use_kernels
 
@@ -635,6 +620,7 @@ def _coding_in_float32(place: Place, model: Any, x: Any, quality: float | None, 
 def stage_training(place: Place, name: str) -> None:
     """Time a training step of both backends, without an optimiser."""
     import torch
+    from pictures import photo
 
     from glic_pyg import GLIC, ModelConfig
     from glic_pyg.kernels import use_kernels
