@@ -88,8 +88,8 @@ def test_ctrl_c_of_a_terminal(photo, model_file, tmp_path):
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
-    assert process.returncode == 130
-    assert [line for line in err.splitlines() if not line.startswith("files, ")] == ["error: interrupted"]
+    said = [line for line in err.splitlines() if not line.startswith("files, ")]
+    assert (process.returncode, said) == (130, ["error: interrupted"])
     with pytest.raises(ProcessLookupError):
         for _ in range(3000):  # the last to go is multiprocessing's own, which sees the end of a pipe
             os.killpg(process.pid, 0)
