@@ -137,10 +137,19 @@ def run(work: Callable[[], int]) -> NoReturn:
         except MemoryError:
             print_line("error", "Expected enough memory (got no more)")
             status = 2
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Exception) as error:
+            if not _is_ctrl_c(error):
+                raise
             print_line("error", "interrupted")
             status = 130
     sys.exit(status)
+
+
+def _is_ctrl_c(error: BaseException | None) -> bool:
+    """Return whether this is Ctrl-C, or an error in what it interrupted, as locks that were not yet taken."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 @contextmanager

@@ -33,6 +33,14 @@ def fail(error):
     raise error
 
 
+def fail_cleaning_up():
+    """As what releases a lock that Ctrl-C kept it from taking."""
+    try:
+        fail(KeyboardInterrupt())
+    finally:
+        fail(RuntimeError("cannot release un-acquired lock"))
+
+
 @pytest.mark.parametrize(
     ("main", "status", "stderr"),
     [
@@ -41,6 +49,7 @@ def fail(error):
         (lambda: fail(BitstreamError("two\n  lines")), 2, "error: two lines\n"),
         (lambda: Path("/missing").read_bytes() and 0, 2, "error: No such file or directory: /missing\n"),
         (lambda: fail(KeyboardInterrupt()), 130, "error: interrupted\n"),
+        (lambda: fail_cleaning_up(), 130, "error: interrupted\n"),
         (lambda: warnings.warn("careful", stacklevel=1) or 0, 0, "warning: careful\n"),
     ],
 )
