@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zlib
@@ -24,6 +25,9 @@ from PIL import Image
 from torch import Tensor
 
 ROOT = Path(__file__).parents[1]
+
+# A shell lets what it runs in the background ignore Ctrl-C, and so would all processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # In all tests, what graph/ and nn/ take and return has the shapes that their annotations say. Numba compiles
 # the functions in kernels/, which cannot be watched. An int will do for a float.
