@@ -44,9 +44,25 @@ def packed(matrix: np.ndarray) -> np.ndarray:
     return np.concatenate([panels, last.ravel()], dtype=np.float32)
 
 
+def packed_pairs(matrix: np.ndarray) -> np.ndarray:
+    """Lay a matrix of whole numbers below 2^15 out as `packed` does, pairs of rows in the place of rows.
+
+    Args:
+        matrix: `K x N`.
+
+    Returns:
+        `ceil(K / 2) * padded(N)`, int32: of each two rows, the last of which may be of zeros, both int16.
+    """
+    rows = np.zeros((len(matrix) + len(matrix) % 2, matrix.shape[1]), np.float32)
+    rows[: len(matrix)] = matrix
+    return np.stack([packed(rows[::2]), packed(rows[1::2])], axis=1).astype(np.int16).view(np.int32).ravel()
+
+
 @numba.njit
 def multiply(a, a_at, a_step, rows, b, b_at, length, columns, out, out_at, out_step):
     """Add a product of matrices to another: `out[i, j] += sum_k a[i, k] b[k, j]`.
+
+    All are of float32; or of int32, a and b then of pairs of int16 (see `packed_pairs`).
 
     Args:
         a: Array with the left matrix, its first row at place `a_at`, the next one `a_step` further: rows may
@@ -54,7 +70,7 @@ def multiply(a, a_at, a_step, rows, b, b_at, length, columns, out, out_at, out_s
         a_at: See `a`.
         a_step: See `a`.
         rows: Of the left matrix.
-        b: Array with the right matrix, `packed`, from place `b_at` on.
+        b: Array with the right matrix, `packed` or `packed_pairs`, from place `b_at` on.
         b_at: See `b`.
         length: Columns of the left matrix, rows of the right one.
         columns: Of the right matrix, `padded`.

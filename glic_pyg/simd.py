@@ -180,6 +180,8 @@ def add_products(context, rows, lanes, vectors, a, a_at, a_step, b, b_at, length
 
         out[i, j] += sum_k a[i, k] b[k, j]
 
+    Numbers are float32; or, of arrays of int32, pairs of int16, whose two products count.
+
     Args:
         rows: A tuple with an entry for each row of the block.
         lanes: A tuple as long as a vector.
@@ -195,7 +197,9 @@ def add_products(context, rows, lanes, vectors, a, a_at, a_step, b, b_at, length
         out_at: See `out`.
         out_step: See `out`.
     """
-    vector, integer = Vector(len(lanes)), types.intp
+    pairs, integer = a.dtype == types.int32, types.intp
+    element = ir.IntType(32) if pairs else ir.FloatType()
+    count, vector = len(lanes), ir.VectorType(element, len(lanes))
 
     def generate(context, builder, signature, arguments):
         def start(array: int, place: Any) -> Any:
@@ -203,35 +207,49 @@ def add_products(context, rows, lanes, vectors, a, a_at, a_step, b, b_at, length
             return builder.gep(data, [place])
 
         def vectors_at(place: Any) -> list[Any]:
-            places = (builder.gep(place, [ir.IntType(64)(j * vector.lanes)]) for j in range(len(vectors)))
-            return [builder.bitcast(place, vector.llvm.as_pointer()) for place in places]
+            places = (builder.gep(place, [ir.IntType(64)(j * count)]) for j in range(len(vectors)))
+            return [builder.bitcast(place, vector.as_pointer()) for place in places]
 
         def row(place: int, i: int) -> Any:
             return builder.add(arguments[place], builder.mul(arguments[place + 1], ir.IntType(64)(i)))
 
+        def plus(x: Any, y: Any) -> Any:
+            return builder.add(x, y) if pairs else builder.fadd(x, y, flags=FLAGS)
+
+        def product(x: Any, y: Any) -> Any:
+            return _of_pairs(builder, x, y) if pairs else builder.fmul(x, y, flags=FLAGS)
+
         left = [start(3, row(4, i)) for i in range(len(rows))]
         places = [vectors_at(start(9, row(10, i))) for i in range(len(rows))]
-        zero = ir.Constant(vector.llvm, [0.0] * vector.lanes)
+        zero = ir.Constant(vector, [0 if pairs else 0.0] * count)
         sums = [[alloca_once_value(builder, zero) for _ in line] for line in places]
-        width = ir.IntType(64)(len(vectors) * vector.lanes)
+        width = ir.IntType(64)(len(vectors) * count)
         with for_range(builder, arguments[8]) as loop:
             at = builder.add(arguments[7], builder.mul(loop.index, width))
             right = [builder.load(place, align=4) for place in vectors_at(start(6, at))]
             for first, line in zip(left, sums, strict=True):
                 one = builder.load(builder.gep(first, [loop.index]))
-                one = builder.insert_element(ir.Constant(vector.llvm, None), one, ir.IntType(32)(0))
-                factor = _shuffle(builder, one, [0] * vector.lanes)
+                one = builder.insert_element(ir.Constant(vector, None), one, ir.IntType(32)(0))
+                factor = _shuffle(builder, one, [0] * count)
                 for total, values in zip(line, right, strict=True):
-                    product = builder.fmul(factor, values, flags=FLAGS)
-                    builder.store(builder.fadd(builder.load(total), product, flags=FLAGS), total)
+                    builder.store(plus(builder.load(total), product(factor, values)), total)
         for line, totals in zip(places, sums, strict=True):
             for place, total in zip(line, totals, strict=True):
-                whole = builder.fadd(builder.load(place, align=4), builder.load(total), flags=FLAGS)
-                builder.store(whole, place, align=4)
+                builder.store(plus(builder.load(place, align=4), builder.load(total)), place, align=4)
         return context.get_dummy_value()
 
     arrays = (a, integer, integer, b, integer, integer, out, integer, integer)
     return types.none(rows, lanes, vectors, *arrays), generate
+
+
+def _of_pairs(builder: Any, x: Any, y: Any) -> Any:
+    """Return the sum of both products of each pair of int16: one instruction of several processors."""
+    count = x.type.count
+    short, wide = (ir.VectorType(ir.IntType(bits), 2 * count) for bits in (16, 32))
+    x, y = (builder.sext(builder.bitcast(pairs, short), wide) for pairs in (x, y))
+    products = builder.mul(x, y)
+    first, second = (_shuffle(builder, products, range(start, 2 * count, 2)) for start in (0, 1))
+    return builder.add(first, second)
 
 
 def _call(function: str, builder: Any, vector: Any) -> Any:

@@ -6,7 +6,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,9 @@ import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+PARTS = 2
+"""For each thread: one that begins late leaves more to the others."""
 
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
@@ -39,6 +42,32 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
     return list(_pool(workers).map(_as_here(function), items))
 
 
+def share_out(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Apply a function of compiled code to each item, in this thread and, beside it, in others.
+
+    Whoever is free takes the next one. In this thread torch has all of its own threads, so the function may
+    call no operator of torch that computes.
+    """
+    workers = min(torch.get_num_threads(), len(items))
+    if workers < 2:
+        return [function(item) for item in items]
+    results: dict[int, Result] = {}
+    places = iter(range(len(items)))
+
+    def work() -> None:
+        for i in places:
+            results[i] = function(items[i])
+
+    others = [_pool(torch.get_num_threads()).submit(_as_here(work)) for _ in range(workers - 1)]
+    try:
+        work()
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
+    return [results[i] for i in range(len(items))]
+
+
 def in_one_thread(function: Callable[..., Result], *arguments: object) -> Result:
     """Call a function of tensors, without gradients, with every torch operator on one thread.
 
@@ -50,14 +79,15 @@ def in_one_thread(function: Callable[..., Result], *arguments: object) -> Result
 
 
 def parts_of(length: int) -> list[int]:
-    """Cut `range(length)` into a part for each thread: return where each begins, and where the last ends."""
-    parts = max(1, min(torch.get_num_threads(), length))
+    """Cut `range(length)` into parts to share out: return where each begins, and where the last ends."""
+    threads = torch.get_num_threads()
+    parts = max(1, min(1 if threads == 1 else PARTS * threads, length))
     return [length * part // parts for part in range(parts + 1)]
 
 
 def in_ranges(function: Callable[[int, int], object], length: int) -> None:
-    """Call a function with the first and the last but one of every part of `range(length)`, in threads."""
-    map_in_threads(lambda part: function(*part), list(pairwise(parts_of(length))))
+    """Share out `range(length)`: call compiled code with where each part begins and where it ends."""
+    share_out(lambda part: function(*part), list(pairwise(parts_of(length))))
 
 
 def _as_here(function: Callable[..., Result]) -> Callable[..., Result]:

@@ -2,7 +2,7 @@ import numba
 import numpy as np
 import pytest
 
-from glic_pyg.products import multiply, packed, padded
+from glic_pyg.products import multiply, packed, packed_pairs, padded
 
 
 @numba.njit
@@ -21,4 +21,21 @@ def test_product_of_rows_that_may_overlap(rows, length, columns, step):
     out = np.ones((rows, padded(columns)), np.float32)
     product(a.astype(np.float32), step, rows, packed(b.astype(np.float32)), length, padded(columns), out)
     np.testing.assert_allclose(out[:, :columns], 1 + left @ b, rtol=1e-5, atol=1e-5)
+    assert (out[:, columns:] == 1).all()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 9])
+@pytest.mark.parametrize("length", [1, 2, 7])
+@pytest.mark.parametrize("columns", [1, 8, 25, 60])
+def test_product_of_whole_numbers(rows, length, columns):
+    rng = np.random.default_rng(0)
+    left = rng.integers(-4096, 4097, (rows, length))
+    right = rng.integers(-(2**15) + 1, 2**15, (length, columns))
+    pairs = (length + 1) // 2
+    a = np.zeros((rows + 1, 2 * pairs), np.int16)
+    a[:-1, :length] = left
+    a = np.append(np.zeros(2, np.int16), a).view(np.int32)  # `product` leaves out the first pair
+    out = np.ones((rows, padded(columns)), np.int32)
+    product(a, pairs, rows, packed_pairs(right.astype(np.float32)), pairs, padded(columns), out)
+    assert np.array_equal(out[:, :columns], 1 + left @ right)
     assert (out[:, columns:] == 1).all()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from glic_pyg.entropy.context import PointwiseBlock, PointwiseNet
-from glic_pyg.threads import _pools, in_one_thread, in_ranges, map_in_threads
+from glic_pyg.threads import _pools, in_one_thread, in_ranges, map_in_threads, share_out
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -31,6 +31,23 @@ def test_one_call_in_one_thread(threads):
     with pytest.raises(ZeroDivisionError):
         in_one_thread(lambda: 1 // 0)
     assert torch.get_num_threads() == threads
+
+
+def test_compiled_code_runs_in_this_thread_too(threads):
+    seen, together = set(), threading.Barrier(threads)
+
+    def work(x):
+        together.wait(timeout=20)
+        seen.add(threading.get_ident())
+        return x, torch.is_inference_mode_enabled()
+
+    with torch.inference_mode():
+        results = share_out(work, range(2 * threads))
+    assert results == [(x, True) for x in range(2 * threads)]
+    assert len(seen) == threads
+    assert threading.get_ident() in seen
+    with pytest.raises(ZeroDivisionError):
+        share_out(lambda x: 1 // x, [1, 0, 2])
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 100])
@@ -76,7 +93,7 @@ def test_a_forked_process_has_threads_of_its_own(threads):
     map_in_threads(abs, [1, 2])
     child = os.fork()
     if child == 0:
-        os._exit(0 if map_in_threads(abs, [-1, -2]) == [1, 2] else 1)
+        os._exit(0 if map_in_threads(abs, [-1, -2]) == share_out(abs, [1, 2]) == [1, 2] else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 

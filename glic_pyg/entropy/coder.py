@@ -169,8 +169,7 @@ def _latents(codec: HyperpriorLatentCodec, nets: ProbabilityNets, z_hat: Tensor,
                 context = group.unembed(nets.predictions[k](group.embed(hat)))[1]
             scales, means = nets.parameter_nets[k](torch.cat([context, sides[half]], dim=1)).chunk(2, dim=1)
             scales = gaussian.lower_bound_scale(scales.contiguous())
-            # What CompressAI's build_indexes does, in one pass.
-            indexes = torch.bucketize(scales, gaussian.scale_table[:-1], out_int32=True)
+            indexes = rans.rows_of_scales(scales, gaussian.scale_table[:-1])
             del scales
             hat[half] = code(gaussian, indexes, means)
         y_hat[:, first:end] = group.embed(hat)

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
+from itertools import pairwise
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from compressai.layers import CheckerboardMaskedConv2d
@@ -36,7 +38,10 @@ from glic_pyg.entropy.exact_kernels import GELU_COEFFICIENTS, NORM_QMAX, QMAX, T
 from glic_pyg.errors import UserError
 from glic_pyg.kernels import use_kernels
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
+from glic_pyg.nn.kernels.feed_forward import wide
 from glic_pyg.nn.pointwise import linear
+from glic_pyg.products import packed_pairs
+from glic_pyg.threads import parts_of, share_out
 
 LIMIT = 2**24
 """Integers up to here are exact in float32."""
@@ -162,51 +167,104 @@ def exact(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, ConvBlock):
             copied[id(module.ffn)] = Chunked(deepcopy(module.ffn, copied))
+            copied[id(module)] = ExactBlock(deepcopy(module, copied))
         elif isinstance(module, PointwiseNet):
             copied[id(module)] = Chunked(*(deepcopy(part, copied) for part in module))
     return use_kernels(deepcopy(network, copied), "reference")
 
 
-def compiled_for(x: Tensor) -> bool:
-    """Return whether `glic_pyg.entropy.exact_kernels` computes what reads one position at a time."""
-    return x.device.type == "cpu"
+def compiled_for(module: Compilable, x: Tensor) -> bool:
+    """Return whether `glic_pyg.entropy.exact_kernels` computes what a module makes of `x`."""
+    return x.device.type == "cpu" and module.narrow
 
 
-class Chunked(nn.Sequential):
+class Compilable(nn.Module):
+    """What compiled code computes on the CPU if its integers have 16 bits, as nearly all weights have."""
+
+    @cached_property
+    def narrow(self) -> bool:
+        """Whether they have; of depthwise convolutions they may have more."""
+        dense = [part for part in self.modules() if isinstance(part, ExactConv2d) and part.groups == 1]
+        return all(conv.weight.abs().max() < 2**15 for conv in dense)
+
+
+class Chunked(nn.Sequential, Compilable):
     """Modules that read one position at a time, on some of the positions at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.movedim(1, -1)
-        flat = rows.reshape(-1, x.size(1))
-        if compiled_for(x):
-            out = reduce(_of_positions, self, flat)
-        else:
-            run = super().forward
-            parts = flat.split(POSITIONS_AT_ONCE)
-            out = torch.cat([run(part.T[None, :, None])[0, :, 0].T for part in parts])
+        if compiled_for(self, x):
+            return _share_out(self, x)
+        run, rows = super().forward, x.movedim(1, -1)
+        parts = rows.reshape(-1, x.size(1)).split(POSITIONS_AT_ONCE)
+        out = torch.cat([run(part.T[None, :, None])[0, :, 0].T for part in parts])
         return out.view(*rows.shape[:-1], -1).movedim(-1, 1)
 
 
-def _of_positions(x: Tensor, part: nn.Module) -> Tensor:
+def _share_out(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Map `B x C x H x W` by modules that read one position at a time, in compiled code."""
+    rows = x.movedim(1, -1).contiguous()
+    positions = rows.view(-1, x.size(1)).numpy()
+    parts = list(pairwise(parts_of(len(positions))))
+    mapped = share_out(lambda part: reduce(_of_positions, modules, positions[slice(*part)]), parts)
+    return torch.from_numpy(np.concatenate(mapped)).view(*rows.shape[:-1], -1).movedim(-1, 1)
+
+
+def _of_positions(x: np.ndarray, part: nn.Module) -> np.ndarray:
     """Map positions, `N x C`, by a part of `Chunked`, in compiled code."""
     if isinstance(part, PointwiseBlock):
         return _of_positions(_of_positions(x, part.conv), part.ffn)
     if isinstance(part, GatedFeedForward):
-        norm = part.norm.weight, part.norm.bias
-        convolutions = (_matrix(part.project_in), _matrix(part.project_out))
-        return exact_kernels.feed_forward(x, norm, part.norm.eps, *convolutions)
+        return exact_kernels.feed_forward(x, _feed_forward(part))
     if isinstance(part, ExactConv2d):
-        return exact_kernels.linear(x, *_matrix(part), part.bias)
-    return part(x)
+        return exact_kernels.linear(x, part.linear)
+    return x  # nn.Identity
 
 
-def _matrix(conv: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return the weight of an `ExactConv2d` of one position, `C' x C`, and its steps."""
-    exact_conv = cast(ExactConv2d, conv)
-    return exact_conv.weight.flatten(1), exact_conv.step
+def _feed_forward(part: GatedFeedForward) -> exact_kernels.FeedForward:
+    norm, project_in, project_out = part.norm, part.project_in, part.project_out
+    return exact_kernels.FeedForward(
+        norm.weight.numpy(),
+        norm.bias.numpy(),
+        norm.eps,
+        cast(ExactConv2d, project_in).linear,
+        cast(ExactConv2d, project_out).linear,
+    )
 
 
-class ExactConv2d(nn.Module):
+def _of_pictures(x: Tensor, function: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    """Map `B x C x H x W` by a function of one picture's map with channels last."""
+    pictures = x.movedim(1, -1).contiguous().numpy()
+    return torch.from_numpy(np.stack([function(picture) for picture in pictures])).movedim(-1, 1)
+
+
+class ExactBlock(Compilable):
+    """A conv block in few passes over the map, in compiled code on the CPU.
+
+    Args:
+        block: Of exact modules.
+    """
+
+    def __init__(self, block: ConvBlock) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `B x C x H x W` to `B x C' x H x W`."""
+        if not compiled_for(self, x):
+            return self.block(x)
+        block = cast(Any, self.block)  # its convolutions are exact ones
+        adaptor, (ffn,) = block.adaptor or block.conv2, block.ffn
+        weights = (
+            block.conv1.linear,
+            block.depthwise.of_channels,
+            block.conv2.linear,
+            adaptor.linear,
+            _feed_forward(ffn),
+        )
+        return _of_pictures(x, lambda picture: exact_kernels.conv_block(picture, *weights))
+
+
+class ExactConv2d(Compilable):
     r"""Convolution of integers.
 
     .. math:: y_o = s_o \cdot t \cdot \sum_k W_{ok} X_k + b_o, \quad X = \mathrm{round}(x / t),
@@ -240,10 +298,10 @@ class ExactConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x C x H x W` to `B x C' x H' x W'`."""
-        if self.pointwise and compiled_for(x):
-            rows = x.movedim(1, -1)
-            out = _of_positions(rows.reshape(-1, x.size(1)), self)
-            return out.view(*rows.shape[:-1], -1).movedim(-1, 1)
+        if compiled_for(self, x) and self.pointwise:
+            return _share_out([self], x)
+        if compiled_for(self, x) and self.groups == 1:
+            return _of_pictures(x, lambda picture: exact_kernels.convolution(picture, self.dense))
         over = 1 if self.pointwise else (2, 3) if self.groups > 1 else (1, 2, 3)
         x, step = _quantise(x, over, QMAX)
         if self.pointwise:
@@ -252,6 +310,31 @@ class ExactConv2d(nn.Module):
             y = F.conv2d(x, self.weight, None, self.stride, self.padding, groups=self.groups)
         y = y.mul_(step).mul_(self.step[:, None, None])
         return y if self.bias is None else y.add_(self.bias[:, None, None])
+
+    # The weights as compiled code reads them, on the CPU, where they are first asked for.
+
+    @cached_property
+    def linear(self) -> exact_kernels.Linear:
+        """Of a convolution of one position."""
+        weight = packed_pairs(self.weight.flatten(1).numpy().T)
+        return exact_kernels.Linear(weight, self.step.numpy(), self._bias)
+
+    @cached_property
+    def dense(self) -> exact_kernels.Dense:
+        """Of one of several positions and all channels."""
+        taps, weight = exact_kernels.dense_taps(self.weight.numpy())
+        stride, padding = self.stride[0], self.padding[0]
+        return exact_kernels.Dense(taps, weight, self.step.numpy(), self._bias, stride, padding)
+
+    @cached_property
+    def of_channels(self) -> exact_kernels.Depthwise:
+        """Of a depthwise one."""
+        weight = wide(self.weight.flatten(1).T).ravel()
+        return exact_kernels.Depthwise(weight, self.step.numpy(), self._bias)
+
+    @property
+    def _bias(self) -> np.ndarray:
+        return np.empty(0, np.float32) if self.bias is None else self.bias.numpy()
 
 
 class ExactLayerNorm2d(nn.Module):

@@ -18,12 +18,15 @@ from torch import Tensor
 
 from glic_pyg.compiled import compiled
 from glic_pyg.entropy.tables import PRECISION
+from glic_pyg.simd import full, load, one_above, store
 
 LOWEST = np.uint64(1 << 31)
 """Of the state, between symbols."""
 WORD = np.uint64(32)
 DIGIT = 4
 """Bits of a digit of an escaped value, all of which are as likely."""
+LANES = (np.float32(0),) * 16
+"""As many scales are compared with a bound at a time."""
 
 
 def encode(model: EntropyModel, symbols: Tensor, rows: Tensor) -> bytes:
@@ -54,6 +57,26 @@ def decode(model: EntropyModel, string: bytes, rows: Tensor) -> Tensor | None:
     return torch.from_numpy(symbols).to(rows.device) if whole else None
 
 
+def rows_of_scales(scales: Tensor, bounds: Tensor) -> Tensor:
+    """Return the row of the tables for each scale: how many bounds, which grow, are below it.
+
+    What `torch.bucketize` does by a search per scale.
+
+    Args:
+        scales: Float32.
+        bounds: `R - 1`, float32.
+
+    Returns:
+        Of `scales`' shape, int32.
+    """
+    if scales.device.type != "cpu":
+        return torch.bucketize(scales, bounds, out_int32=True)
+    rows = torch.empty(scales.shape, dtype=torch.int32)
+    ends = np.nextafter(bounds.detach().numpy(), np.float32(np.inf))
+    _find_rows(_array(scales), ends, rows.numpy().ravel())
+    return rows
+
+
 def _array(x: Tensor) -> np.ndarray:
     return x.detach().cpu().contiguous().numpy().ravel()
 
@@ -61,6 +84,23 @@ def _array(x: Tensor) -> np.ndarray:
 def _tables(model: EntropyModel) -> tuple[np.ndarray, ...]:
     tables = (model.quantized_cdf, model.cdf_length, model.offset)
     return tuple(table.detach().cpu().contiguous().numpy() for table in tables)
+
+
+@compiled()
+def _find_rows(scales, ends, rows):
+    """Set rows: the last one, of what is no number too, less one for each end above the scale."""
+    whole, found = len(scales) // len(LANES) * len(LANES), np.empty(len(LANES), np.float32)
+    for i in range(0, whole, len(LANES)):
+        some, row = load(LANES, scales, i), full(LANES, np.float32(len(ends)))
+        for end in ends:
+            row = row - one_above(full(LANES, end), some)
+        store(found, 0, row)
+        for j in range(len(LANES)):
+            rows[i + j] = np.int32(found[j])
+    for i in range(whole, len(scales)):
+        rows[i] = len(ends)
+        for end in ends:
+            rows[i] -= end > scales[i]
 
 
 @numba.njit

@@ -15,7 +15,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from glic_pyg.entropy.context import CheckerboardConv2d, PointwiseBlock
-from glic_pyg.entropy.exact import ExactConv2d, ExactGELU, ExactLayerNorm2d
+from glic_pyg.entropy.exact import ExactBlock, ExactConv2d, ExactGELU, ExactLayerNorm2d
 from glic_pyg.entropy.exact_kernels import GELU_COEFFICIENTS, NORM_QMAX, QMAX, TINY
 from glic_pyg.export.writer import Writer
 from glic_pyg.nn import ConvBlock, FeedForwardStage, GatedFeedForward, LayerNorm2d, WaveletDown, WaveletUp
@@ -86,6 +86,11 @@ def _(module: ConvBlock, writer: Writer, x: str) -> str:
     inner = writer.op("LeakyRelu", emit(module.conv1, writer, x), alpha=SLOPE)
     inner = emit(module.conv2, writer, emit(module.depthwise, writer, inner))
     return emit(module.ffn, writer, writer.op("Add", shortcut, inner))
+
+
+@emit.register
+def _(module: ExactBlock, writer: Writer, x: str) -> str:
+    return emit(module.block, writer, x)
 
 
 @emit.register

@@ -1,4 +1,5 @@
 import math
+from copy import deepcopy
 from functools import partial
 from itertools import product
 
@@ -75,6 +76,23 @@ def test_wide_and_uneven_weights_stay_within(spread):
     made = exact(conv)
     assert (made.weight.double().abs().flatten(1).sum(1) * QMAX < LIMIT).all()
     assert made(torch.ones(1, 4000, 1, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["pointwise", "dense"])
+@torch.no_grad()
+def test_one_weight_may_outweigh_all_others(kind):
+    """Its integer then has more bits than compiled code multiplies."""
+    conv = deepcopy(CONVOLUTIONS[kind])
+    conv.weight[3] *= 1e-4
+    conv.weight[3, 2, -1, -1] = 1
+    made = exact(conv)
+    assert made.weight.abs().max() > 2**15
+    x = torch.randn(2, conv.in_channels, 6, 8, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(made(x), by_integers(conv, x))
+    block = ConvBlock(12, 12, ratio=1)
+    block.conv2.weight.copy_(torch.eye(12)[..., None, None])
+    x = torch.randn(1, 12, 6, 8, generator=torch.Generator().manual_seed(1))
+    assert (exact(block)(x) - block(x)).norm() < 0.02 * block(x).norm()
 
 
 @torch.no_grad()
@@ -268,7 +286,10 @@ def test_every_device_has_the_same_bits(change, tiny_config, device):
 NETWORKS = {
     "a convolution": lambda: nn.Conv2d(13, 21, 1),
     "without bias": lambda: nn.Conv2d(13, 40, 1, bias=False),
+    "a dense one": lambda: nn.Conv2d(13, 21, 3, stride=2, padding=1),
+    "a masked one": lambda: CheckerboardMaskedConv2d(13, 21, 5, padding=2),
     "a block": lambda: ConvBlock(13, 21, ratio=2),
+    "a block without adaptor": lambda: ConvBlock(13, 13, ratio=1),
     "positions": lambda: PointwiseNet(
         PointwiseBlock(13, 24, ratio=1), nn.Identity(), PointwiseBlock(24, 7, ratio=3)
     ),
@@ -283,8 +304,9 @@ def test_compiled_code_has_the_bits_of_torch(make, change, monkeypatch):
     network = exact(make())
     x = change(torch.randn(2, 13, 9, 11))
     found = network(x)
-    monkeypatch.setattr(exact_module, "compiled_for", lambda x: False)
+    monkeypatch.setattr(exact_module, "compiled_for", lambda module, x: False)
     monkeypatch.setattr(exact_module, "POSITIONS_AT_ONCE", 50)
-    monkeypatch.setattr(exact_module.exact_kernels, "linear", None)
+    for name in ("linear", "feed_forward", "convolution", "conv_block"):
+        monkeypatch.setattr(exact_module.exact_kernels, name, None)
     expected = network(x)
     assert torch.equal(found.contiguous().view(torch.int32), expected.contiguous().view(torch.int32))

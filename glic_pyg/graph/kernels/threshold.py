@@ -16,7 +16,7 @@ from glic_pyg.graph.candidates import QUERIES, Candidates, slot_offsets
 from glic_pyg.graph.selection import KeptEdges
 from glic_pyg.products import WIDTH, multiply
 from glic_pyg.simd import full, load, lowest_bit, maximum, one_above, places_above, store
-from glic_pyg.threads import map_in_threads, parts_of
+from glic_pyg.threads import parts_of, share_out
 
 ALL = (np.float32(0),) * QUERIES**2  # a vector with an entry for each query of a group
 
@@ -41,7 +41,7 @@ def kept_edges(unit: Tensor, quota: Tensor, candidates: Candidates, *, bisection
     def choose(part: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         return _choose(features, wanted, queries, candidate, bisections, degree, *part)
 
-    chosen = map_in_threads(choose, parts)
+    chosen = share_out(choose, parts)
     indptr = np.zeros(len(degree) + 1, np.int64)
     np.cumsum(degree, out=indptr[1:])
     index = candidates.candidate.new_empty(2, int(indptr[-1]))
@@ -49,7 +49,7 @@ def kept_edges(unit: Tensor, quota: Tensor, candidates: Candidates, *, bisection
     similarity = unit.new_empty(index.size(1))
     arrays = (index.numpy(), offset.numpy(), similarity.numpy())
     write = partial(_write, queries, candidate, slot_offsets().numpy(), indptr, *arrays)
-    map_in_threads(lambda part: write(*chosen[part], *parts[part]), range(len(parts)))
+    share_out(lambda part: write(*chosen[part], *parts[part]), range(len(parts)))
     return KeptEdges(index, offset, similarity)
 
 

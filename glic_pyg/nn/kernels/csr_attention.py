@@ -28,7 +28,7 @@ from glic_pyg.simd import (
     square_root,
     store,
 )
-from glic_pyg.threads import in_ranges, map_in_threads
+from glic_pyg.threads import in_ranges, parts_of, share_out
 
 LOG2E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
 NORM_EPS = 1e-12  # as torch.nn.functional.normalize has it
@@ -392,8 +392,9 @@ def _attend(
 def _forward(
     lanes, wide, query, key_value, scale, bias, row, indptr, source, order, out, statistics
 ):  # fmt: skip
-    inverse_key, most, parts = _shared(lanes, wide, query, key_value, indptr, order, torch.get_num_threads())
-    map_in_threads(
+    count = len(parts_of(len(order))) - 1
+    inverse_key, most, parts = _shared(lanes, wide, query, key_value, indptr, order, count)
+    share_out(
         lambda targets: _attend(
             lanes, wide, targets, most, query, key_value, inverse_key, scale, bias, row, indptr, source,
             out, statistics,
@@ -402,11 +403,11 @@ def _forward(
     )  # fmt: skip
 
 
-def _shared(lanes, wide, query, key_value, indptr, order, threads):
-    """Return what all threads read, the inverse norms of keys and the largest degree, and their targets."""
+def _shared(lanes, wide, query, key_value, indptr, order, count):
+    """Return what all parts read, inverse norms of keys and the largest degree, and each part's targets."""
     inverse_key, size = np.empty(len(key_value) * len(lanes), np.float32), query.shape[1] * query.shape[2]
     in_ranges(partial(_inverse_norms, lanes, wide, key_value, size, inverse_key), len(key_value))
-    cuts = _bounds(indptr, order, threads)
+    cuts = _bounds(indptr, order, count)
     return inverse_key, _largest_degree(indptr), [order[a:b] for a, b in pairwise(cuts)]
 
 
@@ -456,7 +457,7 @@ def _backward(
 ):  # fmt: skip
     threads = len(grad_key_value)  # each with sums of its own
     inverse_key, most, parts = _shared(lanes, wide, query, key_value, indptr, order, threads)
-    map_in_threads(
+    share_out(
         lambda thread: _differentiate_part(
             lanes, wide, parts[thread], most, query, key_value, inverse_key, scale, bias, row, indptr, source,
             out, statistics, grad_out, grad_query, grad_key_value[thread], grad_scale[thread],

@@ -17,7 +17,7 @@ from torch import Tensor
 from glic_pyg.compiled import compiled
 from glic_pyg.products import LANES, multiply, packed, padded
 from glic_pyg.simd import full, load, maximum, one_above, store
-from glic_pyg.threads import map_in_threads
+from glic_pyg.threads import share_out
 
 POSITIONS, LEAST = 64, 8  # of a strip's row, at most, and where its features are many
 FEATURES = 1 << 18  # of the rows of a strip that a depthwise convolution reads, at most
@@ -89,16 +89,16 @@ def feed_forward_weights(
         project_out: `C x K`.
         eps: Of the normalisation.
     """
-    halves = [_wide(half.T) for half in (project_in * norm_weight).chunk(2)]
-    bias = [_wide(half[None])[0] for half in (project_in @ norm_bias).chunk(2)]
+    halves = [wide(half.T) for half in (project_in * norm_weight).chunk(2)]
+    bias = [wide(half[None])[0] for half in (project_in @ norm_bias).chunk(2)]
     kernels = np.empty(0, np.float32)
     if depthwise is not None:
-        kernels = np.concatenate([_wide(half.flatten(1).T) for half in depthwise.chunk(2)], 1).ravel()
+        kernels = np.concatenate([wide(half.flatten(1).T) for half in depthwise.chunk(2)], 1).ravel()
     return FeedForward(
         packed(np.concatenate(halves, 1)),
         np.concatenate(bias),
         kernels,
-        packed(_wide(project_out).T),
+        packed(wide(project_out).T),
         np.float32(eps),
     )
 
@@ -117,11 +117,11 @@ def mixing_weights(
         extra, bias = packed(adaptor.weight.flatten(1).T.numpy()), bias + _bias(adaptor)
     return Mixing(
         packed(conv1.weight.flatten(1).T.numpy()),
-        _wide(_bias(conv1)[None])[0],
-        _wide(depthwise.weight.flatten(1).T).ravel(),
-        _wide(_bias(depthwise)[None])[0],
-        packed(_wide(matrix).T),
-        _wide(bias[None])[0],
+        wide(_bias(conv1)[None])[0],
+        wide(depthwise.weight.flatten(1).T).ravel(),
+        wide(_bias(depthwise)[None])[0],
+        packed(wide(matrix).T),
+        wide(bias[None])[0],
         extra,
     )
 
@@ -130,7 +130,7 @@ def _bias(conv: torch.nn.Conv2d) -> Tensor:
     return cast(Tensor, conv.bias)
 
 
-def _wide(matrix: Tensor) -> np.ndarray:
+def wide(matrix: Tensor) -> np.ndarray:
     """Append columns of zeros up to whole vectors."""
     whole = np.zeros((len(matrix), padded(matrix.size(1))), np.float32)
     whole[:, : matrix.size(1)] = matrix.numpy()
@@ -194,7 +194,7 @@ def _in_parts(x: Tensor, features: int, work: Callable[..., object]) -> None:
         (picture, top, min(top + rows, height), left, min(left + strip, width))
         for picture, top, left in product(range(batch_size), range(0, height, rows), range(0, width, strip))
     ]
-    map_in_threads(lambda part: work(*part), parts)
+    share_out(lambda part: work(*part), parts)
 
 
 @compiled(fastmath=FAST)
@@ -225,7 +225,7 @@ def _feed_forward(x, out, weights, rows, picture, top, bottom, left, right):
         if row < top + halo:
             continue
         if halo:
-            _mix(ring, row - 2, rows, line, weights.depthwise, weights.bias, False, hidden, mixed, count)
+            mix(ring, row - 2, rows, line, weights.depthwise, weights.bias, False, hidden, mixed, count)
             _gate(mixed, hidden, gated, count)
         else:
             _gate(ring, hidden, gated, count)
@@ -267,7 +267,7 @@ def _conv_block(x, out, mixing, weights, picture, top, bottom, left, right):
         if row < top + halo:
             continue
         target = row - halo
-        _mix(ring, row - 4, 5, line, mixing.depthwise, mixing.bias, True, inner, flat, count)
+        mix(ring, row - 4, 5, line, mixing.depthwise, mixing.bias, True, inner, flat, count)
         repeat(product, 0, mixing.bias2, count)
         multiply(flat, 0, inner, count, mixing.conv2, 0, inner, outer, product, 0, outer)
         if len(mixing.adaptor):
@@ -335,7 +335,7 @@ def _project(gated, weight, length, out, count, channels):
 
 
 @numba.njit(fastmath=FAST)
-def _mix(ring, first, rows, line, weight, bias, has_bias, features, out, count):
+def mix(ring, first, rows, line, weight, bias, has_bias, features, out, count):
     """Convolve depthwise: rows of the map from `first` on, all in the ring, with `rows x rows x features`."""
     for c in range(0, features, 8):
         start = full(LANES, 0.0)
