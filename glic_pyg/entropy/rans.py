@@ -71,7 +71,7 @@ def rows_of_scales(scales: Tensor, bounds: Tensor) -> Tensor:
     """
     if scales.device.type != "cpu":
         return torch.bucketize(scales, bounds, out_int32=True)
-    rows = torch.empty(scales.shape, dtype=torch.int32)
+    rows = scales.new_empty(scales.shape, dtype=torch.int32)
     ends = np.nextafter(bounds.detach().numpy(), np.float32(np.inf))
     _find_rows(_array(scales), ends, rows.numpy().ravel())
     return rows
