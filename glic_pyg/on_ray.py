@@ -59,6 +59,28 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Be the only one on the cluster that holds a name; whoever dies holds none.
+
+    Raises:
+        ClusterError: somebody holds it.
+    """
+    import ray
+
+    class Holder:
+        pass
+
+    try:
+        holder = ray.remote(Holder).options(name=name, namespace="glic_pyg", num_cpus=0).remote()
+    except ValueError:
+        raise ClusterError(f"Expected no other start at work on {name} (got one)") from None
+    try:
+        yield
+    finally:
+        ray.kill(holder)
+
+
 def in_actors(
     work: type,
     settings: Mapping[str, Any],

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def code(photos: Path, coded: Path, nodes: int, *, kill_after: int | None = None
     from ray.cluster_utils import Cluster
 
     from glic_pyg.bulk import Encoder
-    from glic_pyg.bulk.job import run
+    from glic_pyg.bulk.job import Engine, run
     from glic_pyg.bulk.table import PARTS
     from glic_pyg.on_ray import connected, in_actors
 
@@ -63,17 +64,21 @@ def code(photos: Path, coded: Path, nodes: int, *, kill_after: int | None = None
         cluster.remove_node(members[0], allow_graceful=False)
         print(f"a node killed after {kill_after} batches of {BATCH}")
 
-    def engine(*work: Any) -> Iterator[dict[str, Any]]:
+    def hand_out(*work: Any) -> Iterator[dict[str, Any]]:
         start = time.perf_counter()
         for result in in_actors(*work, actors=nodes):
             times.append(time.perf_counter() - start)
             yield result
 
+    @contextmanager
+    def engine() -> Iterator[Engine]:
+        with connected(cluster.address):
+            yield hand_out
+
     if kill_after is not None:
         threading.Thread(target=kill, daemon=True).start()
     try:
-        with connected(cluster.address):
-            summary = run(Encoder, {"quality": 3}, str(photos), str(coded), engine=engine, batch=BATCH)
+        summary = run(Encoder, {"quality": 3}, str(photos), str(coded), engine=engine(), batch=BATCH)
         return summary, times
     finally:
         cluster.shutdown()

@@ -106,7 +106,7 @@ class Coder(ABC):
     def row(self, path: str, data: bytes) -> dict[str, Any]:
         """Return the row of a file, by the names of the columns."""
         start = time.perf_counter()
-        coded, error = Coded(b"", 0, 0, math.nan), ""
+        coded, error = NOTHING, ""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # notes say the same
             try:
@@ -118,16 +118,29 @@ class Coder(ABC):
                 error = message_of(reason)
             except (MemoryError, torch.OutOfMemoryError):  # the latter of a GPU
                 error = f"Expected enough memory for {path} (got no more)"
-        return {
-            "bytes": coded.data,
-            "height": coded.height,
-            "width": coded.width,
-            "bpp": coded.bpp,
-            "psnr": coded.psnr,
-            "seconds": time.perf_counter() - start,
-            "notes": "; ".join(coded.notes),
-            "error": error,
-        }
+        return _row(coded, time.perf_counter() - start, error)
+
+
+NOTHING = Coded(b"", 0, 0, math.nan)
+"""Was made."""
+
+
+def failed_row(error: str) -> dict[str, Any]:
+    """Return the row of a file that was not coded, see `Coder.row`."""
+    return _row(NOTHING, 0.0, error)
+
+
+def _row(coded: Coded, seconds: float, error: str) -> dict[str, Any]:
+    return {
+        "bytes": coded.data,
+        "height": coded.height,
+        "width": coded.width,
+        "bpp": coded.bpp,
+        "psnr": coded.psnr,
+        "seconds": seconds,
+        "notes": "; ".join(coded.notes),
+        "error": error,
+    }
 
 
 COLUMNS: dict[str, Any] = {

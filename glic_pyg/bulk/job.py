@@ -11,16 +11,19 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from glic_pyg.bulk.coders import Coder
 from glic_pyg.bulk.shards import SHARDS, is_shard
-from glic_pyg.bulk.table import PARTS, RESULTS, merge_parts, of_files
+from glic_pyg.bulk.table import LOCK, PARTS, RESULTS, merge_parts, of_files
 from glic_pyg.bulk.worker import File, Worker
 from glic_pyg.errors import FileError
-from glic_pyg.files import printable
+from glic_pyg.files import make_folder, printable
 from glic_pyg.ledger import hash_bytes
 from glic_pyg.names import output_names
 from glic_pyg.places import Place
@@ -61,7 +64,7 @@ def run(
     source: str,
     target: str,
     *,
-    engine: Engine,
+    engine: AbstractContextManager[Engine],
     writes: bool = True,
     batch: int = 32,
     force: bool = False,
@@ -73,13 +76,14 @@ def run(
         settings: Its arguments.
         source: Path or URL of pictures, and of shards of them (`SHARDS`).
         target: Path or URL for what is made, and for the table.
-        engine: What runs the work.
+        engine: What runs the work; it is begun when all that can be refused has been.
         writes: Whether there are outputs beside the table.
         batch: At most so many files in a batch.
         force: Whether the target may have files of others.
 
     Raises:
-        UserError: no pictures, a target that is not ours, or settings that cannot be.
+        UserError: no pictures, a target that is not ours or at which another start works, or settings that
+            cannot be.
     """
     source, only = _folder_of(source)
     places = Place(source), Place(target)
@@ -89,23 +93,40 @@ def run(
         raise FileError(
             f"Expected a target that is empty or of an earlier call (got {target}); --force writes into it"
         )
-    earlier, _ = merge_parts(places[1])
-    work = list(_work(list(files), earlier, example.new_suffix if writes else None))
-    items = [
-        {"batch": _name(some, example.settings), "files": [list(file) for file in some]}
-        for some in batches(work, files, batch)
-    ]
-    start = time.perf_counter()
-    urls = {"source": places[0].url, "target": places[1].url}
-    fixed = {"coder": coder, "settings": dict(settings), **urls}
-    for _ in each(engine(Worker, fixed, items), "coding batches", total=len(items)):
-        pass
-    seconds = time.perf_counter() - start
-    tell("writing the table")
-    table, new = merge_parts(places[1])
+    with _alone(places[1]), engine as hand_out:
+        earlier, _ = merge_parts(places[1])
+        work = list(_work(list(files), earlier, example.new_suffix if writes else None))
+        items = [
+            {"batch": _name(some, example.settings), "files": [list(file) for file in some]}
+            for some in batches(work, files, batch)
+        ]
+        start = time.perf_counter()
+        urls = {"source": places[0].url, "target": places[1].url}
+        fixed = {"coder": coder, "settings": dict(settings), **urls}
+        for _ in each(hand_out(Worker, fixed, items), "coding batches", total=len(items)):
+            pass
+        seconds = time.perf_counter() - start
+        tell("writing the table")
+        table, new = merge_parts(places[1])
     table = of_files(table, files)
     errors = [error for error in table["error"].to_pylist() if error]
     return Summary(table.num_rows, new, len(errors), seconds, errors[0] if errors else "")
+
+
+@contextmanager
+def _alone(target: Place) -> Iterator[None]:
+    """Lock a folder of this machine, or of a shared disk; the lock of a process that died is none."""
+    if not target.is_local:
+        yield
+        return
+    path = Path(target.path(LOCK))
+    make_folder(path.parent)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(path, timeout=0))
+        except Timeout:
+            raise FileError(f"Expected no other start at work on {target.url} (got one)") from None
+        yield
 
 
 def batches(files: Sequence[File], sizes: Mapping[str, int], most: int) -> Iterator[list[File]]:
@@ -168,7 +189,7 @@ def _files(source: Place, target: Place, suffixes: Collection[str], only: str | 
 
 
 def _is_ours(target: Place) -> bool:
-    return target.exists(RESULTS)
+    return target.exists(RESULTS) or target.exists(LOCK)
 
 
 def _work(names: Sequence[str], earlier: pa.Table, suffix: str | None) -> Iterator[File]:

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from glic_pyg.bulk.coders import Coder
+from glic_pyg.bulk.coders import Coder, failed_row
 from glic_pyg.errors import FileError, UserError, require
 from glic_pyg.files import read_file
 from glic_pyg.names import output_names
@@ -22,9 +22,10 @@ AT_ONCE = 64
 """Rows of a Parquet file that are in memory."""
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
+Begin = Callable[[str], str]
 
 
-def code_tar(coder: Coder, name: str, source: Path, target: Path | None) -> Rows:
+def code_tar(coder: Coder, name: str, source: Path, target: Path | None, begin: Begin) -> Rows:
     """Code the pictures of a tar; one that cannot be coded is left out of what is made.
 
     Args:
@@ -32,6 +33,8 @@ def code_tar(coder: Coder, name: str, source: Path, target: Path | None) -> Rows
         name: Of the shard, for errors.
         source: Its file.
         target: To be written, if anything.
+        begin: Is called before each picture with the shard's name and its own; what it returns is the error
+            of one that is not to be coded.
 
     Yields:
         For every picture its name in the tar, and its row, see `Coder.row`.
@@ -54,7 +57,7 @@ def code_tar(coder: Coder, name: str, source: Path, target: Path | None) -> Rows
                     if made is not None:
                         made.addfile(member, content)
                     continue
-                row = _row(coder, f"{name}/{member.name}", content)
+                row = _row(coder, f"{name}/{member.name}", content, begin)
                 yield member.name, row
                 if made is not None and not row["error"]:
                     path = Path(member.name)
@@ -70,16 +73,18 @@ def _is_picture(member: tarfile.TarInfo, coder: Coder) -> bool:
     return Path(member.name).suffix.lower() in coder.suffixes
 
 
-def _row(coder: Coder, name: str, content: Any) -> dict[str, Any]:
+def _row(coder: Coder, name: str, content: Any, begin: Begin) -> dict[str, Any]:
     """Return the row of an open file, of which no more is read than a picture may have."""
+    if error := begin(name):
+        return failed_row(error)
     try:
         data = read_file(content, coder.most_bytes).getvalue()
     except UserError as error:
-        return coder.row(name, b"") | {"error": str(error)}
+        return failed_row(str(error))
     return coder.row(name, data)
 
 
-def code_parquet(coder: Coder, name: str, source: Path, target: Path | None) -> Rows:
+def code_parquet(coder: Coder, name: str, source: Path, target: Path | None, begin: Begin) -> Rows:
     """Code the pictures of a Parquet file; where one cannot be coded there is a null in what is made.
 
     The pictures are in the one column of binary values, or of structures with a field `bytes`, as Hugging
@@ -103,7 +108,7 @@ def code_parquet(coder: Coder, name: str, source: Path, target: Path | None) -> 
                     values = batch.column(column).to_pylist()
                     for i, value in enumerate(values):
                         data = value["bytes"] if isinstance(value, dict) else value
-                        row = _row(coder, f"{name}/{number}", io.BytesIO(data or b""))
+                        row = _row(coder, f"{name}/{number}", io.BytesIO(data or b""), begin)
                         yield str(number), row
                         result = None if row["error"] else row["bytes"]
                         values[i] = {**value, "bytes": result} if isinstance(value, dict) else result
@@ -136,7 +141,7 @@ def _column_of_bytes(schema: Any, name: str) -> int:
     return found[0]
 
 
-HOW: dict[str, Callable[[Coder, str, Path, Path | None], Rows]] = {
+HOW: dict[str, Callable[[Coder, str, Path, Path | None, Begin], Rows]] = {
     ".tar": code_tar,
     ".parquet": code_parquet,
 }
@@ -149,6 +154,6 @@ def is_shard(name: str) -> bool:
     return Path(name).suffix.lower() in SHARDS
 
 
-def code_shard(coder: Coder, name: str, source: Path, target: Path | None) -> Rows:
+def code_shard(coder: Coder, name: str, source: Path, target: Path | None, begin: Begin) -> Rows:
     """Code the pictures of a shard, see `code_tar`."""
-    return HOW[Path(name).suffix.lower()](coder, name, source, target)
+    return HOW[Path(name).suffix.lower()](coder, name, source, target, begin)

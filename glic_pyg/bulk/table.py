@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 RESULTS = "glic_results.parquet"
 PARTS = ".glic_parts/"
+ROWS, MARK = ".parquet", ".begun"
+"""Suffixes of parts of the table, and of marks of batches in work."""
+LOCK = f"{PARTS}lock"
 COLUMNS = {
     "path": "string",  # of the file, relative to the source
     "member": "string",  # of a shard: a name in a tar, a row's number in a Parquet file; else empty
@@ -49,7 +52,12 @@ def schema() -> pa.Schema:
 
 def part_name(batch: str) -> str:
     """Return the name of the file with the rows of a batch."""
-    return f"{PARTS}{batch}.parquet"
+    return f"{PARTS}{batch}{ROWS}"
+
+
+def mark_name(batch: str) -> str:
+    """Return the name of the mark of a batch, see `deaths.Mark`."""
+    return f"{PARTS}{batch}{MARK}"
 
 
 def write_rows(place: Place, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -78,7 +86,8 @@ def _known(value: object) -> object:
 def merge_parts(place: Place) -> tuple[pa.Table, int]:
     """Bring the rows of all parts into the one table, in place of earlier rows of the same files.
 
-    The table is written before the parts are removed, so that no row is ever lost.
+    The table is written before the parts are removed, so that no row is ever lost. Marks are removed, too.
+    Nobody else may do this, or work for this place, at the same time.
 
     Returns:
         The table, and how many of its rows were in parts.
@@ -90,7 +99,11 @@ def merge_parts(place: Place) -> tuple[pa.Table, int]:
     import pyarrow.compute as pc
 
     none = schema().empty_table()
-    names = [PARTS + name for name in Place(f"{place.url.rstrip('/')}/{PARTS}").files({".parquet"})]
+    found = [PARTS + name for name in Place(f"{place.url.rstrip('/')}/{PARTS}").files({ROWS, MARK})]
+    names = [name for name in found if name.endswith(ROWS)]
+    for name in found:
+        if name not in names:
+            place.remove(name)
     with ThreadPoolExecutor(READERS) as pool:
         new = pa.concat_tables([none, *pool.map(lambda name: _read(place, name), names)])
     table = _read(place, RESULTS) if place.exists(RESULTS) else none

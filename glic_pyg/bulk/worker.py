@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from glic_pyg.bulk.coders import Coder, message_of
+from glic_pyg.bulk.coders import Coder, failed_row, message_of
+from glic_pyg.bulk.deaths import Mark
 from glic_pyg.bulk.shards import code_shard, is_shard
 from glic_pyg.bulk.table import part_name, write_rows
 from glic_pyg.errors import UserError
@@ -18,16 +19,6 @@ from glic_pyg.places import Place
 
 READERS = 8
 """Files that are read at the same time."""
-NOTHING: dict[str, Any] = {
-    "height": 0,
-    "width": 0,
-    "bpp": None,
-    "psnr": None,
-    "seconds": 0.0,
-    "notes": "",
-    "sha256": "",
-    "made": "",
-}
 
 
 class File(NamedTuple):
@@ -51,7 +42,7 @@ class Worker:
 
     A batch whose rows are there is done: so an engine may hand it out again. The rows are written last, and
     every file as a whole: what dies on the way loses nothing that was written, and a batch that is begun
-    again writes the same.
+    again writes the same, but for a picture at which its processes die, see `Mark`.
 
     Args:
         coder: The class of what codes.
@@ -76,11 +67,21 @@ class Worker:
         files = [File(*file) for file in item["files"]]
         part = part_name(item["batch"])
         if not self.target.exists(part):
-            with ThreadPoolExecutor(READERS) as pool:
-                read = pool.map(self._read, files)
-                rows = [row for file, data in zip(files, read, strict=True) for row in self._rows(file, data)]
+            mark = Mark(self.target, item["batch"])
+            if error := mark.begin():
+                rows = [_failed(file, error) for file in files]
+            else:
+                rows = self._batch(files, mark)
             write_rows(self.target, part, rows)
+            mark.remove()
         return {"files": len(files)}
+
+    def _batch(self, files: Sequence[File], mark: Mark) -> list[dict[str, Any]]:
+        with ThreadPoolExecutor(READERS) as pool:
+            read = pool.map(self._read, files)
+            return [
+                row for file, data in zip(files, read, strict=True) for row in self._rows(file, data, mark)
+            ]
 
     def _read(self, file: File) -> FileBytes | Exception | None:
         """Return the bytes of a picture, or why there are none; None of a shard, which may be large."""
@@ -91,20 +92,23 @@ class Worker:
         except (UserError, OSError) as error:
             return error
 
-    def _rows(self, file: File, data: FileBytes | Exception | None) -> list[dict[str, Any]]:
+    def _rows(self, file: File, data: FileBytes | Exception | None, mark: Mark) -> list[dict[str, Any]]:
         """Return the rows of what is made of a file, none of what is there."""
         try:
             if isinstance(data, Exception):
                 raise data
-            return self._shard(file) if data is None else self._picture(file, data.getvalue())
+            if data is None:
+                return self._shard(file, mark)
+            return self._picture(file, data.getvalue(), mark)
         except (UserError, OSError) as error:
-            about = {"path": file.name, "member": "", "output": "", "bytes": 0, "error": message_of(error)}
-            return [NOTHING | about]
+            return [_failed(file, message_of(error))]
 
-    def _picture(self, file: File, data: bytes) -> list[dict[str, Any]]:
+    def _picture(self, file: File, data: bytes, mark: Mark) -> list[dict[str, Any]]:
         made = made_of(hash_bytes(data), self.coder.settings)
         if self._is_done(file, made):
             return []
+        if error := mark.begin(file.name):
+            return [_failed(file, error)]
         row = self.coder.row(file.name, data)
         digest = ""
         if file.output and not row["error"]:
@@ -112,15 +116,16 @@ class Worker:
             digest = hash_bytes(row["bytes"])
         return [_row(file, "", row, made, digest)]
 
-    def _shard(self, file: File) -> list[dict[str, Any]]:
+    def _shard(self, file: File, mark: Mark) -> list[dict[str, Any]]:
         with TemporaryDirectory() as folder:
             source, target = Path(folder, "source"), Path(folder, "target")
             self.source.fetch(file.name, source)
             made = made_of(hash_file(source), self.coder.settings)
             if self._is_done(file, made):
                 return []
-            coded = code_shard(self.coder, file.name, source, target if file.output else None)
+            coded = code_shard(self.coder, file.name, source, target if file.output else None, mark.begin)
             rows = [_row(file, member, row, made, "") for member, row in coded]
+            mark.begin()
             if file.output:
                 self.target.write(file.output, target)
                 digest = hash_file(target)
@@ -129,6 +134,11 @@ class Worker:
 
     def _is_done(self, file: File, made: str) -> bool:
         return made == file.made and (not file.output or self.target.hash(file.output) == file.sha256)
+
+
+def _failed(file: File, error: str) -> dict[str, Any]:
+    """Return the row of a file of which nothing was made."""
+    return _row(file, "", failed_row(error), "", "")
 
 
 def _row(file: File, member: str, row: Mapping[str, Any], made: str, digest: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -71,8 +73,9 @@ def run(args: Namespace) -> int:
     require("ray", "pyarrow", extra="ray", purpose="glic bulk")
 
     from glic_pyg.bulk import Coder, Decoder, Encoder, Evaluator
+    from glic_pyg.bulk.job import Engine
     from glic_pyg.bulk.job import run as run_job
-    from glic_pyg.on_ray import connected, in_actors
+    from glic_pyg.on_ray import alone, connected, in_actors
 
     coders: dict[str, type[Coder]] = {"compress": Encoder, "decompress": Decoder, "evaluate": Evaluator}
     settings: dict[str, Any] = {
@@ -86,17 +89,23 @@ def run(args: Namespace) -> int:
         settings |= {"format": args.format}
     else:
         settings |= compress.encoder_settings(args)
-    with connected(args.ray):
-        summary = run_job(
-            coders[args.verb],
-            settings,
-            args.source,
-            args.output,
-            engine=partial(in_actors, actors=args.actors, cpus=args.cpus, gpus=args.gpus),
-            writes=args.verb != "evaluate",
-            batch=args.batch,
-            force=args.force,
-        )
+
+    @contextmanager
+    def engine() -> Iterator[Engine]:
+        on_store = "://" in args.output  # a folder is locked by a file
+        with connected(args.ray), alone(args.output.rstrip("/")) if on_store else nullcontext():
+            yield partial(in_actors, actors=args.actors, cpus=args.cpus, gpus=args.gpus)
+
+    summary = run_job(
+        coders[args.verb],
+        settings,
+        args.source,
+        args.output,
+        engine=engine(),
+        writes=args.verb != "evaluate",
+        batch=args.batch,
+        force=args.force,
+    )
     if args.json:
         print_json(vars(summary))
     else:

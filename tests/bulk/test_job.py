@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -14,13 +16,27 @@ from glic_pyg import bitstream  # noqa: E402
 from glic_pyg.bulk import Decoder, Encoder, Evaluator, job  # noqa: E402
 from glic_pyg.bulk.table import PARTS, RESULTS  # noqa: E402
 from glic_pyg.bulk.worker import File, Worker  # noqa: E402
-from glic_pyg.errors import FileError  # noqa: E402
+from glic_pyg.errors import FileError, UserError  # noqa: E402
 from glic_pyg.image import png_bytes, read_image, to_8bit  # noqa: E402
 from glic_pyg.metrics import psnr  # noqa: E402
 
 
 class Died(Exception):
-    """Of a node."""
+    """Of all nodes."""
+
+
+class Killed(BaseException):
+    """Of one process; whoever catches it is in another."""
+
+
+class Killer(Encoder):
+    """Pictures of 40 rows kill its process."""
+
+    def code(self, source):
+        coded = super().code(source)
+        if coded.height == 40:
+            raise Killed
+        return coded
 
 
 @pytest.fixture
@@ -29,6 +45,13 @@ def engine():
 
     class Engine:
         lives = 1000
+        deaths = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
 
         def __call__(self, work, settings, items):
             self.handed_out = [item["batch"] for item in items]
@@ -36,7 +59,13 @@ def engine():
             for number, item in enumerate(items):
                 if number == self.lives:
                     raise Died
-                yield worker(item)
+                while True:
+                    try:
+                        yield worker(item)
+                        break
+                    except Killed:
+                        self.deaths += 1
+                        worker = work(**settings)
 
     return Engine()
 
@@ -60,7 +89,7 @@ def files_in(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != RESULTS
+        if path.is_file() and path.name not in (RESULTS, "lock")
     }
 
 
@@ -120,7 +149,7 @@ def test_what_was_written_before_a_death_is_not_done_again(photos, tiny_model, e
     engine.lives = 2
     with pytest.raises(Died):
         job.run(*arguments, engine=engine, batch=1)
-    assert len(list((tmp_path / "coded" / PARTS).iterdir())) == 2
+    assert len(list((tmp_path / "coded" / PARTS).glob("*.parquet"))) == 2
     engine.lives = 1000
     summary = job.run(*arguments, engine=engine, batch=1)
     assert (summary.pictures, summary.new) == (3, 1)
@@ -131,6 +160,104 @@ def test_what_was_written_before_a_death_is_not_done_again(photos, tiny_model, e
     worker(item)
     monkeypatch.setattr(worker.target, "write", None)  # it writes nothing now
     worker(item)
+
+
+def test_a_picture_that_kills_its_process_is_an_error(photos, tiny_model, engine, tmp_path):
+    """After three deaths: in its batch, and twice when it is known to be begun."""
+    coded = tmp_path / "coded"
+    arguments = (Killer, {"model": tiny_model}, str(photos), str(coded))
+    for start in (1, 2):
+        summary = job.run(*arguments, engine=engine)
+        assert (summary.pictures, summary.failed, engine.deaths) == (3, 2, 3 * start)
+    error = "Expected a file that its process outlives (got b.png, at which 2 have died)"
+    assert rows_of(coded)["b.png", ""]["error"] == error
+    data = bitstream.encode(tiny_model, read_image(photos / "sub" / "a.png"))
+    assert files_in(coded) == {"sub/a.png.glic": data}  # and no mark
+
+    (batch,) = engine.handed_out  # what ended an earlier start is not held against a picture
+    (coded / PARTS / f"{batch}.begun").write_text('{"at": "b.png", "deaths": {"b.png": 9}}')
+    assert job.run(*arguments, engine=engine).failed == 2
+    assert engine.deaths == 9
+
+
+@pytest.mark.parametrize("suffix", ["tar", "parquet"])
+def test_the_others_of_a_shard_outlive_it(photos, tiny_model, engine, tmp_path, suffix):
+    shards, coded = tmp_path / "shards", tmp_path / "coded"
+    shards.mkdir()
+    names = ["b.png", "sub/a.png"]
+    if suffix == "tar":
+        with tarfile.open(shards / "0.tar", "w") as tar:
+            for name in names:
+                tar.add(photos / name, name)
+    else:
+        pictures = [(photos / name).read_bytes() for name in names]
+        pq.write_table(pa.table({"image": pictures}), shards / "0.parquet")
+    summary = job.run(Killer, {"model": tiny_model}, str(shards), str(coded), engine=engine)
+    assert (summary.pictures, summary.failed, engine.deaths) == (2, 1, 3)
+    assert "at which 2 have died" in summary.first_error
+    data = bitstream.encode(tiny_model, read_image(photos / "sub" / "a.png"))
+    if suffix == "tar":
+        with tarfile.open(coded / "0.tar") as tar:
+            assert {member.name: tar.extractfile(member).read() for member in tar} == {"sub/a.glic": data}
+    else:
+        assert pq.read_table(coded / "0.parquet")["image"].to_pylist() == [None, data]
+
+
+def test_a_batch_that_kills_before_any_picture_is_an_error(photos, tiny_model, tmp_path, monkeypatch):
+    """As a shard larger than the disk may."""
+
+    def kill(*arguments):
+        raise Killed
+
+    worker = Worker(Encoder, {"model": tiny_model}, str(photos), str(tmp_path / "coded"))
+    item = {"batch": "x", "files": [["0.tar", "0.tar", "", ""]]}
+    monkeypatch.setattr(worker.source, "fetch", kill)
+    for _ in range(3):
+        with pytest.raises(Killed):
+            worker(item)
+    worker(item)
+    (row,) = pq.read_table(tmp_path / "coded" / PARTS / "x.parquet").to_pylist()
+    assert (row["path"], row["error"]) == (
+        "0.tar",
+        "Expected a file that its process outlives (got its batch, at which 2 have died)",
+    )
+
+
+def test_two_starts_on_one_folder(photos, tiny_model, engine, tmp_path):
+    """The second is refused; a lock that a dead process left is none."""
+    target = tmp_path / "coded"
+    arguments = (Encoder, {"model": tiny_model}, str(photos), str(target))
+
+    class Second:
+        def __enter__(self):
+            with pytest.raises(FileError, match=rf"^Expected no other start at work on {target} \(got one"):
+                job.run(*arguments, engine=engine)
+            return engine
+
+        def __exit__(self, *error):
+            pass
+
+    assert job.run(*arguments, engine=Second()).new == 3
+    hold = "import os, sys, filelock; filelock.FileLock(sys.argv[1]).acquire(); os._exit(9)"
+    path = tmp_path / "new" / PARTS / "lock"
+    path.parent.mkdir(parents=True)
+    assert subprocess.run([sys.executable, "-c", hold, path]).returncode == 9
+    assert path.exists()
+    assert job.run(*arguments[:3], str(tmp_path / "new"), engine=engine).new == 3
+
+
+def test_what_cannot_be_is_refused_before_the_engine_begins(photos, tiny_model, tmp_path):
+    class Never:
+        def __enter__(self):
+            raise AssertionError
+
+    for settings, message in (
+        ({"model": "nothing.safetensors"}, "nothing.safetensors"),
+        ({"model": tiny_model, "quality": 99}, "got 99"),
+    ):
+        with pytest.raises(UserError, match=message):
+            job.run(Encoder, settings, str(photos), str(tmp_path / "coded"), engine=Never())
+    assert not (tmp_path / "coded").exists()
 
 
 def test_an_error_without_a_message_is_one(photos, tiny_model, tmp_path, monkeypatch):
