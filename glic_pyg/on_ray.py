@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -45,6 +46,7 @@ def connected(address: str) -> Iterator[None]:
 
     local = {"include_dashboard": False} if address == "local" else {}
     host, _, port = address.rpartition(":")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if host and port.isdecimal() and "//" not in host:  # where nothing answers, Ray tries for long
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
@@ -52,6 +54,8 @@ def connected(address: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(f"Expected a Ray cluster at {address} (got {_first_line(error)})") from error
     try:
+        with suppress(ValueError):  # in a thread
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it, and crashes
         yield
     except ray.exceptions.RayError as error:
         raise ClusterError(f"Expected work that ends well on {address} (got {_reason(error)})") from error

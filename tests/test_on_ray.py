@@ -1,14 +1,16 @@
 """Work on Ray, where it is installed."""
 
 import os
+import signal
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 
 from glic_pyg.errors import PackageError
-from glic_pyg.on_ray import ClusterError, _reason, _room, connected, in_actors, in_tasks
+from glic_pyg.on_ray import ClusterError, _reason, _room, alone, connected, in_actors, in_tasks
 
 
 class Doubling:
@@ -27,6 +29,11 @@ class Refusing:
 def slow_first(number):
     time.sleep(0.5 if number == 0 else 0)
     return number, os.getcwd()
+
+
+def long(path):
+    path.write_text(str(os.getpid()))
+    time.sleep(60)
 
 
 def failing(number):
@@ -78,6 +85,37 @@ def test_tasks_and_actors(tmp_path, monkeypatch):
     )
     with told, connected("local"):
         list(in_tasks(failing, [1]))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_interrupted_and_alone(tmp_path):
+    """Ctrl-C ends the work wherever it is, and signals stay the caller's."""
+    pytest.importorskip("ray")
+    handler = signal.getsignal(signal.SIGTERM)
+    path = tmp_path / "process"
+
+    def interrupt():
+        while not path.exists() or not path.read_text():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), connected("local"):
+        assert signal.getsignal(signal.SIGTERM) is handler
+        with (
+            alone("x"),
+            pytest.raises(ClusterError, match=r"^Expected no other start at work on x \(got one"),
+        ):
+            alone("x").__enter__()
+        with alone("x"):  # it is free again
+            threading.Thread(target=interrupt).start()
+            list(in_tasks(long, [path]))
+    process = int(path.read_text())
+    for _ in range(100):
+        if not os.path.exists(f"/proc/{process}"):
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("a task is left")
 
 
 def test_no_cluster():

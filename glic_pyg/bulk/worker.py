@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -52,8 +53,13 @@ class Worker:
     """
 
     def __init__(self, coder: type[Coder], settings: Mapping[str, Any], source: str, target: str) -> None:
-        self.coder = coder(**settings)
+        self._make = partial(coder, **settings)
         self.source, self.target = Place(source), Place(target)
+
+    @cached_property
+    def coder(self) -> Coder:
+        """What codes; made for the first batch, whose error an engine tells in a line."""
+        return self._make()
 
     def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Code a batch.

@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -52,8 +55,34 @@ def test_there_and_back_on_ray(model_file, photos, tmp_path):
     assert out.startswith(f"{tmp_path}-restored: 3 pictures, 3 of them now, in ")
 
 
+def test_what_cannot_be_is_refused_before_ray_begins(glic, photos, tmp_path, monkeypatch):
+    """With the lines of `glic compress`."""
+    monkeypatch.setattr(errors, "find_spec", lambda name: True)  # whether Ray is there or not
+    for flags in (("--model", "nothing.safetensors"), ("--quality", 99)):
+        expected = glic("compress", photos, "-o", tmp_path / "out", *flags)
+        assert expected[0] == 2
+        assert glic("bulk", "compress", photos, "-o", tmp_path / "out", *flags) == expected
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_ends_it(model_file, photos, tmp_path):
+    pytest.importorskip("ray")
+    for i in range(4, 200):
+        (photos / f"{i}.png").write_bytes((photos / "0.png").read_bytes())
+    coded = Path(f"{tmp_path}-coded")
+    words = ("compress", str(photos), "-o", str(coded), "--actors", "1", "--batch", "1")
+    command = [sys.executable, "-m", "glic_pyg", "bulk", *words, "--model", str(model_file)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while process.poll() is None and not list(coded.glob(".glic_parts/*.parquet")):
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.stderr.read().splitlines()[-1] == "error: interrupted"
+    assert process.returncode == 130
+    assert list(coded.glob(".glic_parts/*.parquet"))  # for the next start
+
+
 def test_no_cluster_is_told_in_a_line(glic, photos, tmp_path):
     pytest.importorskip("ray")
-    status, _, err = glic("bulk", "compress", photos, "-o", tmp_path / "out", "--ray", "127.0.0.1:9")
+    status, _, err = glic("bulk", "compress", photos, "-o", f"{tmp_path}-out", "--ray", "127.0.0.1:9")
     assert status == 2
     assert err == "error: Expected a Ray cluster at 127.0.0.1:9 (got [Errno 111] Connection refused)\n"
