@@ -1,6 +1,7 @@
 """Pictures of tar shards."""
 
 import dataclasses
+import gc
 import hashlib
 import io
 import tarfile
@@ -66,6 +67,30 @@ def test_a_url_is_a_folder_too(shards):
     assert here[0].read().getvalue() == there[0].read().getvalue()
     with pytest.raises(ConfigError, match=r"Expected tar shards with pictures at memory://no \(got none\)"):
         sources("memory://no")
+
+
+@pytest.mark.filterwarnings("ignore")  # it leaves files open
+def test_shards_of_webdataset_hold_what_it_reads(photos, tmp_path):
+    """Long names that are not ASCII, several pictures of a sample, and other files."""
+    webdataset = pytest.importorskip("webdataset")
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    with webdataset.ShardWriter(f"{folder}/%04d.tar", maxcount=2, verbose=0) as shards:
+        for number, path in enumerate(sorted(photos.rglob("*.png"))):
+            key = f"sub dir/{'x' * 120 * (number % 2)}\xe9{number}.v2"
+            sample = {"png": path.read_bytes(), "left.png": b"no picture", "json": {"number": number}}
+            shards.write({"__key__": key, **sample, "cls": number})
+    found = {part.name.partition("/")[2]: part.read().getvalue() for part in sources(folder)}
+    paths = sorted(map(str, folder.glob("*.tar")))
+    expected = {
+        f"{sample['__key__']}.{name}": data
+        for sample in webdataset.WebDataset(paths, shardshuffle=False)
+        for name, data in sample.items()
+        if name.endswith("png")
+    }
+    gc.collect()
+    assert len(paths) > 1
+    assert found == expected
 
 
 def test_files_and_shards_in_one_folder(photos, shards, config):
