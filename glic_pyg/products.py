@@ -78,22 +78,50 @@ def multiply(a, a_at, a_step, rows, b, b_at, length, columns, out, out_at, out_s
         out_at: See `out`.
         out_step: See `out`.
     """
-    whole = rows // 4 * 4
     for first in range(0, columns, WIDTH):
-        panel, vectors = b_at + first * length, min(WIDTH, columns - first) // 8
-        for i in range(0, whole, 4):
-            x, y = a_at + i * a_step, out_at + i * out_step + first
-            if vectors == 3:
-                add_products(BLOCK, LANES, THREE, a, x, a_step, b, panel, length, out, y, out_step)
-            elif vectors == 2:
-                add_products(BLOCK, LANES, TWO, a, x, a_step, b, panel, length, out, y, out_step)
-            else:
-                add_products(BLOCK, LANES, ONE, a, x, a_step, b, panel, length, out, y, out_step)
-        for i in range(whole, rows):
-            x, y = a_at + i * a_step, out_at + i * out_step + first
-            if vectors == 3:
-                add_products(ONE, LANES, THREE, a, x, a_step, b, panel, length, out, y, out_step)
-            elif vectors == 2:
-                add_products(ONE, LANES, TWO, a, x, a_step, b, panel, length, out, y, out_step)
-            else:
-                add_products(ONE, LANES, ONE, a, x, a_step, b, panel, length, out, y, out_step)
+        width = min(WIDTH, columns - first)
+        panel, block = b_at + first * length, out_at + first
+        _panel(a, a_at, a_step, 1, rows, b, panel, width, length, width // 8, out, block, out_step)
+
+
+@numba.njit
+def multiply_transposed(a, a_at, a_step, rows, b, b_at, b_step, length, columns, out):
+    """Add a product of a transposed matrix and another: `out[i, j] += sum_k a[k, i] b[k, j]`.
+
+    Args:
+        a: Array with the left matrix, its first row at place `a_at`, the next one `a_step` further.
+        a_at: See `a`.
+        a_step: See `a`.
+        rows: Columns of the left matrix, rows of the sum.
+        b: Array with the right matrix, as `a`, not packed.
+        b_at: See `b`.
+        b_step: See `b`.
+        length: Rows of both matrices.
+        columns: Of the right matrix, `padded`.
+        out: Array with the sum, without gaps.
+    """
+    for first in range(0, columns, WIDTH):
+        vectors = min(WIDTH, columns - first) // 8
+        _panel(a, a_at, 1, a_step, rows, b, b_at + first, b_step, length, vectors, out, first, columns)
+
+
+@numba.njit
+def _panel(a, a_at, a_step, a_next, rows, b, b_at, b_next, length, vectors, out, out_at, out_step):
+    """Add a product to the columns of one panel, see `add_products`."""
+    whole = rows // 4 * 4
+    for i in range(0, whole, 4):
+        x, y = a_at + i * a_step, out_at + i * out_step
+        if vectors == 3:
+            add_products(BLOCK, LANES, THREE, a, x, a_step, a_next, b, b_at, b_next, length, out, y, out_step)
+        elif vectors == 2:
+            add_products(BLOCK, LANES, TWO, a, x, a_step, a_next, b, b_at, b_next, length, out, y, out_step)
+        else:
+            add_products(BLOCK, LANES, ONE, a, x, a_step, a_next, b, b_at, b_next, length, out, y, out_step)
+    for i in range(whole, rows):
+        x, y = a_at + i * a_step, out_at + i * out_step
+        if vectors == 3:
+            add_products(ONE, LANES, THREE, a, x, a_step, a_next, b, b_at, b_next, length, out, y, out_step)
+        elif vectors == 2:
+            add_products(ONE, LANES, TWO, a, x, a_step, a_next, b, b_at, b_next, length, out, y, out_step)
+        else:
+            add_products(ONE, LANES, ONE, a, x, a_step, a_next, b, b_at, b_next, length, out, y, out_step)

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numba
 from llvmlite import ir
 from numba import types
 from numba.core.cgutils import alloca_once_value, for_range, get_or_insert_function
@@ -98,6 +99,20 @@ def fold(context, lanes, vector):
 
 
 @intrinsic
+def total(context, vector):
+    """Return the sum of a vector's values, a float32."""
+
+    def generate(context, builder, signature, arguments):
+        (values,) = arguments
+        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), values.type])
+        name = f"llvm.vector.reduce.fadd.v{vector.lanes}f32"
+        function = get_or_insert_function(builder.module, kind, name)
+        return builder.call(function, [ir.Constant(ir.FloatType(), 0.0), values], fastmath=("reassoc",))
+
+    return types.float32(vector), generate
+
+
+@intrinsic
 def maximum(context, a, b):
     """Return the larger of each pair."""
 
@@ -175,7 +190,9 @@ def power_of_two(context, x):
 
 
 @intrinsic
-def add_products(context, rows, lanes, vectors, a, a_at, a_step, b, b_at, length, out, out_at, out_step):
+def add_products(
+    context, rows, lanes, vectors, a, a_at, a_step, a_next, b, b_at, b_next, length, out, out_at, out_step
+):
     """Add a product of matrices to a block that fits the registers.
 
         out[i, j] += sum_k a[i, k] b[k, j]
@@ -187,11 +204,15 @@ def add_products(context, rows, lanes, vectors, a, a_at, a_step, b, b_at, length
         lanes: A tuple as long as a vector.
         vectors: A tuple with an entry for each vector of a row of the block, which has as many columns as
             these together.
-        a: Array with the left matrix, its first row at place `a_at`, the next one `a_step` further.
+        a: Array with the left matrix, its first row at place `a_at`, the next one `a_step` further, and the
+            next column `a_next` further.
         a_at: See `a`.
         a_step: See `a`.
-        b: Array with the right matrix, from place `b_at` on without gaps.
+        a_next: See `a`.
+        b: Array with the right matrix, its first row at place `b_at`, the next one `b_next` further, without
+            gaps between columns.
         b_at: See `b`.
+        b_next: See `b`.
         length: Columns of the left matrix, rows of the right one.
         out: Array with the block, as `a`.
         out_at: See `out`.
@@ -220,15 +241,14 @@ def add_products(context, rows, lanes, vectors, a, a_at, a_step, b, b_at, length
             return _of_pairs(builder, x, y) if pairs else builder.fmul(x, y, flags=FLAGS)
 
         left = [start(3, row(4, i)) for i in range(len(rows))]
-        places = [vectors_at(start(9, row(10, i))) for i in range(len(rows))]
+        places = [vectors_at(start(11, row(12, i))) for i in range(len(rows))]
         zero = ir.Constant(vector, [0 if pairs else 0.0] * count)
         sums = [[alloca_once_value(builder, zero) for _ in line] for line in places]
-        width = ir.IntType(64)(len(vectors) * count)
-        with for_range(builder, arguments[8]) as loop:
-            at = builder.add(arguments[7], builder.mul(loop.index, width))
-            right = [builder.load(place, align=4) for place in vectors_at(start(6, at))]
+        with for_range(builder, arguments[10]) as loop:
+            at = builder.add(arguments[8], builder.mul(loop.index, arguments[9]))
+            right = [builder.load(place, align=4) for place in vectors_at(start(7, at))]
             for first, line in zip(left, sums, strict=True):
-                one = builder.load(builder.gep(first, [loop.index]))
+                one = builder.load(builder.gep(first, [builder.mul(loop.index, arguments[6])]))
                 one = builder.insert_element(ir.Constant(vector, None), one, ir.IntType(32)(0))
                 factor = _shuffle(builder, one, [0] * count)
                 for total, values in zip(line, right, strict=True):
@@ -238,8 +258,8 @@ def add_products(context, rows, lanes, vectors, a, a_at, a_step, b, b_at, length
                 builder.store(plus(builder.load(place, align=4), builder.load(total)), place, align=4)
         return context.get_dummy_value()
 
-    arrays = (a, integer, integer, b, integer, integer, out, integer, integer)
-    return types.none(rows, lanes, vectors, *arrays), generate
+    matrices = (a, integer, integer, integer, b, integer, integer)
+    return types.none(rows, lanes, vectors, *matrices, integer, out, integer, integer), generate
 
 
 def _of_pairs(builder: Any, x: Any, y: Any) -> Any:
@@ -301,3 +321,20 @@ _define(operator.add, "fadd")
 _define(operator.sub, "fsub")
 _define(operator.mul, "fmul")
 _define(operator.truediv, "fdiv")
+
+
+LOG2E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
+
+
+@numba.njit(fastmath={"contract", "reassoc", "nsz", "arcp"}, forceinline=True)
+def exponential(lanes, x):
+    """Return the exponential of numbers of at most 0, accurate to about 1e-7."""
+    y = maximum(x, full(lanes, -87.0))
+    n = floor(y * LOG2E + 0.5)
+    r = y - n * LN2_HIGH - n * LN2_LOW
+    p = 1.9875691500e-4 * r + 1.3981999507e-3
+    p = p * r + 8.3334519073e-3
+    p = p * r + 4.1665795894e-2
+    p = p * r + 1.6666665459e-1
+    p = p * r + 5.0000001201e-1
+    return (p * r * r + r + 1.0) * power_of_two(n)

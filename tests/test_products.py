@@ -2,7 +2,7 @@ import numba
 import numpy as np
 import pytest
 
-from glic_pyg.products import multiply, packed, packed_pairs, padded
+from glic_pyg.products import multiply, multiply_transposed, packed, packed_pairs, padded
 
 
 @numba.njit
@@ -39,3 +39,21 @@ def test_product_of_whole_numbers(rows, length, columns):
     product(a, pairs, rows, packed_pairs(right.astype(np.float32)), pairs, padded(columns), out)
     assert np.array_equal(out[:, :columns], 1 + left @ right)
     assert (out[:, columns:] == 1).all()
+
+
+@numba.njit
+def transposed_product(a, a_step, rows, b, b_step, length, columns, out):
+    multiply_transposed(a, 2, a_step, rows, b, 1, b_step, length, columns, out)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 9])
+@pytest.mark.parametrize("length", [1, 7])
+@pytest.mark.parametrize("columns", [8, 24, 32, 64])
+def test_product_of_a_transposed_matrix(rows, length, columns):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((length, 11)), rng.standard_normal((length, 70))
+    out = np.ones((rows, columns), np.float32)
+    flat = (np.append(np.zeros(start), x).astype(np.float32) for start, x in ((2, a), (1, b)))
+    left, right = flat
+    transposed_product(left, 11, rows, right, 70, length, columns, out)
+    np.testing.assert_allclose(out, 1 + a[:, :rows].T @ b[:, :columns], rtol=1e-5, atol=1e-5)

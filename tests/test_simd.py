@@ -5,6 +5,7 @@ import pytest
 from glic_pyg.simd import (
     add_products,
     below,
+    exponential,
     floor,
     fold,
     full,
@@ -17,6 +18,7 @@ from glic_pyg.simd import (
     repeat,
     square_root,
     store,
+    total,
 )
 
 
@@ -100,17 +102,43 @@ def test_places_above(lanes):
 
 @numba.njit
 def add(rows, lanes, vectors, a, b, out):
-    add_products(rows, lanes, vectors, a, 2, 9, b, 1, 5, out, 3, 30)
+    add_products(rows, lanes, vectors, a, 2, 9, 2, b, 1, 25, 5, out, 3, 30)
 
 
 @pytest.mark.parametrize(("rows", "lanes", "vectors"), [(4, 8, 3), (1, 8, 1), (2, 4, 2)])
 def test_add_products(rows, lanes, vectors):
     rng, columns = np.random.default_rng(0), lanes * vectors
-    a, b, out = (rng.standard_normal(n).astype(np.float32) for n in (40, 1 + 5 * 24, 130))
-    left = np.stack([a[2 + 9 * i :][:5] for i in range(rows)])
+    a, b, out = (rng.standard_normal(n).astype(np.float32) for n in (40, 1 + 5 * 25, 130))
+    left = np.stack([a[2 + 9 * i :][:9:2] for i in range(rows)])
     expected = out.copy()
-    for i, line in enumerate(left @ b[1 : 1 + 5 * columns].reshape(5, columns)):
+    for i, line in enumerate(left @ b[1:].reshape(5, 25)[:, :columns]):
         expected[3 + 30 * i :][:columns] += line
     sizes = ((np.float32(0),) * n for n in (rows, lanes, vectors))
     add(*sizes, a, b, out)
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
+@numba.njit
+def sum_of(lanes, x):
+    return total(load(lanes, x, 1))
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 8, 16])
+def test_total(lanes):
+    x = np.random.default_rng(0).standard_normal(20).astype(np.float32)
+    np.testing.assert_allclose(
+        sum_of((np.float32(0),) * lanes, x), x[1 : 1 + lanes].sum(dtype=float), rtol=1e-5, atol=1e-6
+    )
+
+
+@numba.njit
+def exponentials(lanes, x, out):
+    for i in range(0, len(x), len(lanes)):
+        store(out, i, exponential(lanes, load(lanes, x, i)))
+
+
+def test_exponential():
+    x = np.append(np.linspace(-87, 0, 4000), [-1e30, -200, -88, -87, -0.0, 0, -1e-9, -1]).astype(np.float32)
+    out = np.empty_like(x)
+    exponentials((np.float32(0),) * 8, x, out)
+    np.testing.assert_allclose(out, np.exp(np.maximum(x.astype(float), -87)), rtol=3e-7)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -9,12 +11,12 @@ from torch import Tensor, nn
 
 from glic_pyg.kernels import HasKernels
 from glic_pyg.nn.kernels.feed_forward import (
-    FeedForward,
     conv_block,
     feed_forward_weights,
     mixing_weights,
     normed_feed_forward,
 )
+from glic_pyg.nn.kernels.feed_forward_gradients import feed_forward_with_gradients, mixing_with_gradients
 from glic_pyg.nn.pointwise import PointwiseConv2d
 
 
@@ -44,8 +46,8 @@ class GatedFeedForward(HasKernels, nn.Module):
 
     .. math:: x + W_{out}(\mathrm{GELU}(a) \odot b), \quad [a, b] = D(W_{in} \mathrm{LN}(x))
 
-    With the kernels of the CPU, in float32, where no gradient is wanted, one function does it all without
-    holding the hidden features (see `glic_pyg.nn.kernels.feed_forward`).
+    With the kernels of the CPU, in float32, one function does it all without holding the hidden features (see
+    `glic_pyg.nn.kernels.feed_forward`).
 
     Args:
         channels: Channels C in and out.
@@ -67,20 +69,23 @@ class GatedFeedForward(HasKernels, nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Map `B x C x H x W` to the same shape."""
-        if self.kernels_for(x) == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled():
-            return normed_feed_forward(x.movedim(1, -1), self.laid_out()).movedim(-1, 1)
-        hidden = self.project_in(self.norm(x))
-        if self.depthwise is not None:
-            hidden = self.depthwise(hidden)
-        a, b = hidden.chunk(2, dim=1)
-        return x + self.project_out(self.gelu(a) * b)
+        if not _in_one_pass(self, x):
+            hidden = self.project_in(self.norm(x))
+            if self.depthwise is not None:
+                hidden = self.depthwise(hidden)
+            a, b = hidden.chunk(2, dim=1)
+            return x + self.project_out(self.gelu(a) * b)
+        rows, weights = x.movedim(1, -1), self.folded()
+        if torch.is_grad_enabled():
+            return feed_forward_with_gradients(rows, *weights).movedim(-1, 1)
+        return normed_feed_forward(rows, feed_forward_weights(*weights)).movedim(-1, 1)
 
-    def laid_out(self) -> FeedForward:
-        """Return the weights as compiled code reads them."""
-        return feed_forward_weights(
-            self.norm.weight,
-            self.norm.bias,
-            self.project_in.weight.flatten(1),
+    def folded(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor, float]:
+        """Return the weights as `feed_forward_weights` takes them: the normalisation's within project_in."""
+        project_in = self.project_in.weight.flatten(1)
+        return (
+            project_in * self.norm.weight,
+            project_in @ self.norm.bias,
             None if self.depthwise is None else self.depthwise.weight,
             self.project_out.weight.flatten(1),
             self.norm.eps,
@@ -95,7 +100,7 @@ class ConvBlock(HasKernels, nn.Module):
            +---------------- adaptor ----------------------+
 
     The adaptor, a 1x1 convolution, exists only where the widths differ. With the kernels of the CPU, in
-    float32, where no gradient is wanted, one function does it all without holding the inner features.
+    float32, one function does it all without holding the inner features; with gradients, two.
 
     Args:
         in_channels: Channels of the input.
@@ -113,13 +118,32 @@ class ConvBlock(HasKernels, nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C_out H W"]:
         """Map `B x C x H x W` to `B x C' x H x W`."""
-        if self.kernels_for(x) != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
+        if not _in_one_pass(self, x):
             return self.ffn(self.mix(x))
-        mixing = mixing_weights(self.conv1, self.depthwise, self.conv2, self.adaptor)
-        out = conv_block(x.movedim(1, -1), mixing, self.ffn.laid_out(), self.conv2.out_channels)
-        return out.movedim(-1, 1)
+        rows, weights = x.movedim(1, -1), self._mixing()
+        if torch.is_grad_enabled():
+            return self.ffn(mixing_with_gradients(rows, *weights).movedim(-1, 1))
+        parts = mixing_weights(*weights), feed_forward_weights(*self.ffn.folded())
+        return conv_block(rows, *parts, self.conv2.out_channels).movedim(-1, 1)
 
     def mix(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C_out H W"]:
-        """Map `B x C x H x W` to `B x C' x H x W` by all but the feed-forward part."""
+        """Map `B x C x H x W` to `B x C' x H x W` by all but the feed-forward part, module by module."""
         shortcut = x if self.adaptor is None else self.adaptor(x)
         return shortcut + self.conv2(self.depthwise(F.leaky_relu(self.conv1(x), 0.01)))
+
+    def _mixing(self) -> tuple[Any, ...]:
+        """Return the weights as `mixing_weights` takes them."""
+        convs = (self.conv1, self.depthwise, self.conv2)
+        conv1, bias1, depthwise, bias, conv2, bias2 = (
+            conv.get_parameter(name) for conv in convs for name in ("weight", "bias")
+        )
+        weights = (conv1.flatten(1), bias1, depthwise, bias, conv2.flatten(1))
+        if self.adaptor is None:
+            return *weights, bias2, None
+        return *weights, bias2 + self.adaptor.get_parameter("bias"), self.adaptor.weight.flatten(1)
+
+
+def _in_one_pass(module: HasKernels, x: Tensor) -> bool:
+    """Return whether a map is for the compiled functions: they compute in float32."""
+    rounded = torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
+    return module.kernels_for(x) == "cpu" and x.dtype == torch.float32 and not rounded

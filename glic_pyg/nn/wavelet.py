@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from glic_pyg.kernels import HasKernels
+from glic_pyg.nn.upsampling import upsample
+
 
 def haar_kernels() -> Float[Tensor, "4 2 2"]:
     """Return the orthonormal Haar transform of 2 x 2 pixels, `4 x 2 x 2`: LL, LH, HL, HH."""
@@ -16,10 +19,10 @@ def haar_kernels() -> Float[Tensor, "4 2 2"]:
     return torch.stack([torch.outer(rows, columns) / 2 for columns in (low, high) for rows in (low, high)])
 
 
-class _WaveletShortcut(nn.Module):
+class _WaveletShortcut(HasKernels, nn.Module):
     """The part both directions share: gains per subband channel and an almost orthogonal linear map."""
 
-    kernels: Tensor
+    haar: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, wavelet_channels: int) -> None:
         super().__init__()
@@ -27,7 +30,7 @@ class _WaveletShortcut(nn.Module):
         gains[wavelet_channels * 3 // 4 :] = 0  # the HH block
         self.log_scale = nn.Parameter(gains)
         self.linear = nn.Linear(in_channels, out_channels)
-        self.register_buffer("kernels", haar_kernels(), persistent=False)
+        self.register_buffer("haar", haar_kernels(), persistent=False)
 
     def orthogonality_loss(self) -> Float[Tensor, ""]:
         """Mean squared difference between the smaller Gram matrix of the linear map and the identity."""
@@ -54,7 +57,7 @@ class WaveletDown(_WaveletShortcut):
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return weight and bias of the convolution with stride 2 that it all is."""
         weight = (self.linear.weight * self.log_scale.exp()).unflatten(1, (4, -1))
-        return torch.einsum("osc,sij->ocij", weight, self.kernels), self.linear.bias
+        return torch.einsum("osc,sij->ocij", weight, self.haar), self.linear.bias
 
 
 class WaveletUp(_WaveletShortcut):
@@ -70,6 +73,8 @@ class WaveletUp(_WaveletShortcut):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C_out 2*H 2*W"]:
         """Map `B x C x H x W` to `B x C' x 2H x 2W`."""
+        if self.kernels_for(x) == "cpu":
+            return upsample(x, *self.folded())
         return F.pixel_shuffle(F.conv2d(x, *self.folded()), 2)
 
     def folded(self) -> tuple[Tensor, Tensor]:
@@ -77,6 +82,6 @@ class WaveletUp(_WaveletShortcut):
         gain = (-self.log_scale).exp()
         weight = (self.linear.weight * gain[:, None]).unflatten(0, (4, -1))
         bias = (self.linear.bias * gain).unflatten(0, (4, -1))
-        weight = torch.einsum("scn,sij->cijn", weight, self.kernels).flatten(0, 2)
-        bias = torch.einsum("sc,sij->cij", bias, self.kernels).flatten()
+        weight = torch.einsum("scn,sij->cijn", weight, self.haar).flatten(0, 2)
+        bias = torch.einsum("sc,sij->cij", bias, self.haar).flatten()
         return weight[..., None, None], bias

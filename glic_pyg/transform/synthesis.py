@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from glic_pyg.nn.conv import ConvBlock
+from glic_pyg.nn.upsampling import Upsampling
 from glic_pyg.nn.wavelet import WaveletUp
 
 
@@ -39,9 +40,7 @@ class SynthesisTransform(nn.Module):
         super().__init__()
         widths = (latent_channels, *channels[::-1], 3)
         steps = list(pairwise(widths))
-        self.up = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, 4 * d, 3, padding=1), nn.PixelShuffle(2)) for c, d in steps
-        )
+        self.up = nn.ModuleList(Upsampling(c, d) for c, d in steps)
         self.shortcuts = nn.ModuleList(WaveletUp(c, d) for c, d in steps)
         self.stages = nn.ModuleList(
             [

@@ -18,19 +18,17 @@ from glic_pyg.compiled import compiled
 from glic_pyg.eager import cpu_operator, eager
 from glic_pyg.simd import (
     below,
-    floor,
+    exponential,
     fold,
     full,
     load,
     maximum,
-    power_of_two,
     repeat,
     square_root,
     store,
 )
 from glic_pyg.threads import in_ranges, parts_of, share_out
 
-LOG2E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
 NORM_EPS = 1e-12  # as torch.nn.functional.normalize has it
 WIDEST = 16  # float32 in the widest vector register, of AVX-512
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # sums in any order; infinities keep their meaning
@@ -139,12 +137,15 @@ def _csr_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     threads = torch.get_num_threads()
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
-    grad_key_value, grad_scale, grad_bias = (x.new_zeros(threads, *x.shape) for x in (key_value, scale, bias))
+    # Of keys and values the first thread's is what is returned: no part of a tensor, and no copy of one.
+    grad_key_value = key_value.new_zeros(key_value.shape)
+    rest = key_value.new_zeros(threads - 1, *key_value.shape)
+    grad_scale, grad_bias = (x.new_zeros(threads, *x.shape) for x in (scale, bias))
     arrays = _arrays(query, key_value, scale, bias, row, indptr, source, order, out, statistics, grad_out)
-    gradients = _arrays(grad_query, grad_key_value, grad_scale, grad_bias)
+    of_threads = [*_arrays(grad_key_value), *_arrays(rest)[0]]
+    gradients = (*_arrays(grad_query), of_threads, *_arrays(grad_scale, grad_bias))
     _backward(*_vectors(query), *arrays, *gradients)
-    # A copy: an operator's outputs must not share memory with what else lives on.
-    return grad_query, grad_key_value[0].clone(), grad_scale.sum(0), grad_bias.sum(0)
+    return grad_query, grad_key_value, grad_scale.sum(0), grad_bias.sum(0)
 
 
 @_csr_attention_backward.register_fake
@@ -191,29 +192,15 @@ def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
 
 
 @numba.njit(fastmath=FAST, forceinline=True)
-def _exponential(lanes, x):
-    """Return the exponential of numbers of at most 0, accurate to about 1e-7."""
-    y = maximum(x, full(lanes, -87.0))
-    n = floor(y * LOG2E + 0.5)
-    r = y - n * LN2_HIGH - n * LN2_LOW
-    p = 1.9875691500e-4 * r + 1.3981999507e-3
-    p = p * r + 8.3334519073e-3
-    p = p * r + 4.1665795894e-2
-    p = p * r + 1.6666665459e-1
-    p = p * r + 5.0000001201e-1
-    return (p * r * r + r + 1.0) * power_of_two(n)
-
-
-@numba.njit(fastmath=FAST, forceinline=True)
 def _exponentials(lanes, wide, x, count, top):
     """Replace the logits of edges by their exponentials relative to a top per head, and return the sums."""
     heads, tops, total = len(lanes), repeat(wide, top), full(wide, 0.0)
     for e in range(count, count + len(wide) // heads - 1):
         store(x, e * heads, full(lanes, -np.inf))
     for place in range(0, count * heads, len(wide)):
-        exponential = _exponential(wide, load(wide, x, place) - tops)
-        store(x, place, exponential)
-        total = total + exponential
+        value = exponential(wide, load(wide, x, place) - tops)
+        store(x, place, value)
+        total = total + value
     return fold(lanes, total)
 
 
@@ -465,7 +452,7 @@ def _backward(
         ),
         range(threads),
     )  # fmt: skip
-    in_ranges(partial(_sum_up, lanes, wide, key_value, inverse_key, grad_key_value), len(key_value))
+    in_ranges(partial(_sum_up, lanes, wide, key_value, inverse_key, tuple(grad_key_value)), len(key_value))
 
 
 @compiled(fastmath=FAST)
@@ -476,6 +463,5 @@ def _sum_up(lanes, wide, key_value, inverse_key, grad_key_value, start, stop):
         at = 2 * j * size
         for thread in range(1, len(grad_key_value)):
             for i in range(at, at + 2 * size, len(wide)):
-                other = load(wide, grad_key_value, thread * total.size + i)
-                store(total, i, load(wide, total, i) + other)
+                store(total, i, load(wide, total, i) + load(wide, grad_key_value[thread], i))
         _through_norm(lanes, wide, total, key_value, at, size, load(lanes, inverse_key, j * len(lanes)))

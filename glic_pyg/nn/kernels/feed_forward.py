@@ -2,12 +2,12 @@
 
 Their hidden features are up to 8 times as wide as their input. Here they exist for some positions at a time,
 which stay in the processor's caches: for as many rows of a strip of the map as a depthwise convolution reads.
-Without gradients: to compute hidden features anew for a backward pass costs more than to keep them.
+Their gradients are in `glic_pyg.nn.kernels.feed_forward_gradients`.
 """
 
 from collections.abc import Callable
 from itertools import product
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from glic_pyg.compiled import compiled
+from glic_pyg.eager import eager
 from glic_pyg.products import LANES, multiply, packed, padded
 from glic_pyg.simd import full, load, maximum, one_above, store
 from glic_pyg.threads import share_out
@@ -48,6 +49,10 @@ class FeedForward(NamedTuple):
     eps: np.float32
 
 
+EMPTY = np.empty(0, np.float32)
+NOTHING = FeedForward(EMPTY, EMPTY, EMPTY, EMPTY, np.float32(0))
+
+
 class Mixing(NamedTuple):
     """Weights of the other part of a conv block, as compiled code reads them.
 
@@ -72,31 +77,21 @@ class Mixing(NamedTuple):
 
 @torch.no_grad()
 def feed_forward_weights(
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    project_in: Tensor,
-    depthwise: Tensor | None,
-    project_out: Tensor,
-    eps: float,
+    project_in: Tensor, bias: Tensor, depthwise: Tensor | None, project_out: Tensor, eps: float
 ) -> FeedForward:
     """Lay out the weights of a feed-forward part.
 
     Args:
-        norm_weight: `C`.
-        norm_bias: `C`.
-        project_in: `2K x C`.
+        project_in: `2K x C`, times the normalisation's weights.
+        bias: What the normalisation's bias makes of it, `2K`.
         depthwise: Kernels of D, `2K x 1 x 3 x 3`; without, D is the identity.
         project_out: `C x K`.
         eps: Of the normalisation.
     """
-    halves = [wide(half.T) for half in (project_in * norm_weight).chunk(2)]
-    bias = [wide(half[None])[0] for half in (project_in @ norm_bias).chunk(2)]
-    kernels = np.empty(0, np.float32)
-    if depthwise is not None:
-        kernels = np.concatenate([wide(half.flatten(1).T) for half in depthwise.chunk(2)], 1).ravel()
+    kernels = np.empty(0, np.float32) if depthwise is None else wide_halves(depthwise.flatten(1).T).ravel()
     return FeedForward(
-        packed(np.concatenate(halves, 1)),
-        np.concatenate(bias),
+        packed(wide_halves(project_in.T)),
+        wide_halves(bias[None])[0],
         kernels,
         packed(wide(project_out).T),
         np.float32(eps),
@@ -105,29 +100,39 @@ def feed_forward_weights(
 
 @torch.no_grad()
 def mixing_weights(
-    conv1: torch.nn.Conv2d,
-    depthwise: torch.nn.Conv2d,
-    conv2: torch.nn.Conv2d,
-    adaptor: torch.nn.Conv2d | None,
+    conv1: Tensor,
+    bias1: Tensor,
+    depthwise: Tensor,
+    bias: Tensor,
+    conv2: Tensor,
+    bias2: Tensor,
+    adaptor: Tensor | None,
 ) -> Mixing:
-    """Lay out the weights of the other part of a conv block, whose modules these are."""
-    matrix, bias = (conv2.weight.flatten(1), _bias(conv2))
-    extra = np.empty(0, np.float32)
-    if adaptor is not None:
-        extra, bias = packed(adaptor.weight.flatten(1).T.numpy()), bias + _bias(adaptor)
+    """Lay out the weights of the other part of a conv block.
+
+    Args:
+        conv1: `C x C`.
+        bias1: `C`.
+        depthwise: `C x 1 x 5 x 5`.
+        bias: `C`.
+        conv2: `C' x C`.
+        bias2: `C'`, with the adaptor's.
+        adaptor: `C' x C`, or none.
+    """
     return Mixing(
-        packed(conv1.weight.flatten(1).T.numpy()),
-        wide(_bias(conv1)[None])[0],
-        wide(depthwise.weight.flatten(1).T).ravel(),
-        wide(_bias(depthwise)[None])[0],
-        packed(wide(matrix).T),
+        packed(conv1.T.numpy()),
+        wide(bias1[None])[0],
+        wide(depthwise.flatten(1).T).ravel(),
         wide(bias[None])[0],
-        extra,
+        packed(wide(conv2).T),
+        wide(bias2[None])[0],
+        np.empty(0, np.float32) if adaptor is None else packed(adaptor.T.numpy()),
     )
 
 
-def _bias(conv: torch.nn.Conv2d) -> Tensor:
-    return cast(Tensor, conv.bias)
+def wide_halves(matrix: Tensor) -> np.ndarray:
+    """Append columns of zeros to each half of the columns, up to whole vectors."""
+    return np.concatenate([wide(half) for half in matrix.chunk(2, 1)], 1)
 
 
 def wide(matrix: Tensor) -> np.ndarray:
@@ -137,6 +142,7 @@ def wide(matrix: Tensor) -> np.ndarray:
     return whole
 
 
+@eager
 @torch.no_grad()
 def normed_feed_forward(x: Tensor, weights: FeedForward) -> Tensor:
     r"""Normalise each position, expand, gate and project, and add the input.
@@ -158,14 +164,16 @@ def normed_feed_forward(x: Tensor, weights: FeedForward) -> Tensor:
     return out
 
 
+@eager
 @torch.no_grad()
-def conv_block(x: Tensor, mixing: Mixing, weights: FeedForward, out_channels: int) -> Tensor:
+def conv_block(x: Tensor, mixing: Mixing, weights: FeedForward | None, out_channels: int) -> Tensor:
     """Mix positions and feed forward, see `glic_pyg.nn.conv.ConvBlock`.
 
     Args:
         x: Maps with channels last, `B x H x W x C`, float32, on the CPU.
         mixing: As `mixing_weights` returns them.
-        weights: As `feed_forward_weights` returns them, without a depthwise convolution.
+        weights: As `feed_forward_weights` returns them, without a depthwise convolution; without any, what
+            would be fed forward is returned.
         out_channels: C'.
 
     Returns:
@@ -173,9 +181,18 @@ def conv_block(x: Tensor, mixing: Mixing, weights: FeedForward, out_channels: in
     """
     x = x.detach().contiguous()
     out = x.new_empty(*x.shape[:3], out_channels)
-    arrays = (x.numpy(), out.numpy())
-    _in_parts(x, 5 * len(mixing.bias), lambda *part: _conv_block(*arrays, mixing, weights, *part))
+    arrays = (x.numpy(), out.numpy(), mixing, NOTHING if weights is None else weights)
+    _in_parts(x, 5 * len(mixing.bias), lambda *part: _conv_block(*arrays, *part))
     return out
+
+
+def strip_width(features: int) -> int:
+    """Return how many columns of a map are worked on at a time.
+
+    Args:
+        features: Of each column, in the rows that are held.
+    """
+    return max(LEAST, min(POSITIONS, FEATURES // features))
 
 
 def _in_parts(x: Tensor, features: int, work: Callable[..., object]) -> None:
@@ -187,7 +204,7 @@ def _in_parts(x: Tensor, features: int, work: Callable[..., object]) -> None:
         work: Takes the picture, first row and row after the last, and the same of columns.
     """
     batch_size, height, width, _ = x.shape
-    strip = max(LEAST, min(POSITIONS, FEATURES // features))
+    strip = strip_width(features)
     threads = torch.get_num_threads()
     rows = max(1, -(-height // (1 if threads == 1 else 4 * threads)))
     parts = [
@@ -207,21 +224,22 @@ def _feed_forward(x, out, weights, rows, picture, top, bottom, left, right):
     mixed = np.empty(count * hidden, np.float32)
     gated = np.empty(count * hidden // 2, np.float32)
     product = np.empty(count * whole_vectors(channels), np.float32)
+    flat_x, flat_out = x.reshape(x.size), out.reshape(x.size)
     line = (count + 2 * halo) * hidden
     first, end = max(0, left - halo), min(width, right + halo)
     for row in range(top - halo, bottom + halo):
         at = row % rows * line
         if 0 <= row < height:
-            norm(x[picture, row], first, end, weights.eps, normed)
+            _norm(x[picture, row], first, end, weights.eps, normed)
             place = at + (first - left + halo) * hidden
-            _fill(ring, at, 0, first - left + halo, hidden)
+            fill(ring, at, 0, first - left + halo, hidden)
             repeat(ring, place, weights.bias, end - first)
             multiply(
                 normed, 0, channels, end - first, weights.project_in, 0, channels, hidden, ring, place, hidden
             )
-            _fill(ring, at, end - left + halo, count + 2 * halo, hidden)
+            fill(ring, at, end - left + halo, count + 2 * halo, hidden)
         else:
-            _fill(ring, at, 0, count + 2 * halo, hidden)
+            fill(ring, at, 0, count + 2 * halo, hidden)
         if row < top + halo:
             continue
         if halo:
@@ -230,10 +248,8 @@ def _feed_forward(x, out, weights, rows, picture, top, bottom, left, right):
         else:
             _gate(ring, hidden, gated, count)
         _project(gated, weights.project_out, hidden // 2, product, count, channels)
-        for i in range(count):
-            for c in range(channels):
-                value = product[i * whole_vectors(channels) + c]
-                out[picture, row - halo, left + i, c] = x[picture, row - halo, left + i, c] + value
+        start = position(x, picture, row - halo, left)
+        add(product, flat_x, start, channels, count, flat_out, start)
 
 
 @compiled(fastmath=FAST)
@@ -244,8 +260,8 @@ def _conv_block(x, out, mixing, weights, picture, top, bottom, left, right):
     line = (count + 2 * halo) * inner
     ring = np.empty(5 * line, np.float32)
     flat_x, flat = x.reshape(x.size), np.empty(count * inner, np.float32)
-    between = np.empty((count, out_channels), np.float32)
-    normed = np.empty(count * out_channels, np.float32)
+    flat_out, between = out.reshape(out.size), np.empty(count * out_channels, np.float32)
+    normed, positions = np.empty(count * out_channels, np.float32), between.reshape(count, out_channels)
     wide, gated = np.empty(count * hidden, np.float32), np.empty(count * hidden // 2, np.float32)
     product = np.empty(count * outer, np.float32)
     first, end = max(0, left - halo), min(width, right + halo)
@@ -253,40 +269,39 @@ def _conv_block(x, out, mixing, weights, picture, top, bottom, left, right):
         at = row % 5 * line
         if 0 <= row < height:
             place = at + (first - left + halo) * inner
-            _fill(ring, at, 0, first - left + halo, inner)
+            fill(ring, at, 0, first - left + halo, inner)
             repeat(ring, place, mixing.bias1, end - first)
-            start = ((picture * height + row) * width + first) * channels
+            start = position(x, picture, row, first)
             multiply(
                 flat_x, start, channels, end - first, mixing.conv1, 0, channels, inner, ring, place, inner
             )
             for i in range(place, place + (end - first) * inner):
                 ring[i] = max(ring[i], np.float32(0.01) * ring[i])
-            _fill(ring, at, end - left + halo, count + 2 * halo, inner)
+            fill(ring, at, end - left + halo, count + 2 * halo, inner)
         else:
-            _fill(ring, at, 0, count + 2 * halo, inner)
+            fill(ring, at, 0, count + 2 * halo, inner)
         if row < top + halo:
             continue
         target = row - halo
         mix(ring, row - 4, 5, line, mixing.depthwise, mixing.bias, True, inner, flat, count)
         repeat(product, 0, mixing.bias2, count)
         multiply(flat, 0, inner, count, mixing.conv2, 0, inner, outer, product, 0, outer)
+        start = position(x, picture, target, left)
         if len(mixing.adaptor):
-            start = ((picture * height + target) * width + left) * channels
             multiply(flat_x, start, channels, count, mixing.adaptor, 0, channels, outer, product, 0, outer)
-        for i in range(count):
-            for c in range(out_channels):
-                value = product[i * outer + c]
-                if len(mixing.adaptor) == 0:
-                    value += x[picture, target, left + i, c]
-                between[i, c] = value
-        norm(between, 0, count, weights.eps, normed)
+            crop(product, out_channels, count, between, 0)
+        else:
+            add(product, flat_x, start, channels, count, between, 0)
+        start = position(out, picture, target, left)
+        if hidden == 0:
+            flat_out[start : start + len(between)] = between
+            continue
+        _norm(positions, 0, count, weights.eps, normed)
         repeat(wide, 0, weights.bias, count)
         multiply(normed, 0, out_channels, count, weights.project_in, 0, out_channels, hidden, wide, 0, hidden)
         _gate(wide, hidden, gated, count)
         _project(gated, weights.project_out, hidden // 2, product, count, out_channels)
-        for i in range(count):
-            for c in range(out_channels):
-                out[picture, target, left + i, c] = between[i, c] + product[i * outer + c]
+        add(product, between, 0, out_channels, count, flat_out, start)
 
 
 @numba.njit
@@ -295,8 +310,14 @@ def whole_vectors(columns):
     return (columns + 7) // 8 * 8
 
 
+@numba.njit
+def position(x, picture, row, column):
+    """Return where a position's channels begin in an array of maps."""
+    return ((picture * x.shape[1] + row) * x.shape[2] + column) * x.shape[3]
+
+
 @numba.njit(fastmath=FAST)
-def norm(x, first, end, eps, out):
+def _norm(x, first, end, eps, out):
     """Normalise positions `first` to `end` of a row."""
     channels = x.shape[1]
     for i in range(first, end):
@@ -313,10 +334,30 @@ def norm(x, first, end, eps, out):
 
 
 @numba.njit
-def _fill(out, at, first, end, features):
+def fill(out, at, first, end, features):
     """Set the features of some positions, beyond the map, to zero."""
     for i in range(at + first * features, at + end * features, 8):
         store(out, i, full(LANES, 0.0))
+
+
+@numba.njit
+def add(product, x, at, channels, count, out, to):
+    """Set some positions' channels to those of another array plus a product's, whose columns are `padded`."""
+    columns, whole = whole_vectors(channels), channels // 8 * 8
+    for i in range(count):
+        start, place, end = i * columns, at + i * channels, to + i * channels
+        for c in range(0, whole, 8):
+            store(out, end + c, load(LANES, x, place + c) + load(LANES, product, start + c))
+        for c in range(whole, channels):
+            out[end + c] = x[place + c] + product[start + c]
+
+
+@numba.njit
+def crop(product, channels, count, out, to):
+    """Set some positions' channels to a product's, whose columns are `padded`."""
+    for i in range(count):
+        for c in range(channels):
+            out[to + i * channels + c] = product[i * whole_vectors(channels) + c]
 
 
 @numba.njit
@@ -330,7 +371,7 @@ def repeat(out, at, bias, count):
 @numba.njit
 def _project(gated, weight, length, out, count, channels):
     columns = whole_vectors(channels)
-    _fill(out, 0, 0, count, columns)
+    fill(out, 0, 0, count, columns)
     multiply(gated, 0, length, count, weight, 0, length, columns, out, 0, columns)
 
 
@@ -341,9 +382,11 @@ def mix(ring, first, rows, line, weight, bias, has_bias, features, out, count):
         start = full(LANES, 0.0)
         if has_bias:
             start = load(LANES, bias, c)
-        whole = count // 4 * 4
-        for i in range(0, whole, 4):
+        whole = count // 8 * 8
+        for i in range(0, whole, 8):
+            # As many sums as it takes not to wait for the last product.
             a, b, d, e = start, start, start, start
+            f, g, h, j = start, start, start, start
             for row in range(rows):
                 at = (first + row) % rows * line + i * features + c
                 for column in range(rows):
@@ -352,11 +395,20 @@ def mix(ring, first, rows, line, weight, bias, has_bias, features, out, count):
                     b = b + factor * load(LANES, ring, at + features)
                     d = d + factor * load(LANES, ring, at + 2 * features)
                     e = e + factor * load(LANES, ring, at + 3 * features)
+                    f = f + factor * load(LANES, ring, at + 4 * features)
+                    g = g + factor * load(LANES, ring, at + 5 * features)
+                    h = h + factor * load(LANES, ring, at + 6 * features)
+                    j = j + factor * load(LANES, ring, at + 7 * features)
                     at += features
-            store(out, i * features + c, a)
-            store(out, (i + 1) * features + c, b)
-            store(out, (i + 2) * features + c, d)
-            store(out, (i + 3) * features + c, e)
+            place = i * features + c
+            store(out, place, a)
+            store(out, place + features, b)
+            store(out, place + 2 * features, d)
+            store(out, place + 3 * features, e)
+            store(out, place + 4 * features, f)
+            store(out, place + 5 * features, g)
+            store(out, place + 6 * features, h)
+            store(out, place + 7 * features, j)
         for i in range(whole, count):
             a = start
             for row in range(rows):
@@ -379,6 +431,12 @@ def _gate(x, features, out, count):
 
 @numba.njit(fastmath=FAST)
 def _gelu(x):
+    return x * normal_share(x)
+
+
+@numba.njit(fastmath=FAST)
+def normal_share(x):
+    """Return Phi(x), the share of normally distributed numbers that is below."""
     bounded = maximum(-maximum(-x, full(LANES, -GELU_END)), full(LANES, -GELU_END))
     square = bounded * bounded
     top, bottom = square * GELU_TOP[0] + GELU_TOP[1], square * GELU_BOTTOM[0] + GELU_BOTTOM[1]
@@ -386,4 +444,4 @@ def _gelu(x):
     top, bottom = top * square + GELU_TOP[3], bottom * square + GELU_BOTTOM[3]
     top, bottom = top * square + GELU_TOP[4], bottom * square + GELU_BOTTOM[4]
     top, bottom = top * square + GELU_TOP[5], bottom * square + GELU_BOTTOM[5]
-    return x * ((bounded * top / bottom + 0.5) * one_above(x, full(LANES, -GELU_END)))
+    return (bounded * top / bottom + 0.5) * one_above(x, full(LANES, -GELU_END))

@@ -68,7 +68,7 @@ def test_gelu():
 
 
 @pytest.mark.parametrize("part", [make(True), ConvBlock(5, 5, ratio=2)], ids=["feed-forward", "block"])
-def test_one_pass_without_gradients_alone(part, monkeypatch):
+def test_one_pass_where_it_is_meant(part, monkeypatch):
     x = picture((2, 5, 9, 7))
     for name in ("normed_feed_forward", "conv_block"):
         monkeypatch.setattr(conv, name, lambda x, *_: x * 0 + 7)
