@@ -144,7 +144,7 @@ def wide(matrix: Tensor) -> np.ndarray:
 
 @eager
 @torch.no_grad()
-def normed_feed_forward(x: Tensor, weights: FeedForward) -> Tensor:
+def normed_feed_forward(x: Tensor, weights: FeedForward, hidden: Tensor | None = None) -> Tensor:
     r"""Normalise each position, expand, gate and project, and add the input.
 
     .. math:: x + W_{out}(\mathrm{GELU}(a) \odot b), \quad [a, b] = D(W_{in} \mathrm{LN}(x))
@@ -152,6 +152,7 @@ def normed_feed_forward(x: Tensor, weights: FeedForward) -> Tensor:
     Args:
         x: Maps with channels last, `B x H x W x C`, float32, on the CPU.
         weights: As `feed_forward_weights` returns them.
+        hidden: Is set to \( W_{in} \mathrm{LN}(x) \), `B x H x W x 2K` with K up to whole vectors, if given.
 
     Returns:
         Of x's shape.
@@ -159,7 +160,7 @@ def normed_feed_forward(x: Tensor, weights: FeedForward) -> Tensor:
     x = x.detach().contiguous()
     out = torch.empty_like(x)
     rows = 3 if len(weights.depthwise) else 1
-    arrays = (x.numpy(), out.numpy())
+    arrays = (x.numpy(), out.numpy(), EMPTY if hidden is None else hidden.flatten().numpy())
     _in_parts(x, rows * len(weights.bias), lambda *part: _feed_forward(*arrays, weights, rows, *part))
     return out
 
@@ -215,7 +216,7 @@ def _in_parts(x: Tensor, features: int, work: Callable[..., object]) -> None:
 
 
 @compiled(fastmath=FAST)
-def _feed_forward(x, out, weights, rows, picture, top, bottom, left, right):
+def _feed_forward(x, out, kept, weights, rows, picture, top, bottom, left, right):
     """Compute a part of a map: `rows` is 3 with a depthwise convolution, 1 without."""
     height, width, channels = x.shape[1:]
     hidden, count, halo = len(weights.bias), right - left, rows // 2
@@ -238,6 +239,9 @@ def _feed_forward(x, out, weights, rows, picture, top, bottom, left, right):
                 normed, 0, channels, end - first, weights.project_in, 0, channels, hidden, ring, place, hidden
             )
             fill(ring, at, end - left + halo, count + 2 * halo, hidden)
+            if len(kept) and top <= row < bottom:
+                start = ((picture * height + row) * width + left) * hidden
+                kept[start : start + count * hidden] = ring[at + halo * hidden : at + (count + halo) * hidden]
         else:
             fill(ring, at, 0, count + 2 * halo, hidden)
         if row < top + halo:

@@ -1,8 +1,8 @@
 """Feed-forward parts and conv blocks with gradients, on the CPU.
 
-Hidden features are not kept: the backward pass computes them anew for some rows of a strip of the map, as the
-forward pass does, and takes their gradients on while they are in the processor's caches. Where no gradient of
-weights is wanted, as when a picture's latents are refined, there is less to do.
+Where channels are few, hidden features are not kept: the backward pass computes them anew for some rows of a
+strip of the map, as the forward pass does. It takes their gradients on while they are in the processor's
+caches. Where no gradient of weights is wanted, as when a picture's latents are refined, there is less to do.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from glic_pyg.compiled import compiled
 from glic_pyg.eager import eager
 from glic_pyg.nn.kernels.feed_forward import (
+    EMPTY,
     FAST,
     add,
     conv_block,
@@ -44,6 +45,8 @@ from glic_pyg.threads import share_out
 NORMAL_TOP = 0.3989422804
 """The normal distribution's density at 0."""
 LEAK = 0.01
+KEPT = 64
+"""Channels from which on features are kept all the same: to multiply anew costs more than to read."""
 
 
 class FeedForwardTransposed(NamedTuple):
@@ -152,14 +155,17 @@ class _FeedForward(torch.autograd.Function):
         project_out: Tensor,
         eps: float,
     ) -> Tensor:
-        ctx.save_for_backward(x, project_in, bias, depthwise, project_out)
+        weights, hidden = feed_forward_weights(project_in, bias, depthwise, project_out, eps), None
+        if x.size(3) >= KEPT:
+            hidden = x.new_empty(*x.shape[:3], len(weights.bias))
+        ctx.save_for_backward(x, project_in, bias, depthwise, project_out, hidden)
         ctx.eps = eps
-        return normed_feed_forward(x, feed_forward_weights(project_in, bias, depthwise, project_out, eps))
+        return normed_feed_forward(x, weights, hidden)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, project_in, bias, depthwise, project_out = ctx.saved_tensors
+        x, project_in, bias, depthwise, project_out, hidden = ctx.saved_tensors
         x, grad_out = x.contiguous(), grad_out.contiguous()
         grad_x = torch.empty_like(x)
         weights = feed_forward_weights(project_in, bias, depthwise, project_out, ctx.eps)
@@ -169,7 +175,8 @@ class _FeedForward(torch.autograd.Function):
             _mirrored(weights.depthwise, side),
             packed(wide(project_out)),
         )
-        arrays = (x.detach().numpy(), grad_out.numpy(), grad_x.numpy(), weights, transposed)
+        kept = EMPTY if hidden is None else hidden.flatten().numpy()
+        arrays = (x.detach().numpy(), grad_out.numpy(), grad_x.numpy(), kept, weights, transposed)
         channels, half = project_out.shape
         shapes = [(channels, features), (1, features), (side * side, features), (channels, features // 2)]
         sums = _sums_of_parts(
@@ -271,7 +278,7 @@ def _rows(strips: list[tuple[int, int]], height: int, width: int, strip: int, fi
 
 
 @compiled(fastmath=FAST)
-def _feed_forward_backward(x, grad_out, grad_x, weights, transposed, side, parts, widest, sums):
+def _feed_forward_backward(x, grad_out, grad_x, kept, weights, transposed, side, parts, widest, sums):
     height, width, channels = x.shape[1:]
     hidden, half, halo = len(weights.bias), len(weights.bias) // 2, side // 2
     flat_x, flat_grad, flat_out = x.reshape(x.size), grad_out.reshape(x.size), grad_x.reshape(x.size)
@@ -290,22 +297,19 @@ def _feed_forward_backward(x, grad_out, grad_x, weights, transposed, side, parts
         for row in range(top - 2 * halo, bottom + 2 * halo):
             at = row % side * line
             if 0 <= row < height:
-                _norm(
-                    flat_x,
-                    position(x, picture, row, first),
-                    channels,
-                    end - first,
-                    weights.eps,
-                    normed,
-                    factors,
-                )
                 place = at + (first - left + 2 * halo) * hidden
                 fill(ring, at, 0, first - left + 2 * halo, hidden)
-                repeat(ring, place, weights.bias, end - first)
-                multiply(
-                    normed, 0, channels, end - first, weights.project_in, 0, channels, hidden, ring, place,
-                    hidden,
-                )  # fmt: skip
+                if len(kept):
+                    start, size = ((picture * height + row) * width + first) * hidden, (end - first) * hidden
+                    ring[place : place + size] = kept[start : start + size]
+                else:
+                    start = position(x, picture, row, first)
+                    _norm(flat_x, start, channels, end - first, weights.eps, normed, factors)
+                    repeat(ring, place, weights.bias, end - first)
+                    multiply(
+                        normed, 0, channels, end - first, weights.project_in, 0, channels, hidden, ring,
+                        place, hidden,
+                    )  # fmt: skip
                 fill(ring, at, end - left + 2 * halo, count + 4 * halo, hidden)
             else:
                 fill(ring, at, 0, count + 4 * halo, hidden)
@@ -354,9 +358,9 @@ def _feed_forward_backward(x, grad_out, grad_x, weights, transposed, side, parts
                     count,
                 )  # fmt: skip
                 grad_hidden = mixed
-                _norm(
-                    flat_x, position(x, picture, target, left), channels, count, weights.eps, normed, factors
-                )
+            start = position(x, picture, target, left)
+            if halo or len(kept):
+                _norm(flat_x, start, channels, count, weights.eps, normed, factors)
             fill(product, 0, 0, count, columns)
             multiply(
                 grad_hidden, 0, hidden, count, transposed.project_in, 0, hidden, columns, product, 0, columns
@@ -366,7 +370,6 @@ def _feed_forward_backward(x, grad_out, grad_x, weights, transposed, side, parts
                     normed, 0, channels, channels, grad_hidden, 0, hidden, count, hidden, sums.first
                 )
                 multiply_transposed(one, 0, 0, 1, grad_hidden, 0, hidden, count, hidden, sums.bias)
-            start = position(x, picture, target, left)
             _through_norm(product, columns, normed, factors, flat_grad, start, channels, count, flat_out)
 
 

@@ -8,7 +8,7 @@ import torch
 from glic_pyg.kernels import use_kernels
 from glic_pyg.nn import conv
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward
-from glic_pyg.nn.kernels import feed_forward
+from glic_pyg.nn.kernels import feed_forward, feed_forward_gradients
 
 PARTS = {
     "feed-forward": lambda channels: GatedFeedForward(channels, ratio=3),
@@ -50,7 +50,9 @@ def assert_same_gradients(part, x, slope=None):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("positions", [1, 6, 64])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_gradients(name, size, positions, threads, monkeypatch, set_num_threads):
+@pytest.mark.parametrize("kept", [1, 1000])
+def test_gradients(name, size, positions, threads, kept, monkeypatch, set_num_threads):
+    monkeypatch.setattr(feed_forward_gradients, "KEPT", kept)
     monkeypatch.setattr(feed_forward, "LEAST", 1)
     monkeypatch.setattr(feed_forward, "POSITIONS", positions)
     set_num_threads(threads)
