@@ -52,7 +52,10 @@ class GFALayer(nn.Module):
             graph: The graph.
             edges: What the aggregation's `prepare` returns of the graph; several layers may share it.
         """
-        update = self.aggregate(self.norm(x), graph, edges)
+        if isinstance(self.aggregate, GraphAttention):
+            update = self.aggregate(x, graph, edges, norm=self.norm)
+        else:
+            update = self.aggregate(self.norm(x), graph, edges)
         if "gate" in graph:
             update = (graph.gate[:-1, None] * update).to(update.dtype)
         x = x + update

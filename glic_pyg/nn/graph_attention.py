@@ -139,6 +139,7 @@ class GraphAttention(HasKernels, MessagePassing):
         graph: Graph,
         edges: AttentionEdges | None = None,
         *,
+        norm: nn.LayerNorm | None = None,
         return_attention_weights: bool = False,
     ) -> (
         Float[Tensor, "N C"]
@@ -152,6 +153,8 @@ class GraphAttention(HasKernels, MessagePassing):
                 for each edge. The kernel of the CPU is faster where it has `queries`; a `DistanceBias` needs
                 `shift` and `stride`.
             edges: What `prepare` returns of the graph; several layers may share it.
+            norm: What normalises the features before, if anything does; the kernel of the CPU does it in
+                passing.
             return_attention_weights: Return the weights of the sum, too.
 
         Returns:
@@ -166,10 +169,13 @@ class GraphAttention(HasKernels, MessagePassing):
         edges = self.prepare(graph) if edges is None else edges
         bias = self.position_bias(graph.get("stride"))
         weights = None
+        csr = None if edges.row is None else self._csr(x, edges)
+        if norm is not None and (csr is None or return_attention_weights or not self._compiles(x)):
+            x, norm = norm(x), None
         if edges.row is None:
             out = self._by_triton(x, bias, graph.kept, cast("Groups", edges.groups))
-        elif (csr := self._csr(x, edges)) is not None:
-            out = self._by_csr(x, graph.edge_index[0], bias, edges.row, csr)
+        elif csr is not None:
+            out = self._by_csr(x, graph.edge_index[0], bias, edges.row, csr, norm)
         else:
             query, key_value = self._query_key_value(x)
             weights = self._weights(query, key_value, graph.edge_index, bias, edges.row)
@@ -242,13 +248,20 @@ class GraphAttention(HasKernels, MessagePassing):
             )
         return csr
 
-    def _by_csr(self, x: Tensor, source: Tensor, bias: Tensor, row: Tensor, csr: CSR) -> Tensor:
+    def _compiles(self, x: Tensor) -> bool:
+        """Return whether the linear maps are compiled, too, with the kernels of the CPU."""
+        return self._dtype(x) == torch.float32 and not torch.is_grad_enabled()
+
+    def _by_csr(
+        self, x: Tensor, source: Tensor, bias: Tensor, row: Tensor, csr: CSR, norm: nn.LayerNorm | None
+    ) -> Tensor:
         layers, shape = (self.query, self.key_value), (-1, self.head_channels, self.heads)
         # Weights, not features, are put in order: of channels of a head first, then of heads.
         weights = [self._reordered(layer.weight) for layer in layers]
         biases = [self._reordered(layer.bias) for layer in layers]
-        if self._dtype(x) == torch.float32 and not torch.is_grad_enabled():
-            query, key_value = linear_parts(x, torch.cat(weights), torch.cat(biases), first=x.size(1))
+        if self._compiles(x):
+            both = torch.cat(weights), torch.cat(biases)
+            query, key_value = linear_parts(x, *both, first=x.size(1), norm=norm)
         else:
             query, key_value = (linear(x, *of_layer) for of_layer in zip(weights, biases, strict=True))
             key_value = torch.cat([key_value, key_value.new_zeros(1, key_value.size(1))])
@@ -256,6 +269,8 @@ class GraphAttention(HasKernels, MessagePassing):
         features = (query.squeeze(1).float(), key_value.float(), self.scale().float(), bias.float())
         out = csr_attention(*features, row, csr.pointers, source, csr.order)
         weight = self._reordered(self.output.weight.T).T
+        if self._compiles(x):
+            return linear_parts(out.flatten(1), weight, self.output.bias, first=x.size(1))[0]
         return linear(out.flatten(1).to(query.dtype), weight, self.output.bias)
 
     def _reordered(self, parameter: Tensor) -> Tensor:

@@ -17,11 +17,13 @@ from torch import Tensor
 from glic_pyg.compiled import compiled
 from glic_pyg.eager import eager
 from glic_pyg.products import LANES, multiply, packed, padded
-from glic_pyg.simd import full, load, maximum, one_above, store
+from glic_pyg.simd import fold, full, load, maximum, one_above, square_root, store
+from glic_pyg.simd import repeat as repeat_vector
 from glic_pyg.threads import share_out
 
 POSITIONS, LEAST = 64, 8  # of a strip's row, at most, and where its features are many
 FEATURES = 1 << 18  # of the rows of a strip that a depthwise convolution reads, at most
+BANDS = 4  # parts of the maps for each thread, at least
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 GELU_TOP = (2.27494585e-08, 6.35192823e-06, 0.000168815034, 0.00467719769, 0.0338517256, 0.398942235)
@@ -205,12 +207,16 @@ def _in_parts(x: Tensor, features: int, work: Callable[..., object]) -> None:
         work: Takes the picture, first row and row after the last, and the same of columns.
     """
     batch_size, height, width, _ = x.shape
-    strip = strip_width(features)
-    threads = torch.get_num_threads()
-    rows = max(1, -(-height // (1 if threads == 1 else 4 * threads)))
+    widest = strip_width(features)
+    strips = -(-width // widest)
+    threads, bands = torch.get_num_threads(), 1
+    if threads > 1:  # as few as occupy all threads evenly: what a band reads beyond its rows is computed twice
+        while batch_size * strips * bands % threads or batch_size * strips * bands < BANDS * threads:
+            bands += 1
+    rows, columns = max(1, -(-height // bands)), -(-width // strips)
     parts = [
-        (picture, top, min(top + rows, height), left, min(left + strip, width))
-        for picture, top, left in product(range(batch_size), range(0, height, rows), range(0, width, strip))
+        (picture, top, min(top + rows, height), left, min(left + columns, width))
+        for picture, top, left in product(range(batch_size), range(0, height, rows), range(0, width, columns))
     ]
     share_out(lambda part: work(*part), parts)
 
@@ -231,7 +237,7 @@ def _feed_forward(x, out, kept, weights, rows, picture, top, bottom, left, right
     for row in range(top - halo, bottom + halo):
         at = row % rows * line
         if 0 <= row < height:
-            _norm(x[picture, row], first, end, weights.eps, normed)
+            norm(x[picture, row], first, end, weights.eps, normed)
             place = at + (first - left + halo) * hidden
             fill(ring, at, 0, first - left + halo, hidden)
             repeat(ring, place, weights.bias, end - first)
@@ -300,7 +306,7 @@ def _conv_block(x, out, mixing, weights, picture, top, bottom, left, right):
         if hidden == 0:
             flat_out[start : start + len(between)] = between
             continue
-        _norm(positions, 0, count, weights.eps, normed)
+        norm(positions, 0, count, weights.eps, normed)
         repeat(wide, 0, weights.bias, count)
         multiply(normed, 0, out_channels, count, weights.project_in, 0, out_channels, hidden, wide, 0, hidden)
         _gate(wide, hidden, gated, count)
@@ -321,20 +327,38 @@ def position(x, picture, row, column):
 
 
 @numba.njit(fastmath=FAST)
-def _norm(x, first, end, eps, out):
+def norm(x, first, end, eps, out):
     """Normalise positions `first` to `end` of a row."""
     channels = x.shape[1]
+    whole, share, mean = channels // 8 * 8, np.float32(1) / np.float32(channels), np.empty(8, np.float32)
+    factor = np.empty(8, np.float32)
     for i in range(first, end):
-        total, squares = np.float32(0), np.float32(0)
-        for c in range(channels):
-            total += x[i, c]
-        mean = total / np.float32(channels)
-        for c in range(channels):
-            squares += (x[i, c] - mean) * (x[i, c] - mean)
-        factor = np.float32(1) / np.sqrt(squares / np.float32(channels) + eps)
-        at = (i - first) * channels
-        for c in range(channels):
-            out[at + c] = (x[i, c] - mean) * factor
+        at, to, rest = i * channels, (i - first) * channels, np.float32(0)
+        total = full(LANES, 0.0)
+        for c in range(0, whole, 8):
+            total = total + load(LANES, x, at + c)
+        for c in range(whole, channels):
+            rest += x[i, c]
+        middle = (_sum(total) + rest) * share
+        store(mean, 0, middle)
+        total, rest = full(LANES, 0.0), np.float32(0)
+        for c in range(0, whole, 8):
+            apart = load(LANES, x, at + c) - middle
+            total = total + apart * apart
+        for c in range(whole, channels):
+            rest += (x[i, c] - mean[0]) * (x[i, c] - mean[0])
+        scale = 1.0 / square_root((_sum(total) + rest) * share + eps)
+        store(factor, 0, scale)
+        for c in range(0, whole, 8):
+            store(out, to + c, (load(LANES, x, at + c) - middle) * scale)
+        for c in range(whole, channels):
+            out[to + c] = (x[i, c] - mean[0]) * factor[0]
+
+
+@numba.njit(fastmath=FAST)
+def _sum(x):
+    """Return a vector of the sum of all entries."""
+    return repeat_vector(LANES, fold(LANES[:1], fold(LANES[:2], fold(LANES[:4], x))))
 
 
 @numba.njit
