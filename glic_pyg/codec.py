@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from glic_pyg import checkpoint
 from glic_pyg.build import build_analysis, build_entropy_model, build_gains, build_synthesis
 from glic_pyg.config import HYPER_STRIDE, LATENT_STRIDE, ModelConfig
-from glic_pyg.derived import Derived
+from glic_pyg.derived import Derived, tensors_of
 from glic_pyg.entropy import (
     LatentError,
     ProbabilityNets,
@@ -454,6 +454,8 @@ class GLIC(nn.Module):
         return self._exact_nets.get(self.latent_codec, partial(make, exactly=True))
 
     def _check_float32(self) -> None:
+        if all(x.dtype == torch.float32 or not x.is_floating_point() for x in tensors_of(self)):
+            return
         for name, weight in self.named_parameters():
             if weight.dtype != torch.float32:
                 raise ModelError(f"Expected a model in float32 (got {weight.dtype} in {name})")

@@ -43,12 +43,20 @@ class Derived(Generic[T]):
             self.forget()
 
 
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    """Return parameters and buffers, several times as fast as torch's own lists."""
+    found: list[Tensor] = []
+    parts = [module]
+    while parts:
+        part = parts.pop()
+        found += (x for x in chain(part._parameters.values(), part._buffers.values()) if x is not None)
+        parts += (child for child in part._modules.values() if child is not None)
+    return found
+
+
 def _tensors(module: nn.Module) -> list[tuple[Tensor, int, int]]:
     """Return parameters and buffers, where they are, and how often torch has seen them change."""
-    return [
-        (x, x.data_ptr(), 0 if x.is_inference() else x._version)
-        for x in chain(module.parameters(), module.buffers())
-    ]
+    return [(x, x.data_ptr(), 0 if x.is_inference() else x._version) for x in tensors_of(module)]
 
 
 def _same(before: list[tuple[Tensor, int, int]], now: list[tuple[Tensor, int, int]]) -> bool:

@@ -48,7 +48,7 @@ class FeedForward(NamedTuple):
     bias: np.ndarray
     depthwise: np.ndarray
     project_out: np.ndarray
-    eps: np.float32
+    eps: float
 
 
 EMPTY = np.empty(0, np.float32)
@@ -96,7 +96,7 @@ def feed_forward_weights(
         wide_halves(bias[None])[0],
         kernels,
         packed(wide(project_out).T),
-        np.float32(eps),
+        float(eps),
     )
 
 
@@ -210,7 +210,9 @@ def _in_parts(x: Tensor, features: int, work: Callable[..., object]) -> None:
     widest = strip_width(features)
     strips = -(-width // widest)
     threads, bands = torch.get_num_threads(), 1
-    if threads > 1:  # as few as occupy all threads evenly: what a band reads beyond its rows is computed twice
+    if (
+        threads > 1
+    ):  # as few as occupy all threads evenly: what a band reads beyond its rows is computed twice
         while batch_size * strips * bands % threads or batch_size * strips * bands < BANDS * threads:
             bands += 1
     rows, columns = max(1, -(-height // bands)), -(-width // strips)

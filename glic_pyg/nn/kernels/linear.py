@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from glic_pyg.compiled import compiled
+from glic_pyg.eager import eager
 from glic_pyg.nn.kernels.feed_forward import norm as normalise
 from glic_pyg.nn.kernels.feed_forward import repeat
 from glic_pyg.products import multiply, packed, padded
@@ -15,6 +16,7 @@ from glic_pyg.threads import in_ranges
 NODES = 64  # at a time
 
 
+@eager
 @torch.no_grad()
 def linear_parts(
     x: Tensor, weight: Tensor, bias: Tensor, *, first: int, norm: nn.LayerNorm | None = None
@@ -38,7 +40,7 @@ def linear_parts(
         weight, bias, eps = weight * norm.weight, weight @ norm.bias + bias, norm.eps
     start = np.zeros(padded(len(bias)), np.float32)
     start[: len(bias)] = bias.numpy()
-    arrays = (x.detach().contiguous().numpy(), packed(weight.numpy().T), start, np.float32(eps))
+    arrays = (x.detach().contiguous().numpy(), packed(weight.numpy().T), start, float(eps))
     in_ranges(partial(_linear_parts, *arrays, one.numpy(), other.numpy()), len(x))
     return one, other
 
@@ -53,7 +55,9 @@ def _linear_parts(x, weight, bias, eps, one, other, start, stop):
         count = min(NODES, stop - first)
         repeat(product, 0, bias, count)
         if eps < 0:
-            multiply(rows, first * channels, channels, count, weight, 0, channels, columns, product, 0, columns)
+            multiply(
+                rows, first * channels, channels, count, weight, 0, channels, columns, product, 0, columns
+            )
         else:
             normalise(x, first, first + count, eps, normed)
             multiply(normed, 0, channels, count, weight, 0, channels, columns, product, 0, columns)
