@@ -4,6 +4,7 @@
     python lab/benchmark.py --config configs/model/glic_s.yaml --training --batch-size 2 --sizes 256x256
     python lab/benchmark.py --model glic_nano elic2022-official --sizes 512x768
     python lab/benchmark.py --model glic_nano --beside --sizes 512x768
+    python lab/benchmark.py --model glic_nano --versus ../earlier --sizes 512x768
 
 Every choice of kernels of a GLIC model is measured beside its dense rival (see lab/dense_rival.py), each
 in a process of its own; ratios are to the rival. Weights of a configuration are random from a seed, those of
@@ -19,6 +20,8 @@ import re
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +29,7 @@ from dense_rival import DenseAttention, DenseLayer, DenseStage, make_dense
 from pace import print_pace
 from pictures import photo
 from torch import Tensor, nn
+from versus import print_versus
 
 from glic_pyg import GLIC
 from glic_pyg.cli import flags
@@ -83,6 +87,12 @@ def main() -> int:
     subjects = [*ON_CPU, RIVAL]
     add("--kernels", nargs="+", choices=subjects, default=subjects, help="of GLIC models (default: all)")
     add("--beside", action="store_true", help="measure models beside AVIF, WebP and JPEG XL instead")
+    add(
+        "--versus",
+        type=Path,
+        metavar="CHECKOUT",
+        help="measure GLIC weights here and in another checkout instead",
+    )
     add("--training", action="store_true", help="measure training steps instead of compression")
     add("--batch-size", type=flags.count, default=2, help="pictures per training step (default: %(default)s)")
     add("--activation-checkpointing", action="store_true", help="training steps compute activations twice")
@@ -98,6 +108,21 @@ def main() -> int:
     for name in args.model:
         if args.training and is_compressai(name):
             raise UsageError(f"Expected GLIC models for --training (got {name})")
+
+    if args.versus:
+        if (
+            args.config
+            or args.save_json
+            or args.training
+            or args.beside
+            or any(map(is_compressai, args.model))
+        ):
+            raise UsageError(
+                "Expected --versus with GLIC models by --model, --sizes, --repeats and --threads alone"
+            )
+        for size, name in product(args.sizes, args.model):
+            print_versus(name, args.versus, size, repeats=args.repeats, threads=args.threads)
+        return 0
 
     if args.beside:
         if args.config or args.save_json or args.training or any(map(is_compressai, args.model)):

@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pace
@@ -106,3 +107,17 @@ def test_files_of_about_the_same_size(monkeypatch):
 def test_the_quality_of_a_size(target, expected):
     squares = SimpleNamespace(fine=range(1, 10), encode=lambda x, quality: bytes(quality**2))
     assert pace.quality_for(squares, torch.zeros(1, 3, 8, 8), target) == expected
+
+
+def test_here_and_in_another_checkout(rig):
+    here = Path(__file__).parents[2]
+    words = ["--model", "glic_nano", "--sizes", "64x64"]
+    status, out, err = run(rig, *words, "--versus", here)
+    assert (status, err) == (0, "")
+    assert out.startswith("glic_nano, 64 x 64, 1 threads\n")
+    ratios = [float(word) for word in out.split("ratio")[1].split()]
+    assert all(0.1 < ratio < 10 for ratio in ratios)
+    status, _, err = run(rig, *words, "--versus", here / "tests")
+    assert (status, err) == (2, f"error: Expected a checkout of this repository (got {here / 'tests'})\n")
+    status, _, err = run(rig, *words, "--versus", here, "--training")
+    assert (status, err.count("\n")) == (2, 1)

@@ -17,8 +17,7 @@ from torch import Tensor
 from glic_pyg.compiled import compiled
 from glic_pyg.eager import eager
 from glic_pyg.products import LANES, multiply, packed, padded
-from glic_pyg.simd import fold, full, load, maximum, one_above, square_root, store
-from glic_pyg.simd import repeat as repeat_vector
+from glic_pyg.simd import full, load, maximum, one_above, store, total
 from glic_pyg.threads import share_out
 
 POSITIONS, LEAST = 64, 8  # of a strip's row, at most, and where its features are many
@@ -52,7 +51,7 @@ class FeedForward(NamedTuple):
 
 
 EMPTY = np.empty(0, np.float32)
-NOTHING = FeedForward(EMPTY, EMPTY, EMPTY, EMPTY, np.float32(0))
+NOTHING = FeedForward(EMPTY, EMPTY, EMPTY, EMPTY, 0.0)
 
 
 class Mixing(NamedTuple):
@@ -230,6 +229,7 @@ def _feed_forward(x, out, kept, weights, rows, picture, top, bottom, left, right
     hidden, count, halo = len(weights.bias), right - left, rows // 2
     ring = np.empty(rows * (count + 2 * halo) * hidden, np.float32)
     normed = np.empty((count + 2 * halo) * channels, np.float32)
+    factors = np.empty(count + 2 * halo, np.float32)
     mixed = np.empty(count * hidden, np.float32)
     gated = np.empty(count * hidden // 2, np.float32)
     product = np.empty(count * whole_vectors(channels), np.float32)
@@ -239,7 +239,8 @@ def _feed_forward(x, out, kept, weights, rows, picture, top, bottom, left, right
     for row in range(top - halo, bottom + halo):
         at = row % rows * line
         if 0 <= row < height:
-            norm(x[picture, row], first, end, weights.eps, normed)
+            start = position(x, picture, row, first)
+            norm(flat_x, start, channels, end - first, weights.eps, normed, factors)
             place = at + (first - left + halo) * hidden
             fill(ring, at, 0, first - left + halo, hidden)
             repeat(ring, place, weights.bias, end - first)
@@ -273,7 +274,7 @@ def _conv_block(x, out, mixing, weights, picture, top, bottom, left, right):
     ring = np.empty(5 * line, np.float32)
     flat_x, flat = x.reshape(x.size), np.empty(count * inner, np.float32)
     flat_out, between = out.reshape(out.size), np.empty(count * out_channels, np.float32)
-    normed, positions = np.empty(count * out_channels, np.float32), between.reshape(count, out_channels)
+    normed, factors = np.empty(count * out_channels, np.float32), np.empty(count, np.float32)
     wide, gated = np.empty(count * hidden, np.float32), np.empty(count * hidden // 2, np.float32)
     product = np.empty(count * outer, np.float32)
     first, end = max(0, left - halo), min(width, right + halo)
@@ -308,7 +309,7 @@ def _conv_block(x, out, mixing, weights, picture, top, bottom, left, right):
         if hidden == 0:
             flat_out[start : start + len(between)] = between
             continue
-        norm(positions, 0, count, weights.eps, normed)
+        norm(between, 0, out_channels, count, weights.eps, normed, factors)
         repeat(wide, 0, weights.bias, count)
         multiply(normed, 0, out_channels, count, weights.project_in, 0, out_channels, hidden, wide, 0, hidden)
         _gate(wide, hidden, gated, count)
@@ -329,38 +330,33 @@ def position(x, picture, row, column):
 
 
 @numba.njit(fastmath=FAST)
-def norm(x, first, end, eps, out):
-    """Normalise positions `first` to `end` of a row."""
-    channels = x.shape[1]
-    whole, share, mean = channels // 8 * 8, np.float32(1) / np.float32(channels), np.empty(8, np.float32)
-    factor = np.empty(8, np.float32)
-    for i in range(first, end):
-        at, to, rest = i * channels, (i - first) * channels, np.float32(0)
-        total = full(LANES, 0.0)
+def norm(x, at, channels, count, eps, out, factors):
+    """Normalise some positions, and tell by what factors each was multiplied."""
+    whole = channels // 8 * 8
+    for i in range(count):
+        start, to = at + i * channels, i * channels
+        sums = full(LANES, 0.0)
         for c in range(0, whole, 8):
-            total = total + load(LANES, x, at + c)
+            sums = sums + load(LANES, x, start + c)
+        mean = total(sums)
         for c in range(whole, channels):
-            rest += x[i, c]
-        middle = (_sum(total) + rest) * share
-        store(mean, 0, middle)
-        total, rest = full(LANES, 0.0), np.float32(0)
+            mean += x[start + c]
+        mean /= np.float32(channels)
+        sums = full(LANES, 0.0)
         for c in range(0, whole, 8):
-            apart = load(LANES, x, at + c) - middle
-            total = total + apart * apart
+            value = load(LANES, x, start + c) - mean
+            sums = sums + value * value
+            store(out, to + c, value)
+        squares = total(sums)
         for c in range(whole, channels):
-            rest += (x[i, c] - mean[0]) * (x[i, c] - mean[0])
-        scale = 1.0 / square_root((_sum(total) + rest) * share + eps)
-        store(factor, 0, scale)
+            out[to + c] = x[start + c] - mean
+            squares += out[to + c] * out[to + c]
+        factor = np.float32(1) / np.sqrt(squares / np.float32(channels) + np.float32(eps))
+        factors[i] = factor
         for c in range(0, whole, 8):
-            store(out, to + c, (load(LANES, x, at + c) - middle) * scale)
+            store(out, to + c, load(LANES, out, to + c) * factor)
         for c in range(whole, channels):
-            out[to + c] = (x[i, c] - mean[0]) * factor[0]
-
-
-@numba.njit(fastmath=FAST)
-def _sum(x):
-    """Return a vector of the sum of all entries."""
-    return repeat_vector(LANES, fold(LANES[:1], fold(LANES[:2], fold(LANES[:4], x))))
+            out[to + c] *= factor
 
 
 @numba.njit
