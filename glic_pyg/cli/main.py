@@ -59,6 +59,7 @@ def main(*words: str) -> NoReturn:
     gc.set_threshold(50_000, 20, 20)  # else a fifth of a start goes into looking for garbage, in vain,
     atexit.register(gc.freeze)  # and as much of the end
     wait_briefly()
+    take_large_pages()
     run(lambda: run_command([*words, *sys.argv[1:]]))
 
 
@@ -70,6 +71,14 @@ def wait_briefly() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def take_large_pages() -> None:
+    """Let torch ask Linux for memory in pages of 2 MB: a tenth of coding goes into taking 4 kB at a time.
+
+    It reads its setting when it takes memory first, the user's stays.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def run_command(arguments: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from glic_pyg.compiled import compiled
 from glic_pyg.eager import eager
 from glic_pyg.products import LANES, multiply, packed, padded
-from glic_pyg.simd import full, load, maximum, one_above, store, total
+from glic_pyg.simd import full, load, maximum, one_above, store
 from glic_pyg.threads import share_out
 
 POSITIONS, LEAST = 64, 8  # of a strip's row, at most, and where its features are many
@@ -208,12 +208,12 @@ def _in_parts(x: Tensor, features: int, work: Callable[..., object]) -> None:
     batch_size, height, width, _ = x.shape
     widest = strip_width(features)
     strips = -(-width // widest)
+    # What a band of rows reads above and below is computed twice: as few bands as occupy all threads evenly.
     threads, bands = torch.get_num_threads(), 1
-    if (
-        threads > 1
-    ):  # as few as occupy all threads evenly: what a band reads beyond its rows is computed twice
-        while batch_size * strips * bands % threads or batch_size * strips * bands < BANDS * threads:
-            bands += 1
+    while threads > 1 and (
+        batch_size * strips * bands % threads or batch_size * strips * bands < BANDS * threads
+    ):
+        bands += 1
     rows, columns = max(1, -(-height // bands)), -(-width // strips)
     parts = [
         (picture, top, min(top + rows, height), left, min(left + columns, width))
@@ -229,7 +229,6 @@ def _feed_forward(x, out, kept, weights, rows, picture, top, bottom, left, right
     hidden, count, halo = len(weights.bias), right - left, rows // 2
     ring = np.empty(rows * (count + 2 * halo) * hidden, np.float32)
     normed = np.empty((count + 2 * halo) * channels, np.float32)
-    factors = np.empty(count + 2 * halo, np.float32)
     mixed = np.empty(count * hidden, np.float32)
     gated = np.empty(count * hidden // 2, np.float32)
     product = np.empty(count * whole_vectors(channels), np.float32)
@@ -239,8 +238,7 @@ def _feed_forward(x, out, kept, weights, rows, picture, top, bottom, left, right
     for row in range(top - halo, bottom + halo):
         at = row % rows * line
         if 0 <= row < height:
-            start = position(x, picture, row, first)
-            norm(flat_x, start, channels, end - first, weights.eps, normed, factors)
+            norm(x[picture, row], first, end, weights.eps, normed)
             place = at + (first - left + halo) * hidden
             fill(ring, at, 0, first - left + halo, hidden)
             repeat(ring, place, weights.bias, end - first)
@@ -274,7 +272,7 @@ def _conv_block(x, out, mixing, weights, picture, top, bottom, left, right):
     ring = np.empty(5 * line, np.float32)
     flat_x, flat = x.reshape(x.size), np.empty(count * inner, np.float32)
     flat_out, between = out.reshape(out.size), np.empty(count * out_channels, np.float32)
-    normed, factors = np.empty(count * out_channels, np.float32), np.empty(count, np.float32)
+    normed, positions = np.empty(count * out_channels, np.float32), between.reshape(count, out_channels)
     wide, gated = np.empty(count * hidden, np.float32), np.empty(count * hidden // 2, np.float32)
     product = np.empty(count * outer, np.float32)
     first, end = max(0, left - halo), min(width, right + halo)
@@ -309,7 +307,7 @@ def _conv_block(x, out, mixing, weights, picture, top, bottom, left, right):
         if hidden == 0:
             flat_out[start : start + len(between)] = between
             continue
-        norm(between, 0, out_channels, count, weights.eps, normed, factors)
+        norm(positions, 0, count, weights.eps, normed)
         repeat(wide, 0, weights.bias, count)
         multiply(normed, 0, out_channels, count, weights.project_in, 0, out_channels, hidden, wide, 0, hidden)
         _gate(wide, hidden, gated, count)
@@ -330,33 +328,20 @@ def position(x, picture, row, column):
 
 
 @numba.njit(fastmath=FAST)
-def norm(x, at, channels, count, eps, out, factors):
-    """Normalise some positions, and tell by what factors each was multiplied."""
-    whole = channels // 8 * 8
-    for i in range(count):
-        start, to = at + i * channels, i * channels
-        sums = full(LANES, 0.0)
-        for c in range(0, whole, 8):
-            sums = sums + load(LANES, x, start + c)
-        mean = total(sums)
-        for c in range(whole, channels):
-            mean += x[start + c]
-        mean /= np.float32(channels)
-        sums = full(LANES, 0.0)
-        for c in range(0, whole, 8):
-            value = load(LANES, x, start + c) - mean
-            sums = sums + value * value
-            store(out, to + c, value)
-        squares = total(sums)
-        for c in range(whole, channels):
-            out[to + c] = x[start + c] - mean
-            squares += out[to + c] * out[to + c]
+def norm(x, first, end, eps, out):
+    """Normalise positions `first` to `end` of a row."""
+    channels = x.shape[1]
+    for i in range(first, end):
+        total, squares = np.float32(0), np.float32(0)
+        for c in range(channels):
+            total += x[i, c]
+        mean = total / np.float32(channels)
+        for c in range(channels):
+            squares += (x[i, c] - mean) * (x[i, c] - mean)
         factor = np.float32(1) / np.sqrt(squares / np.float32(channels) + np.float32(eps))
-        factors[i] = factor
-        for c in range(0, whole, 8):
-            store(out, to + c, load(LANES, out, to + c) * factor)
-        for c in range(whole, channels):
-            out[to + c] *= factor
+        at = (i - first) * channels
+        for c in range(channels):
+            out[at + c] = (x[i, c] - mean) * factor
 
 
 @numba.njit

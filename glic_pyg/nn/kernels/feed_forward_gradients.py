@@ -29,7 +29,6 @@ from glic_pyg.nn.kernels.feed_forward import (
     fill,
     mix,
     mixing_weights,
-    norm,
     normal_share,
     normed_feed_forward,
     position,
@@ -305,7 +304,7 @@ def _feed_forward_backward(x, grad_out, grad_x, kept, weights, transposed, side,
                     ring[place : place + size] = kept[start : start + size]
                 else:
                     start = position(x, picture, row, first)
-                    norm(flat_x, start, channels, end - first, weights.eps, normed, factors)
+                    _norm(flat_x, start, channels, end - first, weights.eps, normed, factors)
                     repeat(ring, place, weights.bias, end - first)
                     multiply(
                         normed, 0, channels, end - first, weights.project_in, 0, channels, hidden, ring,
@@ -361,7 +360,7 @@ def _feed_forward_backward(x, grad_out, grad_x, kept, weights, transposed, side,
                 grad_hidden = mixed
             start = position(x, picture, target, left)
             if halo or len(kept):
-                norm(flat_x, start, channels, count, weights.eps, normed, factors)
+                _norm(flat_x, start, channels, count, weights.eps, normed, factors)
             fill(product, 0, 0, count, columns)
             multiply(
                 grad_hidden, 0, hidden, count, transposed.project_in, 0, hidden, columns, product, 0, columns
@@ -446,6 +445,36 @@ def _mixing_backward(x, grad_out, grad_x, mixing, transposed, parts, widest, sum
                     flat_grad, begin, out_channels, out_channels, mixed, 0, features, count, features,
                     sums.last,
                 )  # fmt: skip
+
+
+@numba.njit(fastmath=FAST)
+def _norm(x, at, channels, count, eps, out, factors):
+    """Normalise some positions, and tell by what factors each was multiplied."""
+    whole = channels // 8 * 8
+    for i in range(count):
+        start, to = at + i * channels, i * channels
+        sums = full(LANES, 0.0)
+        for c in range(0, whole, 8):
+            sums = sums + load(LANES, x, start + c)
+        mean = total(sums)
+        for c in range(whole, channels):
+            mean += x[start + c]
+        mean /= np.float32(channels)
+        sums = full(LANES, 0.0)
+        for c in range(0, whole, 8):
+            value = load(LANES, x, start + c) - mean
+            sums = sums + value * value
+            store(out, to + c, value)
+        squares = total(sums)
+        for c in range(whole, channels):
+            out[to + c] = x[start + c] - mean
+            squares += out[to + c] * out[to + c]
+        factor = np.float32(1) / np.sqrt(squares / np.float32(channels) + eps)
+        factors[i] = factor
+        for c in range(0, whole, 8):
+            store(out, to + c, load(LANES, out, to + c) * factor)
+        for c in range(whole, channels):
+            out[to + c] *= factor
 
 
 @numba.njit(fastmath=FAST)

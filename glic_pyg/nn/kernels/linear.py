@@ -50,7 +50,7 @@ def _linear_parts(x, weight, bias, eps, one, other, start, stop):
     """Map some nodes; normalise them before unless `eps` is below zero."""
     channels, columns, width = x.shape[1], len(bias), one.shape[1]
     rows, product = x.reshape(x.size), np.empty(NODES * columns, np.float32)
-    normed, factors = np.empty(NODES * channels, np.float32), np.empty(NODES, np.float32)
+    normed = np.empty(NODES * channels, np.float32)
     for first in range(start, stop, NODES):
         count = min(NODES, stop - first)
         repeat(product, 0, bias, count)
@@ -59,7 +59,7 @@ def _linear_parts(x, weight, bias, eps, one, other, start, stop):
                 rows, first * channels, channels, count, weight, 0, channels, columns, product, 0, columns
             )
         else:
-            normalise(rows, first * channels, channels, count, eps, normed, factors)
+            normalise(x, first, first + count, eps, normed)
             multiply(normed, 0, channels, count, weight, 0, channels, columns, product, 0, columns)
         for i in range(count):
             for c in range(width):
