@@ -223,7 +223,8 @@ def test_threads_wait_briefly_unless_the_user_says_how(given, spins):
     """Said before torch is imported, which reads it."""
     program = (
         "import atexit, os, sys; from glic_pyg.cli.main import main; "
-        "atexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)); main()"
+        "names = 'GOMP_SPINCOUNT', 'THP_MEM_ALLOC_ENABLE'; "
+        "atexit.register(lambda: print(*map(os.environ.get, names), 'torch' in sys.modules)); main()"
     )
     rest = {
         name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -235,4 +236,4 @@ def test_threads_wait_briefly_unless_the_user_says_how(given, spins):
         text=True,
         check=True,
     )
-    assert result.stdout.splitlines()[-1] == f"{spins} False"
+    assert result.stdout.splitlines()[-1] == f"{spins} 1 False"
