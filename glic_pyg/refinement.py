@@ -100,7 +100,7 @@ def refine(
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`.
         y: Its latents, see `GLIC.analyse`.
         quality: Only for a model of several qualities.
-        steps: How many, see `STEPS`; each takes about three times as long as decoding.
+        steps: How many, see `STEPS`; each takes about twice as long as decoding.
         lmbda: Bits per pixel that an error of 1 is worth. By default what this picture's own files say, see
             `trade`; for a model of one quality, which has no such curve, that of its training.
         hold: Let the file grow by nothing (`bits`), or the error (`mse`), and better only the other.
