@@ -33,7 +33,7 @@ from versus import print_versus
 
 from glic_pyg import GLIC
 from glic_pyg.cli import flags
-from glic_pyg.cli.main import run
+from glic_pyg.cli.main import run, take_large_pages, wait_briefly
 from glic_pyg.cli.printing import aligned, print_line
 from glic_pyg.config import ModelConfig
 from glic_pyg.errors import UsageError
@@ -109,6 +109,8 @@ def main() -> int:
         if args.training and is_compressai(name):
             raise UsageError(f"Expected GLIC models for --training (got {name})")
 
+    wait_briefly()  # as the command does; whoever measures is a process that begins later
+    take_large_pages()
     if args.versus:
         if (
             args.config

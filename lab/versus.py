@@ -11,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from glic_pyg.cli.main import take_large_pages, wait_briefly
 from glic_pyg.cli.printing import aligned
 from glic_pyg.errors import UsageError
 
@@ -70,8 +69,6 @@ def print_versus(
 
 
 def _start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    wait_briefly()  # as the command does, on both sides
-    take_large_pages()
     environment = os.environ | {"PYTHONPATH": str(folder)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", WORKER, *words], env=environment, cwd=folder, **pipes)
