@@ -55,15 +55,20 @@ def share_out(function: Callable[[Item], Result], items: Sequence[Item]) -> list
     places = iter(range(len(items)))
 
     def work() -> None:
-        for i in places:
-            results[i] = function(items[i])
+        try:
+            for i in places:
+                results[i] = function(items[i])
+        finally:
+            for _ in places:  # after an error nobody begins another one
+                pass
 
     others = [_pool(torch.get_num_threads()).submit(_as_here(work)) for _ in range(workers - 1)]
     try:
         work()
     finally:
-        wait(others)
-    for other in others:
+        begun = [other for other in others if not other.cancel()]  # whoever has not is too late
+        wait(begun)
+    for other in begun:
         other.result()
     return [results[i] for i in range(len(items))]
 

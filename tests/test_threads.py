@@ -1,5 +1,6 @@
 import os
 import threading
+import time
 
 import pytest
 import torch
@@ -48,6 +49,22 @@ def test_compiled_code_runs_in_this_thread_too(threads):
     assert threading.get_ident() in seen
     with pytest.raises(ZeroDivisionError):
         share_out(lambda x: 1 // x, [1, 0, 2])
+
+
+def test_after_an_error_no_other_part_begins(threads):
+    begun, failed = [], threading.Event()
+
+    def work(x):
+        begun.append(x)
+        if x == 0:
+            failed.set()
+            raise KeyboardInterrupt
+        assert failed.wait(timeout=20)
+        time.sleep(0.05)  # so that whoever failed can say so
+
+    with pytest.raises(KeyboardInterrupt):
+        share_out(work, range(1000))
+    assert len(begun) < 100
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 100])

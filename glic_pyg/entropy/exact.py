@@ -323,8 +323,8 @@ class ExactConv2d(Compilable):
     def dense(self) -> exact_kernels.Dense:
         """Of one of several positions and all channels."""
         taps, weight = exact_kernels.dense_taps(self.weight.numpy())
-        stride, padding = self.stride[0], self.padding[0]
-        return exact_kernels.Dense(taps, weight, self.step.numpy(), self._bias, stride, padding)
+        sizes = self.weight.size(-1), self.stride[0], self.padding[0]
+        return exact_kernels.Dense(taps, weight, self.step.numpy(), self._bias, *sizes)
 
     @cached_property
     def of_channels(self) -> exact_kernels.Depthwise:

@@ -88,6 +88,7 @@ class Dense(NamedTuple):
         weight: Integers, for each tap `C x C'`, `packed_pairs`.
         step: `C'`.
         bias: `C'`, or nothing.
+        side: Of the kernel, as wide as high.
         stride: Along both axes.
         padding: Likewise.
     """
@@ -96,6 +97,7 @@ class Dense(NamedTuple):
     weight: np.ndarray
     step: np.ndarray
     bias: np.ndarray
+    side: int
     stride: int
     padding: int
 
@@ -103,7 +105,8 @@ class Dense(NamedTuple):
 def dense_taps(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lay out the weight of a dense convolution, `C' x C x K x K`: taps and weight, see `Dense`."""
     taps = np.argwhere(weight.any((0, 1)))
-    return taps, np.concatenate([packed_pairs(weight[:, :, row, column].T) for row, column in taps])
+    pairs = [packed_pairs(weight[:, :, row, column].T) for row, column in taps]
+    return taps, np.concatenate([np.empty(0, np.int32), *pairs])
 
 
 def linear(x: np.ndarray, weights: Linear) -> np.ndarray:
@@ -133,13 +136,13 @@ def convolution(x: np.ndarray, weights: Dense) -> np.ndarray:
 
     Args:
         x: `H x W x C`, float32, without gaps.
-        weights: The convolution, of a kernel as wide as high.
+        weights: The convolution.
 
     Returns:
         `H' x W' x C'`.
     """
-    last = weights.taps.max()
-    height, width = ((side + 2 * weights.padding - last - 1) // weights.stride + 1 for side in x.shape[:2])
+    beyond = 2 * weights.padding - weights.side
+    height, width = ((length + beyond) // weights.stride + 1 for length in x.shape[:2])
     out = np.empty((height, width, len(weights.step)), np.float32)
     largest = max(x.max(), -x.min())
     in_ranges(partial(_convolution, x, largest, weights, out), height)
@@ -195,7 +198,7 @@ def _convolution(x, largest, weights, out, top, bottom):
     outputs, stride, padding = out.shape[2], weights.stride, weights.padding
     scale, step = _scale_and_step(largest, _QMAX, _STEP)
     start, sides, pairs = top * stride - padding, width + 2 * padding, (channels + 1) // 2
-    lines = (bottom - 1 - top) * stride + weights.taps[-1, 0] + 1
+    lines = (bottom - 1 - top) * stride + weights.side
     integers = np.zeros(lines * sides * 2 * pairs, np.int16)
     for row in range(max(start, 0), min(start + lines, height)):
         for i in range(width):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,8 @@ class GatedFeedForward(HasKernels, nn.Module):
     .. math:: x + W_{out}(\mathrm{GELU}(a) \odot b), \quad [a, b] = D(W_{in} \mathrm{LN}(x))
 
     With the kernels of the CPU, in float32, one function does it all without holding the hidden features (see
-    `glic_pyg.nn.kernels.feed_forward`).
+    `glic_pyg.nn.kernels.feed_forward`); with gradients it holds those of wide maps alone (see
+    `glic_pyg.nn.kernels.feed_forward_gradients`).
 
     Args:
         channels: Channels C in and out.
@@ -135,12 +136,12 @@ class ConvBlock(HasKernels, nn.Module):
         """Return the weights as `mixing_weights` takes them."""
         convs = (self.conv1, self.depthwise, self.conv2)
         conv1, bias1, depthwise, bias, conv2, bias2 = (
-            conv.get_parameter(name) for conv in convs for name in ("weight", "bias")
+            parameter for conv in convs for parameter in (conv.weight, cast(Tensor, conv.bias))
         )
         weights = (conv1.flatten(1), bias1, depthwise, bias, conv2.flatten(1))
         if self.adaptor is None:
             return *weights, bias2, None
-        return *weights, bias2 + self.adaptor.get_parameter("bias"), self.adaptor.weight.flatten(1)
+        return *weights, bias2 + cast(Tensor, self.adaptor.bias), self.adaptor.weight.flatten(1)
 
 
 def _in_one_pass(module: HasKernels, x: Tensor) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -25,7 +27,8 @@ class Upsampling(HasKernels, nn.Sequential):
         """Map `B x C x H x W` to `B x C' x 2H x 2W`."""
         if self.kernels_for(x) != "cpu":
             return super().forward(x)
-        return upsample(x, self[0].get_parameter("weight"), self[0].get_parameter("bias"))
+        conv = cast(nn.Conv2d, self[0])
+        return upsample(x, conv.weight, cast(Tensor, conv.bias))
 
 
 def upsample(

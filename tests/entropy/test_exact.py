@@ -95,6 +95,18 @@ def test_one_weight_may_outweigh_all_others(kind):
     assert (exact(block)(x) - block(x)).norm() < 0.02 * block(x).norm()
 
 
+@pytest.mark.parametrize("zeros", [(slice(None), slice(None)), (2, slice(None)), (slice(None), 2), (1, 1)])
+@torch.no_grad()
+def test_weights_of_a_kernel_may_be_zero(zeros):
+    """Compiled code leaves them out; the map's sides are those of the whole kernel all the same."""
+    conv = deepcopy(CONVOLUTIONS["dense"])
+    conv.weight[:, :, *zeros] = 0
+    x = torch.randn(2, 10, 6, 7, generator=torch.Generator().manual_seed(1))
+    y = exact(conv)(x)
+    assert torch.equal(y, by_integers(conv, x))
+    assert (y - conv(x)).norm() < 0.01 * conv(x).norm()
+
+
 @torch.no_grad()
 def test_the_order_of_channels_does_not_matter():
     """As another instruction set's sums run in another order. In floats it does."""
@@ -303,6 +315,7 @@ def test_compiled_code_has_the_bits_of_torch(make, change, monkeypatch):
     torch.manual_seed(0)
     network = exact(make())
     x = change(torch.randn(2, 13, 9, 11))
+    assert network.narrow
     found = network(x)
     monkeypatch.setattr(exact_module, "compiled_for", lambda module, x: False)
     monkeypatch.setattr(exact_module, "POSITIONS_AT_ONCE", 50)

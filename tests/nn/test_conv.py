@@ -1,3 +1,4 @@
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
+from glic_pyg.nn.upsampling import Upsampling
 
 
 def layer_norm(x, weight, bias):
@@ -81,3 +83,15 @@ def test_blocks_are_the_same_on_every_device(make, gradient, device):
         expected = block(x)
         found = block.to(device)(x.to(device)).cpu()
     assert (found - expected).norm() <= 2e-3 * expected.norm()  # GPUs' convolutions round to 11 bits
+
+
+@pytest.mark.parametrize("part", [ConvBlock(5, 9, ratio=2), Upsampling(5, 3)], ids=["block", "upsampling"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_weights_may_be_given_from_outside(part, grad):
+    """As plain tensors, by `torch.func.functional_call`."""
+    x = torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(1))
+    weights = {name: 2 * weight.detach() for name, weight in part.named_parameters()}
+    twice = deepcopy(part)
+    twice.load_state_dict(weights)
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(torch.func.functional_call(part, weights, (x,)), twice(x))

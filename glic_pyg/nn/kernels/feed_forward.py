@@ -210,8 +210,10 @@ def _in_parts(x: Tensor, features: int, work: Callable[..., object]) -> None:
     strips = -(-width // widest)
     # What a band of rows reads above and below is computed twice: as few bands as occupy all threads evenly.
     threads, bands = torch.get_num_threads(), 1
-    while threads > 1 and (
-        batch_size * strips * bands % threads or batch_size * strips * bands < BANDS * threads
+    while (
+        threads > 1
+        and bands < height
+        and (batch_size * strips * bands % threads or batch_size * strips * bands < BANDS * threads)
     ):
         bands += 1
     rows, columns = max(1, -(-height // bands)), -(-width // strips)

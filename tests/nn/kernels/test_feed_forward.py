@@ -57,6 +57,19 @@ def test_conv_blocks(size, positions, more, monkeypatch):
     assert_computes(drawn(ConvBlock(size[1], size[1] + more, ratio=2)), picture(size))
 
 
+@pytest.mark.parametrize("part", [make(True), ConvBlock(5, 5, ratio=2)], ids=["feed-forward", "block"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_no_pictures(part, grad, set_num_threads):
+    set_num_threads(2)
+    x = torch.empty(0, 5, 9, 7, requires_grad=grad)
+    with torch.set_grad_enabled(grad):
+        assert part(x).shape == x.shape
+    if grad:
+        part(x).sum().backward()
+        assert x.grad.shape == x.shape
+        assert not any(weight.grad.any() for weight in part.parameters())
+
+
 def test_gelu():
     x = np.concatenate([np.linspace(-9, 9, 4000), [-1e30, -100, 0, 100, 1e30]]).astype(np.float32)
     features = np.stack([x, np.ones_like(x)], 1).repeat(8, 1).ravel()  # 8 channels each
