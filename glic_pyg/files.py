@@ -187,9 +187,8 @@ def _replace(target: Path, write: Callable[[BinaryIO], object]) -> None:
     aside = folder / f".glic_pyg-{secrets.token_hex(8)}.partial"
     try:
         with open(aside, "xb") as file:
-            if fcntl is not None:
-                with suppress(OSError):  # file systems without locks
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(OSError):  # file systems without locks
+                lock_file(file)
             if old is not None and hasattr(os, "fchmod"):
                 with suppress(OSError):  # only root may give files away
                     os.fchown(file.fileno(), old.st_uid, old.st_gid)
@@ -201,6 +200,18 @@ def _replace(target: Path, write: Callable[[BinaryIO], object]) -> None:
         _sync(folder)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def lock_file(file: BinaryIO) -> None:
+    """Lock an open file until it is closed, or its process has died.
+
+    Raises:
+        BlockingIOError: somebody else has locked it.
+        OSError: its file system, or this system, has no locks.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def make_folder(folder: Path) -> None:
@@ -297,5 +308,5 @@ def remove_leftovers(folder: Path) -> None:
                 with open(number, "rb") as file:
                     about = os.fstat(number)
                     if stat.S_ISREG(about.st_mode) and time.time() - about.st_mtime > LEFTOVER_SECONDS:
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        lock_file(file)
                         (folder / name).unlink()

@@ -54,7 +54,7 @@ def connected(address: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(f"Expected a Ray cluster at {address} (got {_first_line(error)})") from error
     try:
-        with suppress(ValueError):  # in a thread
+        with suppress(ValueError, TypeError):  # in a thread; a handler that is not Python's
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it, and crashes
         yield
     except ray.exceptions.RayError as error:

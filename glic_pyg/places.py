@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -97,8 +98,9 @@ class Place:
             self.fs.put_file(str(data), self.path(name))
 
     def remove(self, name: str) -> None:
-        """Remove a file."""
-        self.fs.rm_file(self.path(name))
+        """Remove a file, unless it is gone, as by a node that was thought to be dead."""
+        with suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(name))
 
     def is_same(self, other: Place) -> bool:
         """Return whether both are one folder."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from contextlib import suppress
+from typing import Any
 
 from glic_pyg.bulk.table import mark_name
 from glic_pyg.places import Place
@@ -18,8 +18,9 @@ WHOLE = ""
 class Mark:
     """A file that tells what is being done for a batch; whoever finds one knows that its process has died.
 
-    The first process of a batch notes nothing but that it is there: that costs two requests. Those that come
-    after a death note each picture before they code it, and begin none at which `TRIES` of them have died.
+    The first process of a batch notes nothing but that it is there: that costs three requests. Those that
+    come after a death note each picture before they code it, and begin none at which `TRIES` of them have
+    died.
 
     Args:
         place: Where the marks are.
@@ -29,15 +30,14 @@ class Mark:
     def __init__(self, place: Place, batch: str) -> None:
         self.place, self.name = place, mark_name(batch)
         self._deaths: Counter[str] = Counter()
-        self._is_first = not place.exists(self.name)
-        if self._is_first:
+        notes = self._notes()
+        self._is_first = notes is None
+        if notes is None:
             self._note(None)
             return
-        notes = json.loads(place.read(self.name, 1 << 30).getvalue())
         self._deaths.update(notes["deaths"])
         if notes["at"] is not None:
             self._deaths[notes["at"]] += 1
-        self._note(WHOLE)
 
     def begin(self, path: str = WHOLE) -> str:
         """Note that a picture is begun, or what is done for the batch as a whole.
@@ -54,8 +54,18 @@ class Mark:
 
     def remove(self) -> None:
         """Remove the mark of a batch that is done."""
-        with suppress(FileNotFoundError):  # by a node that was thought to be dead
-            self.place.remove(self.name)
+        self.place.remove(self.name)
+
+    def _notes(self) -> dict[str, Any] | None:
+        """Return what a process that died has noted; None if there was none."""
+        try:
+            text = self.place.read(self.name, 1 << 30).getvalue()
+        except FileNotFoundError:
+            return None
+        try:
+            return json.loads(text)
+        except ValueError:  # half of a file, which some file systems keep: its process died while it noted
+            return {"at": None, "deaths": {}}
 
     def _note(self, at: str | None) -> None:
         self.place.write(self.name, json.dumps({"at": at, "deaths": self._deaths}).encode())

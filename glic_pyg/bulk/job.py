@@ -11,19 +11,17 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from glic_pyg.bulk.coders import Coder
 from glic_pyg.bulk.shards import SHARDS, is_shard
 from glic_pyg.bulk.table import LOCK, PARTS, RESULTS, merge_parts, of_files
 from glic_pyg.bulk.worker import File, Worker
 from glic_pyg.errors import FileError
-from glic_pyg.files import make_folder, printable
+from glic_pyg.files import lock_file, make_folder, printable
 from glic_pyg.ledger import hash_bytes
 from glic_pyg.names import output_names
 from glic_pyg.places import Place
@@ -121,11 +119,14 @@ def _alone(target: Place) -> Iterator[None]:
         return
     path = Path(target.path(LOCK))
     make_folder(path.parent)
-    with ExitStack() as stack:
+    with open(path, "ab") as file:
         try:
-            stack.enter_context(FileLock(path, timeout=0))
-        except Timeout:
+            lock_file(file)
+        except BlockingIOError:
             raise FileError(f"Expected no other start at work on {target.url} (got one)") from None
+        except OSError as error:
+            told = f"Expected locks on the disk of {target.url} (got: {error.strerror})"
+            warnings.warn(f"{told}: a second start would not be noticed", stacklevel=2)
         yield
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
@@ -58,7 +58,7 @@ class Worker:
 
     @cached_property
     def coder(self) -> Coder:
-        """What codes; made for the first batch, whose error an engine tells in a line."""
+        """What codes; made for the first batch, where an engine tells in a line why it cannot be."""
         return self._make()
 
     def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,18 +83,19 @@ class Worker:
         return {"files": len(files)}
 
     def _batch(self, files: Sequence[File], mark: Mark) -> list[dict[str, Any]]:
+        read_one = partial(self._read, most=self.coder.most_bytes)  # made here: once, and no file's error
         with ThreadPoolExecutor(READERS) as pool:
-            read = pool.map(self._read, files)
+            read = pool.map(read_one, files)
             return [
                 row for file, data in zip(files, read, strict=True) for row in self._rows(file, data, mark)
             ]
 
-    def _read(self, file: File) -> FileBytes | Exception | None:
+    def _read(self, file: File, most: Callable[[bytes], int]) -> FileBytes | Exception | None:
         """Return the bytes of a picture, or why there are none; None of a shard, which may be large."""
         if is_shard(file.name):
             return None
         try:
-            return self.source.read(file.name, self.coder.most_bytes)
+            return self.source.read(file.name, most)
         except (UserError, OSError) as error:
             return error
 

@@ -1,10 +1,14 @@
 """A collection in this process: what is missing is done, and the table is true."""
 
+import errno
+import fcntl
 import io
+import json
 import os
 import subprocess
 import sys
 import tarfile
+import threading
 
 import pytest
 from PIL import Image
@@ -14,11 +18,13 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 from glic_pyg import bitstream  # noqa: E402
 from glic_pyg.bulk import Decoder, Encoder, Evaluator, job  # noqa: E402
-from glic_pyg.bulk.table import PARTS, RESULTS  # noqa: E402
+from glic_pyg.bulk.deaths import Mark  # noqa: E402
+from glic_pyg.bulk.table import PARTS, RESULTS, mark_name  # noqa: E402
 from glic_pyg.bulk.worker import File, Worker  # noqa: E402
 from glic_pyg.errors import FileError, UserError  # noqa: E402
 from glic_pyg.image import png_bytes, read_image, to_8bit  # noqa: E402
 from glic_pyg.metrics import psnr  # noqa: E402
+from glic_pyg.places import Place  # noqa: E402
 
 
 class Died(Exception):
@@ -223,6 +229,41 @@ def test_a_batch_that_kills_before_any_picture_is_an_error(photos, tiny_model, t
     )
 
 
+def test_half_a_mark_is_one(tmp_path):
+    """As some file systems keep it where a process died that wrote it."""
+    place = Place(str(tmp_path))
+    for half in (b"", b'{"at": "b.p'):
+        place.write(mark_name("x"), half)
+        mark = Mark(place, "x")
+        assert mark.begin("b.png") == ""
+        assert json.loads(place.read(mark_name("x"), 100).getvalue()) == {"at": "b.png", "deaths": {}}
+
+
+def test_what_codes_is_made_once_and_its_error_is_no_picture_s(photos, tmp_path):
+    """However many threads read; as a node that lacks the model."""
+    made_by = []
+
+    class Lost(Encoder):
+        def __init__(self):
+            made_by.append(threading.current_thread())
+            raise FileError("Expected a model")
+
+    worker = Worker(Lost, {}, str(photos), str(tmp_path / "coded"))
+    with pytest.raises(FileError, match="Expected a model"):
+        worker({"batch": "x", "files": [["b.png", "b.glic"], ["sub/a.png", "a.glic"]]})
+    assert made_by == [threading.current_thread()]
+
+
+def test_a_disk_without_locks(photos, tiny_model, engine, tmp_path, monkeypatch):
+    def flock(*arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match=r"Expected locks on the disk of .* \(got: No locks available\)"):
+        job.run(Encoder, {"model": tiny_model}, str(photos), str(tmp_path / "coded"), engine=engine)
+    assert "b.glic" in files_in(tmp_path / "coded")
+
+
 def test_two_starts_on_one_folder(photos, tiny_model, engine, tmp_path):
     """The second is refused; a lock that a dead process left is none."""
     target = tmp_path / "coded"
@@ -238,7 +279,7 @@ def test_two_starts_on_one_folder(photos, tiny_model, engine, tmp_path):
             pass
 
     assert job.run(*arguments, engine=Second()).new == 3
-    hold = "import os, sys, filelock; filelock.FileLock(sys.argv[1]).acquire(); os._exit(9)"
+    hold = "import fcntl, os, sys; fcntl.flock(open(sys.argv[1], 'w'), fcntl.LOCK_EX); os._exit(9)"
     path = tmp_path / "new" / PARTS / "lock"
     path.parent.mkdir(parents=True)
     assert subprocess.run([sys.executable, "-c", hold, path]).returncode == 9
