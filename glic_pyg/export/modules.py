@@ -189,7 +189,8 @@ def _(module: ExactLayerNorm2d, writer: Writer, x: str) -> str:
         for v in (x, writer.op("Mul", x, x))
     )
     step = _double(writer, step)
-    eps = writer.op("Div", writer.constant(module.eps, np.float64), writer.op("Mul", step, step))
+    eps = writer.op("Div", writer.constant(1, np.float64), writer.op("Mul", step, step))  # as torch divides
+    eps = writer.op("Mul", eps, writer.constant(module.eps, np.float64))
     variance = writer.op("Sub", square, writer.op("Mul", mean, mean))
     variance = writer.op("Max", variance, writer.constant(0, np.float64))
     deviation = _single(writer, writer.op("Sqrt", writer.op("Add", variance, eps)))

@@ -142,9 +142,7 @@ def _csr_attention_backward(
     rest = key_value.new_zeros(threads - 1, *key_value.shape)
     grad_scale, grad_bias = (x.new_zeros(threads, *x.shape) for x in (scale, bias))
     arrays = _arrays(query, key_value, scale, bias, row, indptr, source, order, out, statistics, grad_out)
-    of_threads = [*_arrays(grad_key_value), *_arrays(rest)[0]]
-    gradients = (*_arrays(grad_query), of_threads, *_arrays(grad_scale, grad_bias))
-    _backward(*_vectors(query), *arrays, *gradients)
+    _backward(*_vectors(query), *arrays, *_arrays(grad_query, grad_key_value, rest, grad_scale, grad_bias))
     return grad_query, grad_key_value, grad_scale.sum(0), grad_bias.sum(0)
 
 
@@ -440,28 +438,27 @@ def _differentiate_part(
 
 def _backward(
     lanes, wide, query, key_value, scale, bias, row, indptr, source, order, out, statistics, grad_out,
-    grad_query, grad_key_value, grad_scale, grad_bias,
+    grad_query, grad_key_value, rest, grad_scale, grad_bias,
 ):  # fmt: skip
-    threads = len(grad_key_value)  # each with sums of its own
+    threads, of_threads = len(grad_scale), [grad_key_value, *rest]  # each with sums of its own
     inverse_key, most, parts = _shared(lanes, wide, query, key_value, indptr, order, threads)
     share_out(
         lambda thread: _differentiate_part(
             lanes, wide, parts[thread], most, query, key_value, inverse_key, scale, bias, row, indptr, source,
-            out, statistics, grad_out, grad_query, grad_key_value[thread], grad_scale[thread],
-            grad_bias[thread],
+            out, statistics, grad_out, grad_query, of_threads[thread], grad_scale[thread], grad_bias[thread],
         ),
         range(threads),
     )  # fmt: skip
-    in_ranges(partial(_sum_up, lanes, wide, key_value, inverse_key, tuple(grad_key_value)), len(key_value))
+    in_ranges(partial(_sum_up, lanes, wide, key_value, inverse_key, grad_key_value, rest), len(key_value))
 
 
 @compiled(fastmath=FAST)
-def _sum_up(lanes, wide, key_value, inverse_key, grad_key_value, start, stop):
-    """Add the gradients of all threads to those of the first, and take them through the keys' norm."""
-    total, size = grad_key_value[0], key_value.shape[2] * key_value.shape[3]
+def _sum_up(lanes, wide, key_value, inverse_key, total, rest, start, stop):
+    """Add the gradients of other threads to those of the first, and take them through the keys' norm."""
+    size = key_value.shape[2] * key_value.shape[3]
     for j in range(start, stop):
         at = 2 * j * size
-        for thread in range(1, len(grad_key_value)):
+        for thread in range(len(rest)):
             for i in range(at, at + 2 * size, len(wide)):
-                store(total, i, load(wide, total, i) + load(wide, grad_key_value[thread], i))
+                store(total, i, load(wide, total, i) + load(wide, rest, thread * total.size + i))
         _through_norm(lanes, wide, total, key_value, at, size, load(lanes, inverse_key, j * len(lanes)))
