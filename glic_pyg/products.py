@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+from numba.extending import register_jitable
 
 from glic_pyg.simd import add_products
 
@@ -20,8 +21,9 @@ WIDTH = len(LANES) * len(THREE)
 """Columns of a panel, but for the last one's."""
 
 
+@register_jitable
 def padded(columns: int) -> int:
-    """Return the columns of what `multiply` writes: whole vectors."""
+    """Return the columns of what `multiply` writes: whole vectors. Compiled code may call it, too."""
     return -(-columns // len(LANES)) * len(LANES)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from glic_pyg.compiled import compiled
 from glic_pyg.nn.kernels.feed_forward import mix
-from glic_pyg.products import multiply, packed_pairs
+from glic_pyg.products import multiply, packed_pairs, padded
 from glic_pyg.threads import in_ranges, parts_of, share_out
 
 POSITIONS = 64  # at a time
@@ -205,7 +205,7 @@ def _convolution(x, largest, weights, out, top, bottom):
             at = ((row - start) * sides + padding + i) * 2 * pairs
             for c in range(channels):
                 integers[at + c] = np.int16(np.rint(x[row, i, c] * scale))
-    columns, count = (outputs + 7) // 8 * 8, out.shape[1]
+    columns, count = padded(outputs), out.shape[1]
     product, steps, flat = np.empty(count * columns, np.int32), np.full(count, step), out.reshape(out.size)
     for row in range(top, bottom):
         product[:] = 0
@@ -241,7 +241,7 @@ def _hidden(x, conv1, out):
 def _conv_block(x, hidden, largest, depthwise, conv2, adaptor, ffn, out, top, bottom):
     """Compute rows `top` to `bottom` of a map, of what `_hidden` made of it."""
     height, width, channels = x.shape
-    outputs, wide = out.shape[2], (channels + 7) // 8 * 8
+    outputs, wide = out.shape[2], padded(channels)
     line, flat_x, flat = (width + 4) * wide, x.reshape(x.size), out.reshape(out.size)
     scale, step = np.empty(channels, np.float32), np.empty(channels, np.float32)
     for c in range(channels):
@@ -279,7 +279,7 @@ def _conv_block(x, hidden, largest, depthwise, conv2, adaptor, ffn, out, top, bo
 @numba.njit
 def _scratch(channels):
     """Return room for some positions' integers, values, sums and steps."""
-    size = POSITIONS * ((channels + 7) // 8 * 8)
+    size = POSITIONS * padded(channels)
     values, steps = np.empty(size, np.float32), np.empty(POSITIONS, np.float32)
     return np.empty(size, np.int16), values, np.empty(size, np.int32), steps
 
@@ -287,7 +287,7 @@ def _scratch(channels):
 @numba.njit(error_model="numpy")
 def _map(x, at, channels, count, weights, out, out_at, scratch):
     """Map some positions by a `Linear`."""
-    columns, (integers, _, product, steps) = (len(weights.step) + 7) // 8 * 8, scratch
+    columns, (integers, _, product, steps) = padded(len(weights.step)), scratch
     _quantise(x, at, channels, count, _QMAX, _STEP, integers, steps)
     _product(integers, channels, count, weights.weight, product, columns)
     _in_steps(product, columns, count, steps, weights, out, out_at)
@@ -312,7 +312,7 @@ def _feed(x, at, channels, count, weights, out, scratch):
     """Map some positions by a `FeedForward`; `out` begins with them as `x` does at `at`."""
     into, out_of = weights.project_in, weights.project_out
     hidden = len(into.step) // 2
-    wide, narrow, length = (2 * hidden + 7) // 8 * 8, (channels + 7) // 8 * 8, channels + channels % 2
+    wide, narrow, length = padded(2 * hidden), padded(channels), channels + channels % 2
     integers, values, product, steps = scratch
     _quantise(x, at, channels, count, _NORM_QMAX, _NORM_STEP, integers, steps)
     for i in range(count):

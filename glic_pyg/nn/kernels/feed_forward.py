@@ -233,7 +233,7 @@ def _feed_forward(x, out, kept, weights, rows, picture, top, bottom, left, right
     normed = np.empty((count + 2 * halo) * channels, np.float32)
     mixed = np.empty(count * hidden, np.float32)
     gated = np.empty(count * hidden // 2, np.float32)
-    product = np.empty(count * whole_vectors(channels), np.float32)
+    product = np.empty(count * padded(channels), np.float32)
     flat_x, flat_out = x.reshape(x.size), out.reshape(x.size)
     line = (count + 2 * halo) * hidden
     first, end = max(0, left - halo), min(width, right + halo)
@@ -318,12 +318,6 @@ def _conv_block(x, out, mixing, weights, picture, top, bottom, left, right):
 
 
 @numba.njit
-def whole_vectors(columns):
-    """Return what `padded` does."""
-    return (columns + 7) // 8 * 8
-
-
-@numba.njit
 def position(x, picture, row, column):
     """Return where a position's channels begin in an array of maps."""
     return ((picture * x.shape[1] + row) * x.shape[2] + column) * x.shape[3]
@@ -356,7 +350,7 @@ def fill(out, at, first, end, features):
 @numba.njit
 def add(product, x, at, channels, count, out, to):
     """Set some positions' channels to those of another array plus a product's, whose columns are `padded`."""
-    columns, whole = whole_vectors(channels), channels // 8 * 8
+    columns, whole = padded(channels), channels // 8 * 8
     for i in range(count):
         start, place, end = i * columns, at + i * channels, to + i * channels
         for c in range(0, whole, 8):
@@ -370,7 +364,7 @@ def crop(product, channels, count, out, to):
     """Set some positions' channels to a product's, whose columns are `padded`."""
     for i in range(count):
         for c in range(channels):
-            out[to + i * channels + c] = product[i * whole_vectors(channels) + c]
+            out[to + i * channels + c] = product[i * padded(channels) + c]
 
 
 @numba.njit
@@ -383,7 +377,7 @@ def repeat(out, at, bias, count):
 
 @numba.njit
 def _project(gated, weight, length, out, count, channels):
-    columns = whole_vectors(channels)
+    columns = padded(channels)
     fill(out, 0, 0, count, columns)
     multiply(gated, 0, length, count, weight, 0, length, columns, out, 0, columns)
 

@@ -34,11 +34,10 @@ from glic_pyg.nn.kernels.feed_forward import (
     position,
     repeat,
     strip_width,
-    whole_vectors,
     wide,
     wide_halves,
 )
-from glic_pyg.products import LANES, multiply, multiply_transposed, packed
+from glic_pyg.products import LANES, multiply, multiply_transposed, packed, padded
 from glic_pyg.simd import exponential, full, load, store, total
 from glic_pyg.threads import share_out
 
@@ -282,7 +281,7 @@ def _feed_forward_backward(x, grad_out, grad_x, kept, weights, transposed, side,
     height, width, channels = x.shape[1:]
     hidden, half, halo = len(weights.bias), len(weights.bias) // 2, side // 2
     flat_x, flat_grad, flat_out = x.reshape(x.size), grad_out.reshape(x.size), grad_x.reshape(x.size)
-    most, columns = widest + 4 * halo, whole_vectors(channels)
+    most, columns = widest + 4 * halo, padded(channels)
     ring, grads = np.empty(side * most * hidden, np.float32), np.empty(side * most * hidden, np.float32)
     normed, factors = np.empty(most * channels, np.float32), np.empty(most, np.float32)
     mixed, product = np.empty(most * hidden, np.float32), np.empty(widest * columns, np.float32)
@@ -378,7 +377,7 @@ def _mixing_backward(x, grad_out, grad_x, mixing, transposed, parts, widest, sum
     height, width, channels = x.shape[1:]
     out_channels, features, side, halo = grad_out.shape[3], len(mixing.bias), 5, 2
     flat_x, flat_grad, flat_out = x.reshape(x.size), grad_out.reshape(grad_out.size), grad_x.reshape(x.size)
-    most, columns, weighs = widest + 2 * halo, whole_vectors(channels), len(sums.first) > 0
+    most, columns, weighs = widest + 2 * halo, padded(channels), len(sums.first) > 0
     ring, grads = np.empty(side * most * features, np.float32), np.empty(side * most * features, np.float32)
     mixed, grad_ring = np.empty(widest * features, np.float32), np.empty(widest * features, np.float32)
     product = np.empty(widest * columns, np.float32)
