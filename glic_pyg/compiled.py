@@ -1,6 +1,6 @@
 """Functions compiled by Numba, their machine code kept for the next start where there is a place for it.
 
-Compiling those that code a picture takes 5 s of one core. The log says so when it begins.
+Compiling those that code a picture takes up to half a minute of one core. The log says so when it begins.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Cache(FunctionCache):
             with suppress(OSError):
                 self.flush()
         if found is None:
-            _tell("compiling, once: this takes some seconds")
+            _tell("compiling, once: this takes up to half a minute")
         return found
 
     def save_overload(self, *arguments: Any) -> None:
@@ -71,7 +71,7 @@ class _Cache(FunctionCache):
 class _NoCache(NullCache):
     def load_overload(self, *_: Any) -> None:
         _tell(
-            "compiling: this takes some seconds, each time unless NUMBA_CACHE_DIR is a folder to write into"
+            "compiling: this takes up to half a minute, each time unless NUMBA_CACHE_DIR is a writable folder"
         )
 
 
