@@ -94,7 +94,7 @@ def test_the_log_tells_once_that_something_is_compiled(place, monkeypatch, tmp_p
     compiled_module._tell.cache_clear()
     caplog.set_level("INFO", "glic_pyg.compiled")
     first = (hits(), caplog.messages)
-    again = "once" if place else "each time unless NUMBA_CACHE_DIR is a folder to write into"
+    again = "once" if place else "each time unless NUMBA_CACHE_DIR is a writable folder"
     assert first[0] == 0
     assert len(first[1]) == 1 and again in first[1][0]
     caplog.clear()
