@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from glic_pyg.entropy import rans
-from glic_pyg.graph import GraphBuilder
+from glic_pyg.kernels import HasKernels
 from glic_pyg.nn.gfa import FeedForwardStage, GFALayer, GFAStage
 from glic_pyg.nn.graph_attention import GraphAttention
 
@@ -127,16 +127,20 @@ def flops(model: nn.Module, x: Tensor) -> int:
     """Return the floating point operations of coding and restoring `x`, two per multiplication and addition.
 
     Counted are matrix products, convolutions, and the products of attention along the edges there are. The
-    counter sees torch's operators, so what is compiled for inference is computed by them.
+    counter sees operators, so what is compiled, attention apart, is computed by torch's.
     """
     threads = torch.get_num_threads()
-    builders = [part for part in model.modules() if isinstance(part, GraphBuilder)]
+    compiled = [
+        part
+        for part in model.modules()
+        if isinstance(part, HasKernels) and not isinstance(part, GraphAttention)
+    ]
     wanted = [weight for weight in model.parameters() if weight.requires_grad]
-    before = [builder.kernels for builder in builders]
+    before = [part.kernels for part in compiled]
     torch.set_num_threads(1)  # the counter sees its own thread only
     try:
-        for builder in builders:
-            builder.kernels = "reference"
+        for part in compiled:
+            part.kernels = "reference"
         model.requires_grad_(requires_grad=False)  # nothing is kept for a backward pass
         with torch.enable_grad(), FlopCounterMode(display=False) as counter:
             model(x)
@@ -144,8 +148,8 @@ def flops(model: nn.Module, x: Tensor) -> int:
         torch.set_num_threads(threads)
         for weight in wanted:
             weight.requires_grad_()
-        for builder, kernels in zip(builders, before, strict=True):
-            builder.kernels = kernels
+        for part, kernels in zip(compiled, before, strict=True):
+            part.kernels = kernels
     return counter.get_total_flops()
 
 
