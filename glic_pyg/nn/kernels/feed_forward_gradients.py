@@ -95,52 +95,31 @@ class Sums(NamedTuple):
 
 
 @eager
-def feed_forward_with_gradients(
-    x: Tensor, project_in: Tensor, bias: Tensor, depthwise: Tensor | None, project_out: Tensor, eps: float
-) -> Tensor:
+def feed_forward_with_gradients(x: Tensor, *weights: Any) -> Tensor:
     """Do what `normed_feed_forward` does, with weights as `feed_forward_weights` takes them.
 
     Args:
         x: `B x H x W x C`, float32, on the CPU.
-        project_in: `2K x C`.
-        bias: `2K`.
-        depthwise: `2K x 1 x 3 x 3`, or none.
-        project_out: `C x K`.
-        eps: Of the normalisation.
+        weights: Tensors and eps, see there.
 
     Returns:
         Of x's shape.
     """
-    return _FeedForward.apply(x, project_in, bias, depthwise, project_out, eps)
+    return _FeedForward.apply(x, *weights)
 
 
 @eager
-def mixing_with_gradients(
-    x: Tensor,
-    conv1: Tensor,
-    bias1: Tensor,
-    depthwise: Tensor,
-    bias: Tensor,
-    conv2: Tensor,
-    bias2: Tensor,
-    adaptor: Tensor | None,
-) -> Tensor:
+def mixing_with_gradients(x: Tensor, *weights: Tensor | None) -> Tensor:
     """Do what `conv_block` does before it feeds forward, with weights as `mixing_weights` takes them.
 
     Args:
         x: `B x H x W x C`, float32, on the CPU.
-        conv1: `C x C`.
-        bias1: `C`.
-        depthwise: `C x 1 x 5 x 5`.
-        bias: `C`.
-        conv2: `C' x C`.
-        bias2: `C'`, with the adaptor's.
-        adaptor: `C' x C`, or none.
+        weights: Tensors, and perhaps no adaptor, see there.
 
     Returns:
         `B x H x W x C'`.
     """
-    return _Mixing.apply(x, conv1, bias1, depthwise, bias, conv2, bias2, adaptor)
+    return _Mixing.apply(x, *weights)
 
 
 class _FeedForward(torch.autograd.Function):
