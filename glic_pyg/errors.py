@@ -23,6 +23,18 @@ class PackageError(UserError, ImportError):
     """A package that is needed and not installed, or one without a needed part."""
 
 
+def interruption(error: BaseException) -> BaseException | None:
+    """Return the Ctrl-C or SIGTERM (`SystemExit`) that an error came of, if it did.
+
+    What is interrupted may fail in a way of its own: it releases a lock that it was about to take, or was
+    compiled code, which Python blames for an exception that it knows nothing of.
+    """
+    reason: BaseException | None = error
+    while reason is not None and not isinstance(reason, KeyboardInterrupt | SystemExit):
+        reason = reason.__cause__ or reason.__context__
+    return reason
+
+
 def require(*packages: str, extra: str, purpose: str) -> AbstractContextManager[None]:
     """Ask for packages that an extra of this one brings; none of them is imported.
 

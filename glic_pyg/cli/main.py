@@ -22,6 +22,7 @@ from glic_pyg import __version__
 from glic_pyg.cli.flags import Parser
 from glic_pyg.cli.printing import USER_ERRORS, print_line, show_log
 from glic_pyg.cli.waiting import waiting
+from glic_pyg.errors import interruption
 
 DESCRIPTION = """Graph-based learned image compression.
 
@@ -147,18 +148,14 @@ def run(work: Callable[[], int]) -> NoReturn:
             print_line("error", "Expected enough memory (got no more)")
             status = 2
         except (KeyboardInterrupt, Exception) as error:
-            if not _is_ctrl_c(error):
+            reason = interruption(error)
+            if reason is None:
                 raise
+            if isinstance(reason, SystemExit):
+                raise reason from None
             print_line("error", "interrupted")
             status = 130
     sys.exit(status)
-
-
-def _is_ctrl_c(error: BaseException | None) -> bool:
-    """Return whether this is Ctrl-C, or an error in what it interrupted, as locks that were not yet taken."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
 
 
 @contextmanager

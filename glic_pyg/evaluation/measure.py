@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from glic_pyg.errors import FileError, UserError
+from glic_pyg.errors import FileError, UserError, interruption
 from glic_pyg.evaluation.codecs import Codec, load_codec
 from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.files import csv_text, naming, read_file, write_file
@@ -185,6 +185,8 @@ def attempt(task: Task) -> Outcome:
         except ImageError as reason:
             error = str(reason)
         except Exception as reason:  # codecs of libraries raise nearly anything
+            if ended := interruption(reason):
+                raise ended from None
             text = " ".join(str(reason).split()) or "no reason told"
             if not isinstance(reason, UserError | ValueError | OSError):
                 text = f"{type(reason).__name__}: {text}"

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from glic_pyg.errors import FileError
+from glic_pyg.errors import FileError, interruption
 from glic_pyg.evaluation.bd import Curve, CurveError, Delta, Method, Pictures, delta
 from glic_pyg.evaluation.codecs import Codec
 from glic_pyg.evaluation.curves import draw_curves
@@ -219,6 +219,8 @@ def _shown(
                     data = codec.encode(x, None if math.isnan(nearest.quality) else nearest.quality)
                 restored.append(Restored.of(codec, x, data))
             except Exception as error:  # of codecs of libraries, or a model that is no longer there
+                if ended := interruption(error):
+                    raise ended from None
                 warnings.warn(f"{name} by {result['name']} is not shown: {error}", stacklevel=1)
         if restored:
             short = Path(name).name

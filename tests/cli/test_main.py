@@ -33,10 +33,10 @@ def fail(error):
     raise error
 
 
-def fail_cleaning_up():
-    """As what releases a lock that Ctrl-C kept it from taking."""
+def fail_cleaning_up(reason):
+    """As what releases a lock that Ctrl-C or SIGTERM kept it from taking."""
     try:
-        fail(KeyboardInterrupt())
+        fail(reason)
     finally:
         fail(RuntimeError("cannot release un-acquired lock"))
 
@@ -49,7 +49,8 @@ def fail_cleaning_up():
         (lambda: fail(BitstreamError("two\n  lines")), 2, "error: two lines\n"),
         (lambda: Path("/missing").read_bytes() and 0, 2, "error: No such file or directory: /missing\n"),
         (lambda: fail(KeyboardInterrupt()), 130, "error: interrupted\n"),
-        (lambda: fail_cleaning_up(), 130, "error: interrupted\n"),
+        (lambda: fail_cleaning_up(KeyboardInterrupt()), 130, "error: interrupted\n"),
+        (lambda: fail_cleaning_up(SystemExit(143)), 143, ""),
         (lambda: warnings.warn("careful", stacklevel=1) or 0, 0, "warning: careful\n"),
     ],
 )

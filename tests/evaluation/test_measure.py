@@ -1,7 +1,9 @@
+import pytest
 from PIL import Image
 
 from glic_pyg import GLIC, bitstream
-from glic_pyg.evaluation.measure import Task, cached_codec, measure
+from glic_pyg.evaluation import measure as module
+from glic_pyg.evaluation.measure import Task, attempt, cached_codec, measure
 
 
 def test_a_model_is_loaded_once_whatever_the_effort(model_file, tmp_path, monkeypatch):
@@ -15,3 +17,20 @@ def test_a_model_is_loaded_once_whatever_the_effort(model_file, tmp_path, monkey
     row = measure(Task(str(model_file), None, tmp_path / "a.png", effort=2, lmbda=0.02))
     assert len(loads) == 1
     assert row.codec.endswith("-effort2")
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt(), SystemExit(143)])
+def test_what_comes_of_an_interruption_is_no_fault_of_a_picture(monkeypatch, tmp_path, ended):
+    def compiled(task):
+        raise SystemError("returned a result with an exception set") from ended
+
+    def unlocking(task):
+        try:
+            raise ended
+        finally:
+            raise RuntimeError("cannot release un-acquired lock")
+
+    for work in (compiled, unlocking):
+        monkeypatch.setattr(module, "measure", work)
+        with pytest.raises(type(ended)):
+            attempt(Task("jpeg", 50, tmp_path / "a.png"))
