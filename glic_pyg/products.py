@@ -113,17 +113,24 @@ def _panel(a, a_at, a_step, a_next, rows, b, b_at, b_next, length, vectors, out,
     whole = rows // 4 * 4
     for i in range(0, whole, 4):
         x, y = a_at + i * a_step, out_at + i * out_step
-        if vectors == 3:
-            add_products(BLOCK, LANES, THREE, a, x, a_step, a_next, b, b_at, b_next, length, out, y, out_step)
-        elif vectors == 2:
-            add_products(BLOCK, LANES, TWO, a, x, a_step, a_next, b, b_at, b_next, length, out, y, out_step)
-        else:
-            add_products(BLOCK, LANES, ONE, a, x, a_step, a_next, b, b_at, b_next, length, out, y, out_step)
+        _block(BLOCK, a, x, a_step, a_next, b, b_at, b_next, length, vectors, out, y, out_step)
     for i in range(whole, rows):
         x, y = a_at + i * a_step, out_at + i * out_step
-        if vectors == 3:
-            add_products(ONE, LANES, THREE, a, x, a_step, a_next, b, b_at, b_next, length, out, y, out_step)
-        elif vectors == 2:
-            add_products(ONE, LANES, TWO, a, x, a_step, a_next, b, b_at, b_next, length, out, y, out_step)
-        else:
-            add_products(ONE, LANES, ONE, a, x, a_step, a_next, b, b_at, b_next, length, out, y, out_step)
+        _block(ONE, a, x, a_step, a_next, b, b_at, b_next, length, vectors, out, y, out_step)
+
+
+@numba.njit(forceinline=True)
+def _block(block, a, a_at, a_step, a_next, b, b_at, b_next, length, vectors, out, out_at, out_step):
+    """Add a product to as many rows as `block` is long, whose length compiled code knows by its type."""
+    if vectors == 3:
+        add_products(
+            block, LANES, THREE, a, a_at, a_step, a_next, b, b_at, b_next, length, out, out_at, out_step
+        )
+    elif vectors == 2:
+        add_products(
+            block, LANES, TWO, a, a_at, a_step, a_next, b, b_at, b_next, length, out, out_at, out_step
+        )
+    else:
+        add_products(
+            block, LANES, ONE, a, a_at, a_step, a_next, b, b_at, b_next, length, out, out_at, out_step
+        )
