@@ -102,6 +102,7 @@ def _begin(make: Callable[[], Callable[[Any], Any]]) -> None:
     _make = make
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
+    sys.unraisablehook = _end_again
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -118,6 +119,14 @@ def _do(item: Any) -> Any:
 def _end(*_: object) -> NoReturn:
     """Unwind the stack, so that what is being written is removed."""
     sys.exit(TERMINATED)
+
+
+def _end_again(lost: sys.UnraisableHookArgs) -> None:
+    """Try again in a moment where Python lets go of what `_end` raises: in a finaliser."""
+    if isinstance(lost.exc_value, SystemExit):
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _end_with_parent() -> None:

@@ -65,6 +65,21 @@ def test_a_process_that_dies_is_told():
         list(work(os._exit, [9], jobs=1))
 
 
+class Finalised:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def lose_sigterm(seconds):
+    Finalised()  # Python ignores what a finaliser raises
+    time.sleep(seconds)
+
+
+def test_sigterm_in_a_finaliser_ends_a_process_all_the_same():
+    with pytest.raises(ProcessError):
+        list(work(lose_sigterm, [600], jobs=1))
+
+
 SLOW = """
 import sys, time
 from functools import partial
