@@ -19,7 +19,7 @@ from compressai.latent_codecs import HyperpriorLatentCodec
 from compressai.latent_codecs.gain import GainHyperpriorLatentCodec
 from torch_geometric.nn import MessagePassing
 
-from glic_pyg.config import ConfigError, GraphConfig, ModelConfig, Part
+from glic_pyg.config import GRAPH_STRIDES, ConfigError, GraphConfig, ModelConfig, Part
 from glic_pyg.entropy import GainUnits, latent_codec
 from glic_pyg.errors import PackageError
 from glic_pyg.graph import CandidateSet, GraphBuilder, Quota, Score, Selection, Similarity
@@ -78,19 +78,19 @@ def _arguments(config: ModelConfig) -> dict[str, Any]:
         "latent_channels": config.latent_channels,
         "depths": config.depths,
         "ffn_ratios": config.ffn_ratios,
-        "graph_stage": partial(build_graph_stage, config),
+        "graph_stages": tuple(partial(build_graph_stage, config, stride=stride) for stride in GRAPH_STRIDES),
     }
 
 
 def build_graph_stage(
-    config: ModelConfig, *, channels: int, depth: int, ffn_ratio: int
+    config: ModelConfig, *, stride: int, channels: int, depth: int, ffn_ratio: int
 ) -> GFAStage | FeedForwardStage:
-    """Make a graph stage of a model; of one without candidate sets, what is left of it.
+    """Make a graph stage of a model; where there are no graphs, what is left of it.
 
     Raises:
         ConfigError: a part does not exist, or not with its settings; or a layer that does not work.
     """
-    if not config.graph.candidates:
+    if not config.graph.candidates or stride not in config.graph.strides:
         return FeedForwardStage(channels=channels, depth=depth, ffn_ratio=ffn_ratio)
     layer: Callable[..., MessagePassing] | None = None
     if config.aggregation.name != "attention":

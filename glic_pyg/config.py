@@ -21,6 +21,8 @@ LATENT_STRIDE = 16
 """Pixels along a side of the picture for a position of y."""
 HYPER_STRIDE = 64
 """The same for a position of z. Pictures are padded to multiples of it."""
+GRAPH_STRIDES = (4, 8)
+"""The same for the nodes of the two kinds of graph stages."""
 
 MAX_GROUPS = 64
 """Groups of channels that a model codes one after the other."""
@@ -283,6 +285,8 @@ class GraphConfig(Config):
         similarity: What candidates are ranked by: the `cosine` of the features, as published, or the same
             `centered` by their mean over the map; `torch_cluster` and `torch_cluster_centered` find the
             nearest by torch-cluster's `knn`.
+        strides: Where there are graphs: on maps at H/4, `[4]`, at H/8, `[8]`, or, as published, both. Layers
+            elsewhere are left their feed-forward parts.
     """
 
     degree: int = 64
@@ -291,12 +295,17 @@ class GraphConfig(Config):
     score: Part = Part("sobel")
     quota: Part = Part("group")
     similarity: Part = Part("cosine")
+    strides: tuple[int, ...] = GRAPH_STRIDES
 
     def __post_init__(self) -> None:
         _require_within("degree", self.degree, range(1, 257))
         _require(
             len(self.candidates) <= MAX_PARTS,
             f"Expected at most {MAX_PARTS} candidates (got {len(self.candidates)})",
+        )
+        _require(
+            self.strides in ((4,), (8,), GRAPH_STRIDES),
+            f"Expected strides to be [4], [8] or [4, 8] (got {shown(list(self.strides))})",
         )
 
     @classmethod

@@ -52,6 +52,7 @@ def test_values_are_frozen_and_plain_when_written():
         "score": "sobel",
         "quota": "group",
         "similarity": "cosine",
+        "strides": [4, 8],
     }
     assert values["aggregation"] == "attention"
 
@@ -157,6 +158,10 @@ def test_wrong_types_are_refused(values, message):
         ({"groups": 320}, r"^Expected groups to be a list of values \(got 320\)$"),
         ({"graph": {"score": 3}}, r"^Expected graph\.score to be a name or a mapping with a name \(got 3\)$"),
         ({"graph": {"score": {"bins": 3}}}, r"^Expected graph\.score to be a name or a mapping with a name"),
+        (
+            {"graph": {"strides": [8, 4]}},
+            r"^Expected strides to be \[4\], \[8\] or \[4, 8\] \(got \[8, 4\]\)$",
+        ),
         ({"graph": {"candidates": "local"}}, r"^Expected graph\.candidates to be a list of values \(got 'l"),
         ({"aggregation": {"name": "x"}}, r"^Expected aggregation to be a name or a mapping with a layer \(g"),
         ({"aggregation": {"layer": "attention", "heads": 2}}, r"^Expected attention without settings; its h"),

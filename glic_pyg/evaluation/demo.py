@@ -19,7 +19,7 @@ from glic_pyg.image import data_uri
 from glic_pyg.inspection import node_size, run_stages
 from glic_pyg.inspection.choice import choose_nodes
 from glic_pyg.inspection.neighborhood import neighborhood
-from glic_pyg.inspection.stages import SCOPES
+from glic_pyg.inspection.stages import SCOPES, stages_with_graphs
 from glic_pyg.pages import fill_page
 
 PHOTO = "coffee.jpg"
@@ -99,7 +99,8 @@ def node_graph(model: GLIC, x: Tensor) -> dict[str, Any] | None:
         model: In eval mode.
         x: The photo, `1 x 3 x H x W` in [0, 1].
     """
-    if [part.name for part in model.config.graph.candidates] != list(SCOPES):
+    kinds = [part.name for part in model.config.graph.candidates]
+    if kinds != list(SCOPES) or STAGE not in stages_with_graphs(model):
         return None
     graphs = run_stages(model, x, [STAGE])[STAGE].pair
     map_size = graphs.local.map_size

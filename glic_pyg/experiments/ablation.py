@@ -26,7 +26,7 @@ from glic_pyg.errors import FileError
 from glic_pyg.evaluation.bd import Curve, CurveError, delta
 from glic_pyg.files import csv_text, read_json, write_file
 from glic_pyg.inspection.neighborhood import degrees
-from glic_pyg.inspection.stages import STAGES, run_stages
+from glic_pyg.inspection.stages import run_stages
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.data import center_crops, find_and_split, folders_by_prefix
 from glic_pyg.training.module import TrainingError
@@ -183,9 +183,8 @@ def degree_statistics(model: GLIC, pictures: Tensor) -> dict[str, Any]:
     """
     every: list[Tensor] = []
     by_graph: dict[str, list[float]] = {}
-    stages = STAGES if model.config.graph.candidates else ()
     for picture in pictures.split(1):
-        for stage, run in run_stages(model, picture, stages).items():
+        for stage, run in run_stages(model, picture).items():
             counts = [degrees(graph).float() for graph in run.graphs]
             every += counts
             means = [count.mean().item() / len(pictures) for count in counts]

@@ -33,6 +33,17 @@ SCOPES = ("local", "global")
 MAX_PIXELS = 2**22
 
 
+def stages_with_graphs(model: GLIC) -> list[str]:
+    """Return those of `STAGES` that build graphs."""
+    return [stage for stage in STAGES if isinstance(_stage(model, stage), GFAStage)]
+
+
+def _stage(model: GLIC, stage: str) -> nn.Module:
+    transform, number = stage.split(".")
+    first = 1 if transform == "g_a" else 0  # after the conv blocks, or before them
+    return getattr(model, transform).stages[first + int(number) - 1]
+
+
 def stage_module(model: GLIC, stage: str) -> GFAStage:
     """Return a stage of a model.
 
@@ -41,15 +52,14 @@ def stage_module(model: GLIC, stage: str) -> GFAStage:
         stage: One of `STAGES`.
 
     Raises:
-        ValueError: no such stage, or the model has no graphs.
+        ValueError: no such stage, or none with graphs.
     """
     if stage not in STAGES:
         raise ValueError(f"Expected one of the stages {', '.join(STAGES)} (got {stage})")
-    transform, number = stage.split(".")
-    graph_stages = [m for m in getattr(model, transform).stages if isinstance(m, GFAStage)]
-    if not graph_stages:
-        raise ValueError("Expected a model with graphs (got one without candidate sets)")
-    return graph_stages[int(number) - 1]
+    module = _stage(model, stage)
+    if not isinstance(module, GFAStage):
+        raise ValueError(f"Expected a stage with graphs (got {stage}, which has none)")
+    return module
 
 
 class Graphs(NamedTuple):
@@ -90,7 +100,7 @@ class ModelRun:
     """What a whole model did with a picture.
 
     Args:
-        stages: What each of `STAGES` did.
+        stages: What each of `STAGES` did that has graphs.
         x_hat: The restored picture, `1 x 3 x H x W` in [0, 1].
         bits: Estimated bits of each position of y, `H'/16 x W'/16` (H', W' the padded sides); those of z are
             spread evenly over the positions that one of its own stands for.
@@ -110,13 +120,10 @@ def run_model(model: GLIC, image: Tensor) -> ModelRun:
     Args:
         model: The model, in eval mode.
         image: One picture in [0, 1], `1 x 3 x H x W`, any size and anywhere; the model sees it padded.
-
-    Raises:
-        ValueError: the model has no graphs.
     """
     image = image.to(model.device)
     tell("running the model")
-    with _watching(model, STAGES) as stages:
+    with _watching(model, stages_with_graphs(model)) as stages:
         out = model(image)
     bits = {name: -value.log2().sum(dim=1)[0].cpu() for name, value in out["likelihoods"].items()}
     each = HYPER_STRIDE // LATENT_STRIDE  # positions of y along one of z
@@ -130,18 +137,18 @@ def run_model(model: GLIC, image: Tensor) -> ModelRun:
 
 
 @torch.no_grad()
-def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] = STAGES) -> dict[str, StageRun]:
+def run_stages(model: GLIC, image: Tensor, stages: Iterable[str] | None = None) -> dict[str, StageRun]:
     """Run a model once, wherever it is, and keep what some of its stages did, on the CPU.
 
     Args:
         model: The model, in eval mode.
         image: One picture in [0, 1], `1 x 3 x H x W`, any size and anywhere; the model sees it padded.
-        stages: Of `STAGES`.
+        stages: Of `STAGES`; by default all that have graphs.
 
     Raises:
-        ValueError: no such stage.
+        ValueError: no such stage, or none with graphs.
     """
-    image, stages = image.to(model.device), list(stages)
+    image, stages = image.to(model.device), list(stages_with_graphs(model) if stages is None else stages)
     tell("running the model")
     with _watching(model, stages) as runs:
         if all(stage.startswith("g_a") for stage in stages):

@@ -24,8 +24,8 @@ class AnalysisTransform(nn.Module):
         latent_channels: Channels of y.
         depths: Conv blocks at H/2, graph layers at H/4 and H/8.
         ffn_ratios: Expansion of the feed-forward parts at H/2, H/4 and H/8.
-        graph_stage: Makes a graph stage of its keyword arguments `channels`, `depth` and `ffn_ratio`; a
-            `GFAStage` with settings, for instance.
+        graph_stages: Make the graph stage at H/4 and the one at H/8, of the keyword arguments `channels`,
+            `depth` and `ffn_ratio`; a `GFAStage` with settings, for instance.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class AnalysisTransform(nn.Module):
         latent_channels: int,
         depths: tuple[int, int, int],
         ffn_ratios: tuple[int, int, int],
-        graph_stage: Callable[..., nn.Module],
+        graph_stages: tuple[Callable[..., nn.Module], Callable[..., nn.Module]],
     ) -> None:
         super().__init__()
         widths = (3, *channels, latent_channels)
@@ -48,7 +48,7 @@ class AnalysisTransform(nn.Module):
                     *(ConvBlock(channels[0], channels[0], ratio=ffn_ratios[0]) for _ in range(depths[0]))
                 ),
                 *(
-                    graph_stage(channels=channels[i], depth=depths[i], ffn_ratio=ffn_ratios[i])
+                    graph_stages[i - 1](channels=channels[i], depth=depths[i], ffn_ratio=ffn_ratios[i])
                     for i in (1, 2)
                 ),
                 nn.Identity(),

@@ -24,8 +24,8 @@ class SynthesisTransform(nn.Module):
         latent_channels: Channels of y.
         depths: Conv blocks at H/2, graph layers at H/4 and H/8.
         ffn_ratios: Expansion of the feed-forward parts at H/2, H/4 and H/8.
-        graph_stage: Makes a graph stage of its keyword arguments `channels`, `depth` and `ffn_ratio`; a
-            `GFAStage` with settings, for instance.
+        graph_stages: Make the graph stage at H/4 and the one at H/8, of the keyword arguments `channels`,
+            `depth` and `ffn_ratio`; a `GFAStage` with settings, for instance.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class SynthesisTransform(nn.Module):
         latent_channels: int,
         depths: tuple[int, int, int],
         ffn_ratios: tuple[int, int, int],
-        graph_stage: Callable[..., nn.Module],
+        graph_stages: tuple[Callable[..., nn.Module], Callable[..., nn.Module]],
     ) -> None:
         super().__init__()
         widths = (latent_channels, *channels[::-1], 3)
@@ -45,7 +45,7 @@ class SynthesisTransform(nn.Module):
         self.stages = nn.ModuleList(
             [
                 *(
-                    graph_stage(channels=channels[i], depth=depths[i], ffn_ratio=ffn_ratios[i])
+                    graph_stages[i - 1](channels=channels[i], depth=depths[i], ffn_ratio=ffn_ratios[i])
                     for i in (2, 1)
                 ),
                 nn.Sequential(

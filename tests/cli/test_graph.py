@@ -147,3 +147,17 @@ def test_models_with_other_graphs_are_refused(glic, tiny_config, source, tmp_pat
         "",
         "error: Expected a model with attention on a local and a global graph (got attention on local)\n",
     )
+
+
+def test_a_model_with_graphs_at_one_stride(glic, tiny_config, source, tmp_path):
+    model = GLIC(replace(tiny_config, graph=replace(tiny_config.graph, strides=(8,))))
+    model.update()
+    model.save(path := tmp_path / "eighth.safetensors")
+    assert glic("graph", source, "--model", path) == (
+        2,
+        "",
+        "error: Expected --stage to be one of g_a.2, g_s.1 (got g_a.1, which has no graphs)\n",
+    )
+    status, out, _ = glic("graph", source, "--model", path, "--stage", "g_a.2", "--summary")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["g_a.2"] * 2 + ["g_s.1"] * 2

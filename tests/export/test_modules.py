@@ -76,6 +76,7 @@ GRAPHS = {
     },
     "no score": {"graph": GraphConfig(degree=4, candidates=(Part("local"),), score=Part("none"))},
     "no graph": {"graph": GraphConfig(candidates=())},
+    "graphs at H/8": {"graph": GraphConfig(degree=4, strides=(8,))},
 }
 
 

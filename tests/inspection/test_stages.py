@@ -62,12 +62,25 @@ def test_unknown_stage(tiny_model, photo):
         stage_graphs(tiny_model, photo(64, 64), "g_a.3")
 
 
-def test_a_model_without_graphs(tiny_config, photo):
-    config = dataclasses.replace(tiny_config, graph=GraphConfig(candidates=()))
-    with pytest.raises(
-        ValueError, match=r"^Expected a model with graphs \(got one without candidate sets\)$"
-    ):
-        stage_graphs(GLIC(config), photo(64, 64), "g_a.1")
+@pytest.mark.parametrize(
+    ("graph", "expected"),
+    [
+        (GraphConfig(candidates=()), []),
+        (GraphConfig(degree=4, strides=(4,)), ["g_a.1", "g_s.2"]),
+        (GraphConfig(degree=4, strides=(8,)), ["g_a.2", "g_s.1"]),
+    ],
+    ids=["none", "H/4", "H/8"],
+)
+def test_stages_without_graphs(tiny_config, photo, graph, expected):
+    model = GLIC(dataclasses.replace(tiny_config, graph=graph)).eval()
+    for runs in (run_stages(model, photo(64, 64)), run_model(model, photo(64, 64)).stages):
+        assert list(runs) == expected
+        assert all(run.pair.local.num_edges for run in runs.values())
+    for stage in {*STAGES} - {*expected}:
+        with pytest.raises(
+            ValueError, match=rf"^Expected a stage with graphs \(got {stage}, which has none\)$"
+        ):
+            stage_graphs(model, photo(64, 64), stage)
 
 
 def test_a_model_of_one_graph_has_no_pair(tiny_config, photo):

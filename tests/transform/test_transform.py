@@ -60,6 +60,19 @@ def test_without_candidates_stages_are_feed_forward_parts(tiny_config, build):
 
 
 @pytest.mark.parametrize("build", [build_analysis, build_synthesis])
+@pytest.mark.parametrize("stride", [4, 8])
+def test_graphs_at_one_stride(tiny_config, build, stride):
+    """The stage at H/4 has the ratio 1, that at H/8 the ratio 2."""
+    graph = dataclasses.replace(tiny_config.graph, strides=(stride,))
+    stages = build(dataclasses.replace(tiny_config, graph=graph, ffn_ratios=(1, 1, 2))).stages
+    (with_graphs,) = (stage for stage in stages if isinstance(stage, GFAStage))
+    (without,) = (stage for stage in stages if isinstance(stage, FeedForwardStage))
+    own, other = (1, 2) if stride == 4 else (2, 1)
+    for ratio, part in ((own, with_graphs.layers[0].ffn), (other, without.layers[0])):
+        assert part.project_out.in_channels == ratio * part.project_out.out_channels
+
+
+@pytest.mark.parametrize("build", [build_analysis, build_synthesis])
 def test_parts_by_name(tiny_config, build):
     graph = GraphConfig(
         candidates=(Part("anchors"),),
