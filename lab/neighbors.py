@@ -48,7 +48,8 @@ class Fixed(Selection):
 def prefer(builder: GraphBuilder, preference: Preference) -> None:
     """Let a builder keep itself and as many others as before, by another preference."""
 
-    def kept(similarity: Tensor, quota: Tensor, candidates: Candidates) -> KeptEdges:
+    def kept(unit: Tensor, quota: Tensor, candidates: Candidates) -> KeptEdges:
+        similarity = builder._similarity(unit, quota, candidates)
         of_nodes = similarity[candidates.group, candidates.slot]
         chosen = builder.selection(of_nodes, quota)
         count = (chosen | ~chosen.any(1, keepdim=True)).sum(1, keepdim=True)
@@ -58,7 +59,7 @@ def prefer(builder: GraphBuilder, preference: Preference) -> None:
         rank = wanted.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return kept_edges(similarity, quota, candidates, Fixed(rank < count))
 
-    builder._kept = kept
+    builder._kept_edges = kept  # type: ignore[method-assign]
 
 
 @torch.no_grad()

@@ -134,12 +134,12 @@ def _draw(args: Namespace, output: Path | None) -> None:
             "Expected a model with attention on a local and a global graph "
             f"(got {model.config.aggregation.name} on {', '.join(kinds) or 'none'})"
         )
-    if args.stage not in (stages := stages_with_graphs(model)):
+    if args.stage not in (having := stages_with_graphs(model)):
         raise ConfigError(
-            f"Expected --stage to be one of {', '.join(stages)} (got {args.stage}, which has no graphs)"
+            f"Expected --stage to be one of {', '.join(having)} (got {args.stage}, which has no graphs)"
         )
     whole = run_model(model, image) if args.html else None
-    runs = whole.stages if whole else run_stages(model, image, stages if args.summary else [args.stage])
+    runs = whole.stages if whole else run_stages(model, image, having if args.summary else [args.stage])
     run = runs[args.stage]
     if output is not None or args.erf is not None:
         from glic_pyg.figures import save_figure
