@@ -23,3 +23,15 @@ def test_as_many_neighbours_of_another_kind(name):
             for graph in (before, after)
         ]
         assert (within[1] < within[0] - 0.5) == (name == "nearest")
+
+
+def test_none_in_one_of_the_graphs():
+    torch.manual_seed(0)
+    builder, x = GraphBuilder(degree=12), torch.randn(1, 8, 24, 40)
+    chosen = builder(x)
+    prefer(builder, None, [1])
+    for _ in range(2):
+        local, global_ = builder(x)
+        assert torch.equal(local.edge_index, chosen[0].edge_index)
+        assert torch.equal(*global_.edge_index)
+        assert torch.equal(global_.edge_index[0], torch.arange(24 * 40))
