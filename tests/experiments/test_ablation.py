@@ -1,5 +1,6 @@
 """Ablations: variant files, complete rows, and their summary against hand-made figures."""
 
+import csv
 import dataclasses
 import json
 import math
@@ -86,6 +87,24 @@ def test_the_seeds_are_told_as_measured(pictures, metric):
 def test_equal_time_is_told_as_measured():
     rate = rate_of_graphs(("muon_512-0", "muon_512_3500_no_graph-0"))
     assert f"needs {rate:.1f} % more bits on CID22" in (DOCS / "do_graphs_pay.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(DOCS.glob("*/*/beside_no_graph.csv")), ids=lambda path: path.parent.name
+)
+def test_losses_in_pairs_are_told_as_measured(path):
+    name, _, seed = path.parent.name.rpartition("-")
+    with path.open(newline="") as file:
+        parts = list(csv.DictReader(file))
+    steps = json.loads((path.parent / "row.json").read_text())["config"]["steps"]
+    assert [int(part["last"]) for part in parts] == list(range(steps // 10, steps + 1, steps // 10))
+    cells = " | ".join(f"{float(part['change']):+.1f} ± {float(part['error']):.1f}" for part in parts[1::2])
+    (line,) = (
+        line
+        for line in (DOCS / "do_graphs_pay.md").read_text().splitlines()
+        if line.startswith(f"| `{name}` |") and f" | {seed} | {cells} |" in line
+    )
+    assert f"| {steps:,}".replace(",", " ") in line
 
 
 @pytest.fixture
