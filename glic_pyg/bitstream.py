@@ -16,6 +16,7 @@ from glic_pyg.container import QUALITY_STEPS, RGB, Bitstream, BitstreamError, pa
 from glic_pyg.entropy import LatentError
 from glic_pyg.image import check_picture, check_size
 from glic_pyg.limits import MAX_PIXELS
+from glic_pyg.metrics import Distortion
 from glic_pyg.picture import ImageError
 from glic_pyg.refinement import STEPS, TILES, Watch, check_effort, refine
 from glic_pyg.tiles import WHOLE, MemoryBoundError, Tiling, tiling_within
@@ -31,6 +32,7 @@ def encode(
     *,
     effort: int = 0,
     lmbda: float | None = None,
+    distortion: Distortion | None = None,
     watch: Watch | None = None,
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
@@ -42,7 +44,9 @@ def encode(
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`, on any device.
         quality: Only for a model of several qualities, by default the middle one; rounded to 256ths.
         effort: 0 to 4: how long better latents of this picture are looked for, see `glic_pyg.refinement`.
-        lmbda: What they are better by, which models of one quality need; see `refinement.refine`.
+        lmbda: What they are better by, see `refinement.refine`. A model of one quality needs it, unless its
+            checkpoint notes that of its training.
+        distortion: What they are better in: `mse`, or `ms-ssim`; by default what the model was trained for.
         watch: Is told of every step of that, and may end it.
         max_pixels: A larger picture is refused, as `decode` would with the same number.
         max_memory: Bytes that the process may hold, with a model on the CPU. A picture too large for that
@@ -51,12 +55,12 @@ def encode(
     Raises:
         ImageError: `x` is not one RGB picture in [0, 1], or is too large.
         QualityError: the model has no such quality; or one only, and lambda is missing.
-        EffortError: there is no such effort.
+        EffortError: there is no such effort or distortion, or the picture is too small for MS-SSIM.
         MemoryBoundError: the picture cannot be coded within `max_memory`.
         ModelError, TableError, LatentError: the model cannot code it, see `GLIC.code`.
     """
     steps = quality_steps(model, quality)  # refused before the work
-    check_effort(model, effort, lmbda)
+    check_effort(model, effort, lmbda, distortion)
     check_picture(x)
     shape = x.shape[-2:]
     check_size(*shape, max_pixels=max_pixels)
@@ -65,7 +69,15 @@ def encode(
     y = model.analyse(x, tiling_for(model, shape, max_memory, picture_bytes=x.nbytes))
     if refining is not None:
         y = refine(
-            model, x, y, _quality(model, steps), steps=STEPS[effort], lmbda=lmbda, watch=watch, **refining
+            model,
+            x,
+            y,
+            _quality(model, steps),
+            steps=STEPS[effort],
+            lmbda=lmbda,
+            distortion=distortion,
+            watch=watch,
+            **refining,
         )
     return encode_latents(model, y, shape, quality)[0]
 

@@ -135,7 +135,7 @@ def load(path: str | Path, *, allow_code: bool = False) -> Checkpoint:
         about = json.loads(metadata[METADATA])
         about = _migrated(about, path)
         config = ModelConfig.from_dict(about["config"])
-        info, identity = about["info"], about["identity"]
+        info, identity = dict(about["info"]), about["identity"]
         state |= {name: state[first] for name, first in about["same_as"].items()}
         if identity is not None:
             identity = bytes.fromhex(identity)
@@ -171,8 +171,8 @@ def _migrated(about: Mapping[str, Any], path: str | Path) -> Mapping[str, Any]:
 
 def restore(
     name: str | Path, make: Callable[[ModelConfig], Model], *, allow_code: bool = False
-) -> tuple[Model, bytes | None]:
-    """Make a model of a checkpoint, in float32, and return it with its identity, if the file says it.
+) -> tuple[Model, Checkpoint]:
+    """Make a model of a checkpoint, in float32, and return both.
 
     Nothing that a checkpoint says runs code, asks for memory beyond its own size, or reaches the coder
     unchecked.
@@ -196,7 +196,7 @@ def restore(
             check_tables(model)
     except (ConfigError, TableError) as error:
         raise CheckpointError(f"Expected a checkpoint of glic_pyg (got {path}: {error})") from error
-    return model, stored.identity
+    return model, stored
 
 
 def _holding_data() -> torch.device:

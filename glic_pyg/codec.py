@@ -59,6 +59,10 @@ class GLIC(nn.Module):
         config: The model's numbers.
         kernels: Which code computes the networks, see `HasKernels`; by default those of the device
             that it is on. It changes no meaning.
+
+    Attributes:
+        config: Its numbers.
+        info: What its checkpoint notes of it, of its training for instance.
     """
 
     def __init__(self, config: ModelConfig, *, kernels: Kernels | None = None) -> None:
@@ -73,6 +77,7 @@ class GLIC(nn.Module):
         accept_tables_of_any_size(self.latent_codec)
         self._exact_nets: Derived[ProbabilityNets] = Derived()
         self._identity: Derived[bytes] = Derived()
+        self.info: Mapping[str, Any] = {}
 
     @classmethod
     def from_pretrained(
@@ -92,9 +97,10 @@ class GLIC(nn.Module):
         Raises:
             CheckpointError: no such model, or not a sound checkpoint.
         """
-        model, identity = checkpoint.restore(name, partial(cls, kernels=kernels), allow_code=allow_code)
-        if identity is not None:
-            model._identity.put(model, identity)
+        model, stored = checkpoint.restore(name, partial(cls, kernels=kernels), allow_code=allow_code)
+        if stored.identity is not None:
+            model._identity.put(model, stored.identity)
+        model.info = stored.info
         return model.eval()
 
     def save(
@@ -109,12 +115,12 @@ class GLIC(nn.Module):
         Args:
             path: The file, made or replaced.
             dtype: float32, or float16 for half the size.
-            info: Notes to keep with the model, JSON values.
+            info: Notes to keep with the model, JSON values; by default those that it came with.
 
         Raises:
             CheckpointError: the model has no tables (see `update`), or what `from_pretrained` would refuse.
         """
-        checkpoint.save(self, self.config, path, dtype=dtype, info=info)
+        checkpoint.save(self, self.config, path, dtype=dtype, info=self.info if info is None else info)
 
     @property
     def identity(self) -> bytes:

@@ -1,11 +1,15 @@
 """Figures of a restored picture and its file."""
 
 import math
+from typing import Literal
 
 from torch import Tensor
 
 from glic_pyg.errors import require
 from glic_pyg.image import to_8bit
+
+Distortion = Literal["mse", "ms-ssim"]
+"""What a model is trained to make small: the squared error, or 1 - MS-SSIM."""
 
 ROWS_AT_ONCE = 64
 

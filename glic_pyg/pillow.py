@@ -39,7 +39,7 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's names for numbers of channels."""
 INFO = {"exif": "EXIF", "xmp": "XMP ", "icc_profile": "ICCP"}
 """Pillow's names for chunks."""
-OPTIONS = {"quality", "effort", "lmbda", "max_memory"}
+OPTIONS = {"quality", "effort", "lmbda", "distortion", "max_memory"}
 """Of `bitstream.encode`, which `Image.save` takes too."""
 
 _models: list[str | Path | GLIC] = ["glic_nano"]
@@ -144,7 +144,7 @@ def _accept(prefix: bytes) -> bool | str:
 
 
 def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
-    """Code a picture; `quality`, `effort`, `lmbda` and `max_memory` are those of `bitstream.encode`.
+    """Code a picture; what `OPTIONS` names is that of `bitstream.encode`.
 
     Metadata in `im.info` travel, or what `exif`, `xmp` and `icc_profile` give in their place; none if that is
     empty. `keep_icc` leaves colours in the space of the profile.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ from glic_pyg.bitstream import encode_latents, refining_for, tiling_for
 from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.container import QUALITY_STEPS
 from glic_pyg.image import MAX_PIXELS, check_picture, check_size
-from glic_pyg.metrics import bpp, psnr
+from glic_pyg.metrics import Distortion, bpp, psnr
 from glic_pyg.progress import tell
-from glic_pyg.refinement import STEPS, Watch, check_effort, refine
+from glic_pyg.refinement import STEPS, Hold, Watch, check_effort, refine
 
 TOLERANCE = 0.005
 
@@ -25,6 +25,7 @@ def encode_to_bpp(
     target: float,
     *,
     effort: int = 0,
+    distortion: Distortion | None = None,
     watch: Watch | None = None,
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
@@ -36,15 +37,16 @@ def encode_to_bpp(
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`, on any device.
         target: In bits per pixel.
         effort: See `bitstream.encode`; what is gained betters the picture, at no more bits.
+        distortion: See `bitstream.encode`.
         watch: See `bitstream.encode`.
         max_pixels: See `bitstream.encode`.
         max_memory: See `bitstream.encode`.
 
     Raises:
         QualityError: none of the model's qualities gives that.
-        EffortError: there is no such effort.
+        EffortError: there is no such effort or distortion, or the picture is too small for MS-SSIM.
     """
-    search = Search("bpp", "bits", effort, watch, max_pixels, max_memory)
+    search = Search("bpp", "bits", effort, distortion, watch, max_pixels, max_memory)
     return _encode(model, x, target, lambda data, _: bpp(data, x), search)
 
 
@@ -64,7 +66,7 @@ def encode_to_psnr(
         model: A model of several qualities.
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`, on any device.
         target: In dB.
-        effort: See `bitstream.encode`; what is gained lessens the bits, at no larger error.
+        effort: See `bitstream.encode`; what is gained lessens the bits, at no larger squared error.
         watch: See `bitstream.encode`.
         max_pixels: See `bitstream.encode`.
         max_memory: See `bitstream.encode`.
@@ -80,7 +82,8 @@ def encode_to_psnr(
         tiling = tiling_for(model, shape, max_memory, picture_bytes=both, restoring=True)
         return psnr(x.to(model.device), model.synthesise(y_hat, shape, tiling, dtype=torch.uint8))
 
-    return _encode(model, x, target, measure, Search("dB", "mse", effort, watch, max_pixels, max_memory))
+    search = Search("dB", "distortion", effort, "mse", watch, max_pixels, max_memory)
+    return _encode(model, x, target, measure, search)
 
 
 class Search(NamedTuple):
@@ -90,14 +93,16 @@ class Search(NamedTuple):
         unit: Of the target.
         hold: What refining must not let grow, see `refine`.
         effort: See `bitstream.encode`.
+        distortion: See `bitstream.encode`.
         watch: See `bitstream.encode`.
         max_pixels: See `bitstream.encode`.
         max_memory: See `bitstream.encode`.
     """
 
     unit: str
-    hold: Literal["bits", "mse"]
+    hold: Hold
     effort: int
+    distortion: Distortion | None
     watch: Watch | None
     max_pixels: int
     max_memory: int | None
@@ -120,7 +125,7 @@ def _encode(
     check_picture(x)
     shape = x.shape[-2:]
     check_size(*shape, max_pixels=search.max_pixels)
-    check_effort(model, search.effort, lmbda=None)
+    check_effort(model, search.effort, distortion=search.distortion)
     x = x.to(model.device)
     refining = refining_for(model, x, search.max_memory) if search.effort else None
     y = model.analyse(x, tiling_for(model, shape, search.max_memory, picture_bytes=x.nbytes))
@@ -155,6 +160,7 @@ def _encode(
         y,
         quality,
         steps=STEPS[search.effort],
+        distortion=search.distortion,
         hold=search.hold,
         watch=search.watch,
         **refining,

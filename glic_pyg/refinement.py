@@ -17,8 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from numbers import Integral
-from typing import Literal, NamedTuple
+from statistics import fmean
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ from glic_pyg.config import LATENT_STRIDE
 from glic_pyg.entropy import dithered_latents
 from glic_pyg.errors import UserError
 from glic_pyg.image import crop, to_float
-from glic_pyg.metrics import mse
+from glic_pyg.metrics import LEAST_SIDE, Distortion, ms_ssim, mse
 from glic_pyg.tiles import WHOLE, Tiling
 
 STEPS = (0, 25, 100, 400, 1500)
@@ -41,13 +43,17 @@ LEAST_GRADIENT = 10.0
 """Bits per symbol: Adam's epsilon. Symbols that matter less take shorter steps, not steps of random sign."""
 DITHER = 0.5
 """At the start, see `dithered_latents`; at the end it is 0."""
+PATIENCE = 0.75
+"""Share of the steps after which a tile that has gained nothing is left: none was seen that gained later."""
 
+Hold = Literal["bits", "distortion"]
+"""What does not grow."""
 Watch = Callable[[int, int, float], bool | None]
 """Is told how many steps are done, of how many, and the gain so far, a share of the loss; True ends them."""
 
 
 class EffortError(UserError, ValueError):
-    """An effort that there is not; the message is one line for the user."""
+    """An effort or a distortion that there is not; the message is one line for the user."""
 
 
 class Cost(NamedTuple):
@@ -55,15 +61,18 @@ class Cost(NamedTuple):
 
     Args:
         bits: Of all strings.
-        mse: Of the picture that a decoder restores, rounded to 8 bits, in squares of 1/255.
+        distortion: Of the picture that a decoder restores, rounded to 8 bits: its mean squared error in
+            squares of 1/255, or 1 - MS-SSIM.
     """
 
     bits: float
-    mse: float
+    distortion: float
 
 
-def check_effort(model: GLIC, effort: int, lmbda: float | None) -> None:
-    """Refuse, before the work, an effort that there is not, or that misses a lambda.
+def check_effort(
+    model: GLIC, effort: int, lmbda: float | None = None, distortion: Distortion | None = None
+) -> None:
+    """Refuse, before the work, an effort or a distortion that there is not, or that misses a lambda.
 
     Raises:
         EffortError: says which there are.
@@ -71,10 +80,27 @@ def check_effort(model: GLIC, effort: int, lmbda: float | None) -> None:
     """
     if not (isinstance(effort, Integral) and effort in range(len(STEPS))):
         raise EffortError(f"Expected an effort in 0..{len(STEPS) - 1} (got {effort})")
-    if effort and lmbda is None and model.config.qualities == 1:
+    if distortion not in (None, *get_args(Distortion)):
+        names = " or ".join(get_args(Distortion))
+        raise EffortError(f"Expected a distortion of {names} (got {distortion})")
+    if effort and lmbda is None and model.config.qualities == 1 and _own_lambda(model, distortion) is None:
         raise QualityError(
             "Expected the lambda of its training to refine with a model of one quality (got none)"
         )
+
+
+def own_distortion(model: GLIC) -> Distortion:
+    """Return what a model was trained for, as its checkpoint notes it: the squared error if it does not."""
+    return "ms-ssim" if model.info.get("distortion") == "ms-ssim" else "mse"
+
+
+def _own_lambda(model: GLIC, distortion: Distortion | None) -> float | None:
+    """Return the lambda that a model of one quality was trained with for a distortion, if that is noted."""
+    noted = model.info.get("lambda")
+    if distortion not in (None, own_distortion(model)) or not isinstance(noted, list) or len(noted) != 1:
+        return None
+    (lmbda,) = noted
+    return lmbda if isinstance(lmbda, int | float) and 0 < lmbda < math.inf else None
 
 
 def refine(
@@ -85,15 +111,16 @@ def refine(
     *,
     steps: int,
     lmbda: float | None = None,
-    hold: Literal["bits", "mse"] | None = None,
+    distortion: Distortion | None = None,
+    hold: Hold | None = None,
     tiling: Tiling = TILES,
     restoring: Tiling = WHOLE,
     watch: Watch | None = None,
 ) -> Tensor:
     r"""Return latents of a picture whose file and picture are together better, never worse.
 
-    What gets better is \( \lambda \cdot 255^2 \cdot MSE + bpp \), of real strings and of the restored picture
-    of 8 bits.
+    What gets better is \( \lambda \cdot D + bpp \), of real strings and of the restored picture of 8 bits,
+    where D is \( 255^2 \cdot MSE \) or 1 - MS-SSIM, the mean of the tiles.
 
     Args:
         model: The model, with its tables.
@@ -101,9 +128,10 @@ def refine(
         y: Its latents, see `GLIC.analyse`.
         quality: Only for a model of several qualities.
         steps: How many, see `STEPS`; each takes about twice as long as decoding.
-        lmbda: Bits per pixel that an error of 1 is worth. By default what this picture's own files say, see
-            `trade`; for a model of one quality, which has no such curve, that of its training.
-        hold: Let the file grow by nothing (`bits`), or the error (`mse`), and better only the other.
+        lmbda: Bits per pixel that a distortion of 1 is worth. By default what this picture's own files say,
+            see `trade`; for a model of one quality, which has no such curve, that of its training.
+        distortion: D; by default what the model was trained for.
+        hold: Let the file grow by nothing (`bits`), or the distortion, and better only the other.
         tiling: Of the picture, while it is refined.
         restoring: Of the picture, while it is restored to be judged, see `GLIC.synthesise`.
         watch: Is told of every step.
@@ -112,63 +140,100 @@ def refine(
         Of y's shape.
 
     Raises:
+        EffortError: the picture is too small for MS-SSIM.
         QualityError: the model has no such quality.
         ModelError, TableError, LatentError: the model cannot code, see `GLIC.code`.
     """
+    if lmbda is None and model.config.qualities == 1:
+        lmbda = _own_lambda(model, distortion)
+    distortion = distortion or own_distortion(model)
+    height, width = x.shape[-2:]
+    if distortion == "ms-ssim" and min(height, width) < LEAST_SIDE:
+        raise EffortError(
+            f"Expected sides of at least {LEAST_SIDE} pixels to refine for ms-ssim (got {width} x {height})"
+        )
+    judge = partial(cost, model, distortion=distortion, tiling=tiling, restoring=restoring)
     if lmbda is None:
-        lmbda = trade(model, x, y, quality, restoring)
+        lmbda = trade(model, x, y, quality, distortion=distortion, tiling=tiling, restoring=restoring)
     if lmbda is None:  # more bits bring nothing to this picture, or to any
         return y
-    tiles = list(tiling.tiles(*x.shape[-2:]))
+    aim = _Aim(quality, steps, lmbda, distortion, hold)
+    tiles = list(tiling.tiles(height, width))
     refined = y.clone()
     for number, tile in enumerate(tiles):
 
         def of_tile(done: int, _: int, gain: float, before: int = number * steps) -> bool | None:
             return watch(before + done, len(tiles) * steps, gain) if watch else None
 
-        part = _refine_tile(
-            model,
-            x[tile.read(LATENT_STRIDE)],
-            y[tile.read(1)],
-            quality,
-            steps,
-            lmbda,
-            hold,
-            restoring,
-            of_tile,
-        )
+        part = _refine_tile(model, x[tile.read(LATENT_STRIDE)], y[tile.read(1)], aim, judge, of_tile)
         refined[tile.kept(1)] = part.latents[tile.core(1)]
         if part.stopped:
             break
     if len(tiles) == 1:
         return refined
-    start, end = (cost(model, x, latents, quality, restoring) for latents in (y, refined))
+    start, end = (judge(x, latents, quality) for latents in (y, refined))
     return refined if _better(end, start, start, lmbda * x[0, 0].numel(), hold) else y
 
 
-def cost(model: GLIC, x: Tensor, y: Tensor, quality: float | None = None, restoring: Tiling = WHOLE) -> Cost:
-    """Code latents into real strings, restore the picture, and return what they cost."""
+def cost(
+    model: GLIC,
+    x: Tensor,
+    y: Tensor,
+    quality: float | None = None,
+    *,
+    distortion: Distortion = "mse",
+    tiling: Tiling = TILES,
+    restoring: Tiling = WHOLE,
+) -> Cost:
+    """Code latents into real strings, restore the picture, and return what they cost.
+
+    The arguments are those of `refine`. MS-SSIM is the mean of the tiles, which takes less memory.
+    """
     strings, y_hat = model.code(y, quality)
-    x_hat = model.synthesise(y_hat, (x.size(-2), x.size(-1)), restoring, dtype=torch.uint8)
-    return Cost(8 * sum(map(len, strings)), mse(x, x_hat))
+    height, width = x.shape[-2:]
+    x_hat = model.synthesise(y_hat, (height, width), restoring, dtype=torch.uint8)
+    bits = 8 * sum(map(len, strings))
+    if distortion == "mse":
+        return Cost(bits, mse(x, x_hat))
+    tiles = [tile.read(LATENT_STRIDE) for tile in tiling.tiles(height, width)]
+    return Cost(bits, fmean(1 - ms_ssim(x[tile], x_hat[tile]) for tile in tiles))
 
 
 def trade(
-    model: GLIC, x: Tensor, y: Tensor, quality: float | None = None, restoring: Tiling = WHOLE
+    model: GLIC,
+    x: Tensor,
+    y: Tensor,
+    quality: float | None = None,
+    *,
+    distortion: Distortion = "mse",
+    tiling: Tiling = TILES,
+    restoring: Tiling = WHOLE,
 ) -> float | None:
-    """Return how many bits per pixel this picture pays for an error less by 1, at a quality.
+    """Return how many bits per pixel this picture pays for a distortion less by 1, at a quality.
 
     Told by its files half a quality below and above: the slope of its own curve, which is what a lambda is.
-    None where more bits do not lessen the error, and for a model of one quality, which has no such curve.
+    None where more bits do not lessen the distortion, and for a model of one quality, which has no such
+    curve. The arguments are those of `refine`.
     """
     qualities = model.config.qualities
     middle = model.config.default_quality if quality is None else quality
     if middle is None:
         return None
-    low, high = (cost(model, x, y, min(max(middle + way, 1), qualities), restoring) for way in (-0.5, 0.5))
-    if high.bits <= low.bits or high.mse >= low.mse:
+    judge = partial(cost, model, x, y, distortion=distortion, tiling=tiling, restoring=restoring)
+    low, high = (judge(min(max(middle + way, 1), qualities)) for way in (-0.5, 0.5))
+    if high.bits <= low.bits or high.distortion >= low.distortion:
         return None
-    return (high.bits - low.bits) / (low.mse - high.mse) / x[0, 0].numel()
+    return (high.bits - low.bits) / (low.distortion - high.distortion) / x[0, 0].numel()
+
+
+class _Aim(NamedTuple):
+    """What is wanted of a tile, as `refine` is told it."""
+
+    quality: float | None
+    steps: int
+    lmbda: float
+    distortion: Distortion
+    hold: Hold | None
 
 
 class _Refined(NamedTuple):
@@ -179,26 +244,20 @@ class _Refined(NamedTuple):
 
 
 def _refine_tile(
-    model: GLIC,
-    x: Tensor,
-    y: Tensor,
-    quality: float | None,
-    steps: int,
-    lmbda: float,
-    hold: Literal["bits", "mse"] | None,
-    restoring: Tiling,
-    watch: Watch,
+    model: GLIC, x: Tensor, y: Tensor, aim: _Aim, judge: Callable[..., Cost], watch: Watch
 ) -> _Refined:
     """Refine the latents of one tile as those of a picture of its own."""
-    price = weight = lmbda * x[0, 0].numel()  # bits per error; the weight moves where something is held
+    quality, steps, lmbda, distortion, hold = aim
+    price = weight = lmbda * x[0, 0].numel()  # bits per distortion; the weight moves where something is held
     original = to_float(x)
     shape = (x.size(-2), x.size(-1))
     generator = torch.Generator(device=y.device).manual_seed(0)
-    start = best = cost(model, x, y, quality, restoring)
+    start = best = judge(x, y, quality)
     latents = y
     with undisturbed(y.device), _frozen(model), torch.enable_grad():
         gains = {name: torch.as_tensor(gain).detach() for name, gain in model.gains(quality).items()}
-        curvature = _curvature(model, y, gains) * weight
+        # For MS-SSIM none was found that helps.
+        curvature = _curvature(model, y, gains) * weight if distortion == "mse" else y.new_zeros(y.size(1))
         moving = (y * gains["y"]).detach().requires_grad_()
         optimizer = torch.optim.Adam([moving], lr=LEARNING_RATE, betas=(0.9, 0.99), eps=LEAST_GRADIENT)
         stopped = False
@@ -215,25 +274,35 @@ def _refine_tile(
                 generator=generator,
             )
             x_hat = crop(model.g_s(y_hat * gains["y_inverse"]), *shape).clamp(0, 1)
-            error = (x_hat - original).square().mean() * 255**2
             optimizer.zero_grad()
-            (weight * error + bits).backward()
+            (weight * _distortion(x_hat, original, distortion) + bits).backward()
             if moving.grad is None or not moving.grad.isfinite().all():
                 break
             optimizer.step()
-            if (step + 1) % max(10, steps // 40) == 0 or step + 1 == steps:
+            judged = (step + 1) % max(10, steps // 40) == 0 or step + 1 == steps
+            if judged:
                 tried = moving.detach() / gains["y"]
-                now = cost(model, x, tried, quality, restoring)
+                now = judge(x, tried, quality)
                 if _better(now, best, start, price, hold):
                     best, latents = now, tried
                 if hold == "bits":
                     weight *= (start.bits / now.bits) ** 2
-                elif hold == "mse" and start.mse > 0:
-                    weight *= (now.mse / start.mse) ** 2
+                elif hold == "distortion" and start.distortion > 0:
+                    weight *= (now.distortion / start.distortion) ** 2
             if watch(step + 1, steps, 1 - _total(best, price) / _total(start, price)):
                 stopped = True
                 break
+            if judged and best is start and hold is None and step + 1 >= PATIENCE * steps:
+                break
     return _Refined(latents, stopped)
+
+
+def _distortion(x_hat: Tensor, x: Tensor, distortion: Distortion) -> Tensor:
+    if distortion == "mse":
+        return (x_hat - x).square().mean() * 255**2
+    from pytorch_msssim import ms_ssim
+
+    return 1 - ms_ssim(x_hat, x, data_range=1)
 
 
 def _curvature(model: GLIC, y: Tensor, gains: dict[str, Tensor]) -> Tensor:
@@ -251,16 +320,16 @@ def _curvature(model: GLIC, y: Tensor, gains: dict[str, Tensor]) -> Tensor:
     return 2 * 255**2 * per_pixel / x_hat.numel()
 
 
-def _better(one: Cost, other: Cost, start: Cost, weight: float, hold: Literal["bits", "mse"] | None) -> bool:
+def _better(one: Cost, other: Cost, start: Cost, weight: float, hold: Hold | None) -> bool:
     if hold == "bits":
-        return one.bits <= start.bits and one.mse < other.mse
-    if hold == "mse":
-        return one.mse <= start.mse and one.bits < other.bits
+        return one.bits <= start.bits and one.distortion < other.distortion
+    if hold == "distortion":
+        return one.distortion <= start.distortion and one.bits < other.bits
     return _total(one, weight) < _total(other, weight)
 
 
 def _total(some: Cost, weight: float) -> float:
-    return some.bits + weight * some.mse
+    return some.bits + weight * some.distortion
 
 
 @contextmanager

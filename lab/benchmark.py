@@ -5,6 +5,7 @@
     python lab/benchmark.py --model glic_nano elic2022-official --sizes 512x768
     python lab/benchmark.py --model glic_nano --beside --sizes 512x768
     python lab/benchmark.py --model glic_nano --versus ../earlier --sizes 512x768
+    python lab/benchmark.py --model glic_nano --effort --sizes 512x768 --threads 1
 
 Every choice of kernels of a GLIC model is measured beside its dense rival (see lab/dense_rival.py), each
 in a process of its own; ratios are to the rival. Weights of a configuration are random from a seed, those of
@@ -28,6 +29,7 @@ import torch
 from dense_rival import DenseAttention, DenseLayer, DenseStage, make_dense
 from pace import print_pace
 from pictures import photo
+from refining_step import print_step
 from torch import Tensor, nn
 from versus import print_versus
 
@@ -93,6 +95,8 @@ def main() -> int:
         metavar="CHECKOUT",
         help="measure GLIC weights here and in another checkout instead",
     )
+    about = "measure a step of --effort beside a forward pass instead"
+    add("--effort", action="store_true", help=about)
     add("--training", action="store_true", help="measure training steps instead of compression")
     add("--batch-size", type=flags.count, default=2, help="pictures per training step (default: %(default)s)")
     add("--activation-checkpointing", action="store_true", help="training steps compute activations twice")
@@ -117,6 +121,7 @@ def main() -> int:
             or args.save_json
             or args.training
             or args.beside
+            or args.effort
             or any(map(is_compressai, args.model))
         ):
             raise UsageError(
@@ -127,10 +132,25 @@ def main() -> int:
         return 0
 
     if args.beside:
-        if args.config or args.save_json or args.training or any(map(is_compressai, args.model)):
+        if (
+            args.config
+            or args.save_json
+            or args.training
+            or args.effort
+            or any(map(is_compressai, args.model))
+        ):
             raise UsageError("Expected --beside with GLIC models by --model, --sizes and --repeats alone")
         for size in args.sizes:
             print_pace(args.model, size, repeats=args.repeats)
+        return 0
+
+    if args.effort:
+        if args.config or args.save_json or args.training or any(map(is_compressai, args.model)):
+            raise UsageError(
+                "Expected --effort with GLIC models by --model, --sizes, --repeats and --threads alone"
+            )
+        for size, name in product(args.sizes, args.model):
+            print_step(name, size, repeats=args.repeats, threads=args.threads)
         return 0
 
     with writing(args.save_json, inputs=[*args.config, *args.model], force=args.force):

@@ -4,18 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_msssim import ms_ssim
 
 from glic_pyg import GLIC, bitstream, refinement
 from glic_pyg.bitstream import decode, encode
 from glic_pyg.codec import QualityError
 from glic_pyg.container import unpack
+from glic_pyg.image import to_8bit
 from glic_pyg.metrics import bpp, psnr
 from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
-from glic_pyg.refinement import Cost, EffortError, cost, refine, trade
+from glic_pyg.refinement import Cost, EffortError, check_effort, cost, refine, trade
 from glic_pyg.tiles import Tiling
 
 GOLDEN = Path(__file__).parent / "golden" / "files"
 LAMBDA = 0.02
+LEFT, RIGHT = slice(0, 320), slice(128, 448)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def test_the_start_is_kept_where_nothing_is_better(variable_model, x, lmbda):
     )
     weight = lmbda * x[0, 0].numel()
     before, after = (
-        c.bits + weight * c.mse for c in (cost(variable_model, x, some, 2) for some in (y, refined))
+        c.bits + weight * c.distortion for c in (cost(variable_model, x, some, 2) for some in (y, refined))
     )
     assert after <= before
     assert gains == sorted(gains)
@@ -66,8 +69,10 @@ def test_the_start_is_kept_where_nothing_is_better(variable_model, x, lmbda):
 def test_what_never_gets_better_stays(variable_model, x, monkeypatch):
     """Steps into the wild are tried, and left."""
     monkeypatch.setattr("glic_pyg.refinement.LEARNING_RATE", 50.0)
-    y = variable_model.analyse(x)
-    assert torch.equal(refine(variable_model, x, y, 2, steps=5, lmbda=LAMBDA), y)
+    y, told = variable_model.analyse(x), []
+    refined = refine(variable_model, x, y, 2, steps=40, lmbda=LAMBDA, watch=lambda *now: told.append(now))
+    assert torch.equal(refined, y)
+    assert told == [(step, 40, 0) for step in range(1, 31)]  # no more is tried after three quarters
 
 
 def test_effort_that_there_is_not_is_refused(variable_model, x):
@@ -116,18 +121,18 @@ def test_a_lambda_is_the_slope_of_the_pictures_own_curve(variable_model, x):
 
 
 def test_without_a_slope_nothing_is_done(variable_model, x, monkeypatch):
-    monkeypatch.setattr("glic_pyg.refinement.trade", lambda *_: None)
+    monkeypatch.setattr("glic_pyg.refinement.trade", lambda *_, **__: None)
     y = variable_model.analyse(x)
     assert refine(variable_model, x, y, 2, steps=5) is y
 
 
-@pytest.mark.parametrize("hold", ["bits", "mse"])
+@pytest.mark.parametrize("hold", ["bits", "distortion"])
 def test_one_side_can_be_held(variable_model, x, hold):
     y = variable_model.analyse(x)
     refined = refine(variable_model, x, y, 3, steps=40, lmbda=LAMBDA, hold=hold)
     before, after = (cost(variable_model, x, some, 3) for some in (y, refined))
     assert after.bits <= before.bits
-    assert after.mse <= before.mse
+    assert after.distortion <= before.distortion
     assert after != before
 
 
@@ -138,7 +143,7 @@ def test_the_default_device_does_not_matter(variable_model, x):
 
 
 def test_targets_are_met_with_more_for_the_same(variable_model, x, monkeypatch):
-    monkeypatch.setattr("glic_pyg.refinement.trade", lambda *_: LAMBDA)
+    monkeypatch.setattr("glic_pyg.refinement.trade", lambda *_, **__: LAMBDA)
     target = bpp(encode(variable_model, x, 2.7), x)
     before, after = (encode_to_bpp(variable_model, x, target, effort=effort) for effort in (0, 1))
     assert len(after) <= len(before)
@@ -171,7 +176,7 @@ def test_large_pictures_are_refined_in_tiles(variable_model, photo):
     assert done == [(step, 8) for step in range(1, 9)]
     before, after = (cost(variable_model, x, some, 2) for some in (y, refined))
     weight = LAMBDA * x[0, 0].numel()
-    assert after.bits + weight * after.mse <= before.bits + weight * before.mse
+    assert after.bits + weight * after.distortion <= before.bits + weight * before.distortion
 
 
 def test_a_bound_on_memory_makes_tiles_smaller(variable_model, photo):
@@ -182,6 +187,69 @@ def test_a_bound_on_memory_makes_tiles_smaller(variable_model, photo):
     assert bound["tiling"].side < min(free["tiling"].side, bound["restoring"].side)
     data = encode(variable_model, x, 2, effort=1, lmbda=LAMBDA, max_memory=1400 << 20)
     assert math.isfinite(psnr(x, decode(variable_model, data)))
+
+
+def test_what_is_refined_for_ms_ssim_is_better_in_it(variable_model, photo):
+    x = photo(176, 192)
+    y = variable_model.analyse(x)
+    told = {"steps": 10, "lmbda": 30.0}
+    refined = refine(variable_model, x, y, 3, distortion="ms-ssim", **told)
+    costs = []
+    for latents in (y, refined):
+        strings, y_hat = variable_model.code(latents, 3)
+        restored = to_8bit(variable_model.synthesise(y_hat, (176, 192))).float()
+        similarity = ms_ssim(to_8bit(x).float(), restored, data_range=255).item()
+        costs.append(8 * sum(map(len, strings)) / (176 * 192) + 30 * (1 - similarity))
+    assert costs[1] < costs[0]
+    variable_model.info = {"distortion": "ms-ssim"}
+    try:
+        assert torch.equal(refine(variable_model, x, y, 3, **told), refined)
+    finally:
+        variable_model.info = {}
+
+
+def test_ms_ssim_is_the_mean_of_the_tiles(variable_model, photo):
+    x = photo(192, 448)
+    y = variable_model.analyse(x)
+    data = encode(variable_model, x, 2)
+    restored = to_8bit(decode(variable_model, data)).float()
+    parts = [ms_ssim(to_8bit(x).float()[..., at], restored[..., at], data_range=255) for at in (LEFT, RIGHT)]
+    found = cost(variable_model, x, y, 2, distortion="ms-ssim", tiling=Tiling(320))
+    assert found.distortion == pytest.approx(1 - sum(parts).item() / 2)
+    assert found.bits == 8 * sum(map(len, unpack(data).strings))
+
+
+def test_what_is_too_small_for_ms_ssim_is_refused(variable_model, x):
+    message = r"Expected sides of at least 161 pixels to refine for ms-ssim \(got 100 x 60\)"
+    with pytest.raises(EffortError, match=message):
+        encode(variable_model, x, 2, effort=1, distortion="ms-ssim")
+    with pytest.raises(EffortError, match=r"Expected a distortion of mse or ms-ssim \(got psnr\)"):
+        encode(variable_model, x, 2, effort=1, distortion="psnr")
+
+
+@pytest.mark.parametrize(
+    ("info", "distortion", "enough"),
+    [
+        ({"lambda": [LAMBDA]}, None, True),
+        ({"lambda": [LAMBDA], "distortion": "mse"}, "mse", True),
+        ({"lambda": [LAMBDA], "distortion": "ms-ssim"}, "mse", False),
+        ({"lambda": [LAMBDA, 1]}, None, False),
+        ({"lambda": [-1.0]}, None, False),
+        ({"lambda": ["1"]}, None, False),
+        ({"lambda": 1}, None, False),
+    ],
+)
+def test_a_checkpoint_knows_its_lambda(tiny_model, x, info, distortion, enough, tmp_path):
+    tiny_model.save(tmp_path / "a.safetensors", info=info)
+    model = GLIC.from_pretrained(tmp_path / "a.safetensors")
+    assert model.identity == tiny_model.identity
+    if not enough:
+        with pytest.raises(QualityError, match=r"Expected the lambda of its training"):
+            check_effort(model, 1, distortion=distortion)
+        return
+    y = model.analyse(x)
+    expected = refine(tiny_model, x, y, steps=10, lmbda=LAMBDA)
+    assert torch.equal(refine(model, x, y, steps=10, distortion=distortion), expected)
 
 
 def test_a_refined_file_of_another_day_decodes():
@@ -196,9 +264,9 @@ def test_a_refined_file_of_another_day_decodes():
 def test_a_picture_that_is_restored_exactly_stays_so(variable_model, x, monkeypatch):
     """No error can be held that is 0, and the file may not have one."""
     costs = iter([Cost(800.0, 0.0), Cost(700.0, 0.1), Cost(720.0, 0.0)])
-    monkeypatch.setattr(refinement, "cost", lambda *_: next(costs))
+    monkeypatch.setattr(refinement, "cost", lambda *_, **__: next(costs))
     gains = []
     y = variable_model.analyse(x)
-    told = {"steps": 12, "lmbda": LAMBDA, "hold": "mse", "watch": lambda *told: gains.append(told[2])}
+    told = {"steps": 12, "lmbda": LAMBDA, "hold": "distortion", "watch": lambda *told: gains.append(told[2])}
     refine(variable_model, x, y, 2, **told)
     assert gains[-3:] == pytest.approx([0, 0, 0.1])  # the 700 bits had an error

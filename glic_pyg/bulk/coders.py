@@ -25,10 +25,10 @@ from glic_pyg.files import FileBytes
 from glic_pyg.formats import format_named, image_bytes
 from glic_pyg.image import read_image, to_tensor
 from glic_pyg.limits import MAX_PIXELS
-from glic_pyg.metrics import bpp, psnr
+from glic_pyg.metrics import Distortion, bpp, psnr
 from glic_pyg.picture import DEEP, most_bytes, picture_size, picture_suffixes, read_picture
 from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
-from glic_pyg.refinement import Watch, check_effort
+from glic_pyg.refinement import Watch, check_effort, own_distortion
 from glic_pyg.tiles import check_memory
 from glic_pyg.transparency import filled
 
@@ -171,6 +171,7 @@ class Encoder(Coder):
         target_psnr: Wanted PSNR in dB, in place of a quality.
         effort: See `bitstream.encode`.
         lmbda: See `bitstream.encode`.
+        distortion: See `bitstream.encode`.
         strip: Whether EXIF and XMP data are left out.
         keep_icc: Whether a colour profile travels, in place of converting to sRGB.
         max_pixels: Larger pictures are refused.
@@ -194,6 +195,7 @@ class Encoder(Coder):
         target_psnr: float | None = None,
         effort: int = 0,
         lmbda: float | None = None,
+        distortion: Distortion | None = None,
         strip: bool = False,
         keep_icc: bool = False,
         max_pixels: int = MAX_PIXELS,
@@ -212,8 +214,10 @@ class Encoder(Coder):
         self._aims = dict(aims)
         if target_bpp is None and target_psnr is None:
             aims["quality"] = bitstream.quality_steps(self.model, quality)
-        check_effort(self.model, effort, lmbda)
-        self._lmbda = lmbda
+        check_effort(self.model, effort, lmbda, distortion)
+        if target_psnr is not None and distortion == "ms-ssim":
+            raise UsageError("Expected the distortion mse with a target of PSNR (got ms-ssim)")
+        self._lmbda, self._distortion = lmbda, distortion or own_distortion(self.model)
         self._options: dict[str, Any] = {
             "max_pixels": max_pixels,
             "max_memory": max_memory,
@@ -227,6 +231,7 @@ class Encoder(Coder):
             "strip": strip,
             "keep_icc": keep_icc,
             **({"effort": effort, "lambda": lmbda} if effort else {}),
+            **({"distortion": "ms-ssim"} if effort and self._distortion == "ms-ssim" else {}),
             **aims,
         }
 
@@ -263,11 +268,12 @@ class Encoder(Coder):
             check_memory(self.max_memory, self.model.config, self.model.nbytes, picture_size(source))
 
     def _encode(self, x: Any) -> bytes:
-        if self._aims["target_bpp"] is not None:
-            return encode_to_bpp(self.model, x, self._aims["target_bpp"], **self._options)
         if self._aims["target_psnr"] is not None:
             return encode_to_psnr(self.model, x, self._aims["target_psnr"], **self._options)
-        return bitstream.encode(self.model, x, self._aims["quality"], lmbda=self._lmbda, **self._options)
+        options = {**self._options, "distortion": self._distortion}
+        if self._aims["target_bpp"] is not None:
+            return encode_to_bpp(self.model, x, self._aims["target_bpp"], **options)
+        return bitstream.encode(self.model, x, self._aims["quality"], lmbda=self._lmbda, **options)
 
 
 class Evaluator(Encoder):

@@ -128,7 +128,7 @@ def make_converter(args: Namespace, refining: Refining | None) -> Converter:
 
 def encoder_settings(args: Namespace) -> dict[str, Any]:
     """Return what a command's flags say of an `Encoder`."""
-    names = ("quality", "target_bpp", "target_psnr", "effort", "lmbda", "strip", "keep_icc")
+    names = ("quality", "target_bpp", "target_psnr", "effort", "lmbda", "distortion", "strip", "keep_icc")
     return {name: getattr(args, name) for name in (*names, "max_pixels", "max_memory")}
 
 

@@ -77,6 +77,7 @@ def run(args: Namespace) -> int:
         device=args.device,
         effort=args.effort,
         lmbda=args.lmbda,
+        distortion=args.distortion,
         allow_code=args.allow_code,
         force=args.force,
         command=args.command_line,

@@ -183,14 +183,19 @@ def add_effort(parser: argparse.ArgumentParser) -> None:
         choices=range(5),
         metavar="N",
         help="0 to 4: look for smaller files of the same picture in 0, 25, 100, 400 or 1500 steps, each of "
-        "about three times as long as decoding (default: %(default)s)",
+        "about twice as long as decoding (default: %(default)s)",
     )
     parser.add_argument(
         "--lambda",
         type=positive,
         dest="lmbda",
         metavar="L",
-        help="of the training of a model of one quality, which --effort needs",
+        help="of the training of a model of one quality, which --effort needs if its file does not note it",
+    )
+    parser.add_argument(
+        "--distortion",
+        choices=("mse", "ms-ssim"),
+        help="what --effort makes small beside the file (default: what the model was trained for)",
     )
 
 

@@ -21,9 +21,10 @@ from glic_pyg.codec import GLIC, QualityError
 from glic_pyg.errors import PackageError, require
 from glic_pyg.evaluation.compressai_models import is_compressai, load_compressai
 from glic_pyg.image import crop, pad, read_image, to_pil
+from glic_pyg.metrics import Distortion
 from glic_pyg.progress import tell
 from glic_pyg.rate_control import encode_to_bpp
-from glic_pyg.refinement import check_effort
+from glic_pyg.refinement import check_effort, own_distortion
 
 CLOSE = 0.002
 """Share of its bytes by which a file may miss the wanted size."""
@@ -102,6 +103,7 @@ class GlicCodec(Codec):
         device: Where it computes.
         effort: See `bitstream.encode`; any but 0 is told in its name.
         lmbda: See `bitstream.encode`.
+        distortion: See `bitstream.encode`; told in its name if it is MS-SSIM.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class GlicCodec(Codec):
         device: str = "cpu",
         effort: int = 0,
         lmbda: float | None = None,
+        distortion: Distortion | None = None,
     ) -> None:
         self.effort, self.lmbda = effort, lmbda
         self.model = GLIC.from_pretrained(name, allow_code=allow_code).to(device)
@@ -122,9 +125,12 @@ class GlicCodec(Codec):
         # Two checkpoints may have one configuration, and so one name.
         shown = name if name in shipped() else f"{self.model.config.name}-{identity[:8]}"
         settings: dict[str, Any] = {"identity": identity}
-        check_effort(self.model, effort, lmbda)
+        check_effort(self.model, effort, lmbda, distortion)
+        self.distortion = distortion or own_distortion(self.model)
         if effort:
             shown, settings = f"{shown}-effort{effort}", {**settings, "effort": effort, "lambda": lmbda}
+            if self.distortion == "ms-ssim":
+                shown, settings = f"{shown}-ms-ssim", {**settings, "distortion": "ms-ssim"}
         super().__init__(shown, settings, qualities)
 
     def encode(self, x: Tensor, quality: float | None) -> bytes:
@@ -133,7 +139,8 @@ class GlicCodec(Codec):
     def encode_to_size(self, x: Tensor, size: int) -> bytes:
         x = x.to(self.device)
         try:
-            return encode_to_bpp(self.model, x, 8 * size / x[0, 0].numel(), effort=self.effort)
+            target = 8 * size / x[0, 0].numel()
+            return encode_to_bpp(self.model, x, target, effort=self.effort, distortion=self.distortion)
         except QualityError:  # one quality only, or none of that size
             return min(
                 (self.encode(x, q) for q in (self.qualities[0], self.qualities[-1])),
@@ -141,11 +148,18 @@ class GlicCodec(Codec):
             )
 
     def _encode(self, x: Tensor, quality: float | None, effort: int) -> bytes:
-        return bitstream.encode(self.model, x.to(self.device), quality, effort=effort, lmbda=self.lmbda)
+        return bitstream.encode(
+            self.model,
+            x.to(self.device),
+            quality,
+            effort=effort,
+            lmbda=self.lmbda,
+            distortion=self.distortion,
+        )
 
     def warm(self) -> None:
         """Compile; the least effort uses all that more of it does."""
-        x = torch.zeros(1, 3, 64, 64)
+        x = torch.zeros(1, 3, 192, 192)  # the least for MS-SSIM
         self.decode(self._encode(x, self.qualities[0], min(self.effort, 1)))
 
     def decode(self, data: bytes) -> Tensor:
@@ -281,6 +295,7 @@ def load_codec(
     device: str = "cpu",
     effort: int = 0,
     lmbda: float | None = None,
+    distortion: Distortion | None = None,
 ) -> Codec:
     """Return a rival by its name, a model of CompressAI's by its name, or else a GLIC model by name or path.
 
@@ -290,6 +305,7 @@ def load_codec(
         device: Where a model computes.
         effort: Of a GLIC model, see `bitstream.encode`.
         lmbda: Of a GLIC model of one quality, see `bitstream.encode`.
+        distortion: See `bitstream.encode`.
 
     Raises:
         CheckpointError: none of them.
@@ -300,7 +316,9 @@ def load_codec(
         return PillowCodec(name)
     if is_compressai(name):
         return CompressaiCodec(name, device=device)
-    return GlicCodec(name, allow_code=allow_code, device=device, effort=effort, lmbda=lmbda)
+    return GlicCodec(
+        name, allow_code=allow_code, device=device, effort=effort, lmbda=lmbda, distortion=distortion
+    )
 
 
 def _jpegxl_version() -> str:

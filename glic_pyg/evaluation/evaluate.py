@@ -32,6 +32,7 @@ from glic_pyg.evaluation.measure import (
 )
 from glic_pyg.files import files_below, write_file
 from glic_pyg.ledger import hash_file, writing
+from glic_pyg.metrics import Distortion
 from glic_pyg.on_ray import connected, in_tasks
 from glic_pyg.picture import picture_suffixes
 from glic_pyg.processes import in_processes
@@ -63,6 +64,7 @@ def evaluate(
     device: str = "cpu",
     effort: int = 0,
     lmbda: float | None = None,
+    distortion: Distortion | None = None,
     allow_code: bool = False,
     force: bool = False,
     command: str = "",
@@ -81,6 +83,7 @@ def evaluate(
         device: Where models compute.
         effort: Of GLIC's models, see `bitstream.encode`.
         lmbda: Of GLIC's models of one quality, see `bitstream.encode`.
+        distortion: See `bitstream.encode`.
         allow_code: See `GLIC.from_pretrained`.
         force: Whether files may be overwritten that no earlier call wrote.
         command: That asks for it, to be noted beside the means.
@@ -92,10 +95,17 @@ def evaluate(
         CheckpointError, PackageError: see `load_codec`.
     """
     pictures = _pictures(datasets)
-    codecs = _codecs([*models, *rivals], allow_code=allow_code, device=device, effort=effort, lmbda=lmbda)
+    options: dict[str, Any] = {
+        "allow_code": allow_code,
+        "device": device,
+        "effort": effort,
+        "lmbda": lmbda,
+        "distortion": distortion,
+    }
+    codecs = _codecs([*models, *rivals], **options)
     table = Table(output / "pictures.csv")
     tasks = [
-        Task(name, quality, picture, allow_code, device, effort, lmbda)
+        Task(name, quality, picture, **options)
         for name, codec in codecs.items()
         for quality in _qualities(name, codec, None if name in RIVALS else qualities)
         for picture in pictures

@@ -22,7 +22,7 @@ from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.files import csv_text, naming, read_file, write_file
 from glic_pyg.image import read_image
 from glic_pyg.ledger import hash_bytes
-from glic_pyg.metrics import LEAST_SIDE, bpp, decibels, ms_ssim, psnr, psnr_unrounded
+from glic_pyg.metrics import LEAST_SIDE, Distortion, bpp, decibels, ms_ssim, psnr, psnr_unrounded
 from glic_pyg.picture import ImageError, most_bytes
 
 Key = tuple[str, str, str, str]
@@ -90,6 +90,7 @@ class Task:
         device: Where a model computes.
         effort: See `load_codec`.
         lmbda: See `load_codec`.
+        distortion: See `load_codec`.
     """
 
     codec: str
@@ -99,6 +100,7 @@ class Task:
     device: str = "cpu"
     effort: int = 0
     lmbda: float | None = None
+    distortion: Distortion | None = None
 
     def key(self, codec: Codec) -> Key:
         """Return the key that its row will have."""
@@ -124,7 +126,12 @@ def warm(codec: Codec) -> None:
 def measure(task: Task) -> Row:
     """Compress a picture, restore it, and compare."""
     codec = cached_codec(
-        task.codec, allow_code=task.allow_code, device=task.device, effort=task.effort, lmbda=task.lmbda
+        task.codec,
+        allow_code=task.allow_code,
+        device=task.device,
+        effort=task.effort,
+        lmbda=task.lmbda,
+        distortion=task.distortion,
     )
     warm(codec)
     photo = read_file(task.picture, most_bytes())

@@ -241,4 +241,5 @@ def _load(result: dict[str, Any], *, allow_code: bool, device: str) -> Codec:
         device=device,
         effort=settings.get("effort", 0),
         lmbda=settings.get("lambda"),
+        distortion=settings.get("distortion"),
     )

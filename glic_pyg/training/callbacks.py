@@ -273,5 +273,9 @@ def export(source: Path, target: Path, config: TrainConfig) -> None:
         {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
     )
     model.update(force=True)
-    info = {"lambda": list(config.lmbda), "steps": content["glic_pyg"]["step"]}
+    info = {
+        "lambda": list(config.lmbda),
+        "distortion": config.distortion,
+        "steps": content["glic_pyg"]["step"],
+    }
     model.save(target, dtype=torch.float16, info=info)

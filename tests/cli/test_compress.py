@@ -448,6 +448,12 @@ def test_effort_that_cannot_be_is_refused(glic, model_file, tmp_path):
     status, _, err = glic(*command, "--effort", "1")
     assert status == 2
     assert err.startswith("error: Expected the lambda of its training to refine with a model of one quality")
+    status, _, err = glic(*command, *EFFORT, "--distortion", "ms-ssim")
+    message = "error: Expected sides of at least 161 pixels to refine for ms-ssim (got "
+    assert (status, err[: len(message)]) == (2, message)
+    status, _, err = glic(*command, *EFFORT, "--distortion", "ms-ssim", "--target-psnr", "30")
+    message = "error: Expected the distortion mse with a target of PSNR (got ms-ssim)\n"
+    assert (status, err) == (2, message)
     assert not (tmp_path / "a.glic").exists()
 
 

@@ -17,6 +17,10 @@ def test_a_model_is_loaded_once_whatever_the_effort(model_file, tmp_path, monkey
     row = measure(Task(str(model_file), None, tmp_path / "a.png", effort=2, lmbda=0.02))
     assert len(loads) == 1
     assert row.codec.endswith("-effort2")
+    codec = cached_codec(str(model_file), effort=2, lmbda=0.02, distortion="ms-ssim")
+    assert codec.name.endswith("-effort2-ms-ssim")
+    assert codec.settings["distortion"] == "ms-ssim"
+    assert "distortion" not in cached_codec(str(model_file), effort=2, lmbda=0.02, distortion="mse").settings
 
 
 @pytest.mark.parametrize("ended", [KeyboardInterrupt(), SystemExit(143)])

@@ -121,3 +121,13 @@ def test_here_and_in_another_checkout(rig):
     assert (status, err) == (2, f"error: Expected a checkout of this repository (got {here / 'tests'})\n")
     status, _, err = run(rig, *words, "--versus", here, "--training")
     assert (status, err.count("\n")) == (2, 1)
+
+
+def test_a_step_of_effort_beside_a_pass(rig, config):
+    status, out, err = run(rig, "--effort", "--model", "glic_nano", "--sizes", "64x64")
+    assert (status, err) == (0, "")
+    assert out.startswith("glic_nano, 64 x 64, 1 threads\n")
+    assert 1 < float(out.split("ratio")[1]) < 10
+    status, _, err = run(rig, "--effort", "--config", config)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "Expected --effort with GLIC models by --model" in err

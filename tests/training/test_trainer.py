@@ -58,7 +58,7 @@ def test_run_folder_holds_what_a_run_needs(several, photos, tmp_path):
     model = GLIC.from_pretrained(run.latest.with_suffix(".safetensors"))
     assert model.compress(torch.rand(1, 3, 64, 64), 1.5)["strings"]
     info = checkpoint.load(run.latest.with_suffix(".safetensors")).info
-    assert info == {"lambda": [0.002, 0.01, 0.05], "steps": 6}
+    assert info == {"lambda": [0.002, 0.01, 0.05], "distortion": "mse", "steps": 6}
     losses = {step: sum(row["loss"] for row in evaluations if row["step"] == step) for step in (3, 6)}
     best = checkpoint.load(run.best.with_suffix(".safetensors")).info["steps"]
     assert losses[best] == min(losses.values())
