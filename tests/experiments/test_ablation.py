@@ -74,6 +74,17 @@ def test_the_graphs_on_whole_pictures_are_told_as_measured(name, seeds):
     assert told in (DOCS / "do_graphs_pay.md").read_text()
 
 
+def test_the_local_graph_alone_is_told_as_measured():
+    losses = [
+        json.loads((DOCS / "optimisers" / row / "row.json").read_text())["loss"]
+        for row in ("muon_256_local-0", "muon_256-0")
+    ]
+    local, both = (rate_of_graphs((row, "muon_256_no_graph-0")) for row in ("muon_256_local-0", "muon_256-0"))
+    page = " ".join((DOCS / "do_graphs_pay.md").read_text().split())
+    assert f"the loss is {losses[0]:.3f} against {losses[1]:.3f}" in page
+    assert f"needs {local:+.1f} % bits on CID22, where both need {both:+.1f} %" in page
+
+
 @pytest.mark.parametrize("pictures", ["CID22", "Kodak"])
 @pytest.mark.parametrize("metric", ["PSNR", "MS-SSIM"])
 def test_the_seeds_are_told_as_measured(pictures, metric):
