@@ -118,6 +118,19 @@ def test_losses_in_pairs_are_told_as_measured(path):
     assert f"| {steps:,}".replace(",", " ") in line
 
 
+def test_what_neighbours_are_worth_is_told_as_measured():
+    with (DOCS / "graphs_pay" / "neighbors.csv").open(newline="") as file:
+        rows = {(row["model"], row["where"], row["neighbours"]): row for row in csv.DictReader(file)}
+    models = list(dict.fromkeys(model for model, *_ in rows))
+    places = list(dict.fromkeys(where for _, where, _ in rows if where != "all"))
+    lines = [(name, [(model, "all", name) for model in models]) for name in ("nearest", "random", "none")]
+    lines += [("none", [("muon_512-0", where, "none") for where in places])]
+    page = (DOCS / "do_graphs_pay.md").read_text()
+    for name, keys in lines:
+        cells = [f"{float(rows[key]['change']):+.2f} ± {float(rows[key]['deviation']):.2f} %" for key in keys]
+        assert f"| {name} | {' | '.join(cells)} |" in page
+
+
 @pytest.fixture
 def base(tmp_path, config) -> Path:
     path = tmp_path / "base.yaml"
