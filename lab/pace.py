@@ -29,6 +29,7 @@ from glic_pyg.metrics import psnr
 BESIDE: dict[str, tuple[str, dict[str, Any]]] = {
     "AVIF, speed 8": ("avif", {"speed": 8}),
     "AVIF, speed 4": ("avif", {"speed": 4}),
+    "AVIF, speed 0": ("avif", {"speed": 0}),
     "WebP": ("webp", {}),
     "JPEG XL": ("jpegxl", {}),
 }

@@ -92,7 +92,7 @@ def test_what_cannot_be_beside_others(rig, config):
 
 
 def test_files_of_about_the_same_size(monkeypatch):
-    for rival in ("AVIF, speed 4", "JPEG XL"):
+    for rival in ("AVIF, speed 4", "AVIF, speed 0", "JPEG XL"):
         monkeypatch.delitem(pace.BESIDE, rival)
     found = pace.measure(["glic_nano"], (64, 96), 1, False)
     assert list(found) == ["glic_nano", "AVIF, speed 8", "WebP"]
