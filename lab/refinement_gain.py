@@ -31,7 +31,7 @@ Gains = list[tuple[int, float]]
 
 
 def main() -> int:
-    """Parse the command line, refine, draw after each picture."""
+    """Parse the command line, refine, draw whatever is there after each file."""
     parser = flags.Parser(__doc__)
     add = parser.add_argument
     add("-d", "--dataset", type=Path, required=True, help="folder of pictures")
@@ -63,9 +63,9 @@ def main() -> int:
                 seconds = time.process_time() - start
                 of = f"{path.name}, quality {quality:g}, effort {effort}"
                 print(f"{of}: {told[-1][1]:.2%}, {seconds:.0f} s")
-        draw(gains, args.output)
-        about = {"command": " ".join(["python", *sys.argv]), "gains": gains}
-        write_file(args.output.with_suffix(".json"), json.dumps(about) + "\n")
+            draw(gains, args.output)
+            about = {"command": " ".join(["python", *sys.argv]), "gains": gains}
+            write_file(args.output.with_suffix(".json"), json.dumps(about) + "\n")
     return 0
 
 
