@@ -46,15 +46,29 @@ def test_the_rows_of_the_optimisers_have_the_settings_of_their_files(row):
     assert (told["variant"], told["base"], told["seed"]) == (name, variant.base, int(seed))
 
 
-@pytest.mark.parametrize(("name", "loss"), [("adam", 2.133), ("muon", 1.590)])
+@pytest.mark.parametrize(("name", "loss"), [("adam", 2.133), ("muon", 1.590), ("soap", 1.563)])
 def test_the_optimisers_are_told_as_measured(name, loss):
     row = DOCS / "optimisers" / f"{name}-0"
     assert round(json.loads((row / "row.json").read_text())["loss"], 3) == loss
     assert f"| {loss:.3f} |" in (DOCS / "training.md").read_text()
 
 
-def rate_of_graphs(pair: Sequence[str], pictures: str = "cid22", metric: str = "psnr-rgb") -> float:
-    """Return the BD-rate of a row of the optimisers with graphs against one without, %."""
+@pytest.mark.parametrize(("name", "label"), [("adam", "Adam, 1e-3"), ("soap", "SOAP, 3e-3")])
+def test_the_optimisers_in_pairs_are_told_as_measured(name, label):
+    with (DOCS / "optimisers" / f"{name}-0" / "beside_muon.csv").open(newline="") as file:
+        parts = list(csv.DictReader(file))
+    assert [int(part["last"]) for part in parts] == list(range(250, 2501, 250))
+    cells = " | ".join(f"{float(part['change']):+.1f} %" for part in parts[1::2])
+    assert f"| {label} | {cells} |" in (DOCS / "training.md").read_text()
+
+
+def test_soap_on_whole_pictures_is_told_as_measured():
+    rate = rate_of(("soap-0", "muon-0"))
+    assert f"needs {-rate:.1f} % fewer bits than that by Muon" in (DOCS / "training.md").read_text()
+
+
+def rate_of(pair: Sequence[str], pictures: str = "cid22", metric: str = "psnr-rgb") -> float:
+    """Return the BD-rate of a row of the optimisers against another, %."""
     files = (DOCS / "optimisers" / row / f"{pictures}.json" for row in reversed(pair))
     curves = [Curve.of("", json.loads(file.read_text())["results"], metric=metric) for file in files]
     return delta(*curves, method="cubic").rate
@@ -67,7 +81,7 @@ def test_the_graphs_on_whole_pictures_are_told_as_measured(name, seeds):
         fmean(json.loads((DOCS / "optimisers" / row / "row.json").read_text())["loss"] for row in side)
         for side in zip(*rows, strict=True)
     ]
-    rates = [rate_of_graphs(pair) for pair in rows]
+    rates = [rate_of(pair) for pair in rows]
     change = f"{100 * (losses[0] / losses[1] - 1):+.1f} %"
     spread = f" ± {stdev(rates):.1f}" if seeds > 1 else ""
     told = f"| {seeds} | {losses[0]:.3f} | {losses[1]:.3f} | {change} | {fmean(rates):+.1f}{spread} % |"
@@ -79,7 +93,7 @@ def test_the_local_graph_alone_is_told_as_measured():
         json.loads((DOCS / "optimisers" / row / "row.json").read_text())["loss"]
         for row in ("muon_256_local-0", "muon_256-0")
     ]
-    local, both = (rate_of_graphs((row, "muon_256_no_graph-0")) for row in ("muon_256_local-0", "muon_256-0"))
+    local, both = (rate_of((row, "muon_256_no_graph-0")) for row in ("muon_256_local-0", "muon_256-0"))
     page = " ".join((DOCS / "do_graphs_pay.md").read_text().split())
     assert f"the loss is {losses[0]:.3f} against {losses[1]:.3f}" in page
     assert f"needs {local:+.1f} % bits on CID22, where both need {both:+.1f} %" in page
@@ -90,13 +104,13 @@ def test_the_local_graph_alone_is_told_as_measured():
 def test_the_seeds_are_told_as_measured(pictures, metric):
     key = {"PSNR": "psnr-rgb", "MS-SSIM": "ms-ssim-db-rgb"}[metric]
     pairs = [(f"muon_512-{seed}", f"muon_512_no_graph-{seed}") for seed in range(3)]
-    rates = [rate_of_graphs(pair, pictures.lower(), key) for pair in pairs]
+    rates = [rate_of(pair, pictures.lower(), key) for pair in pairs]
     cells = " | ".join(f"{rate:.1f} %" for rate in (*rates, fmean(rates)))
     assert f"| {pictures}, {metric} | {cells} |" in (DOCS / "do_graphs_pay.md").read_text()
 
 
 def test_equal_time_is_told_as_measured():
-    rate = rate_of_graphs(("muon_512-0", "muon_512_3500_no_graph-0"))
+    rate = rate_of(("muon_512-0", "muon_512_3500_no_graph-0"))
     assert f"needs {rate:.1f} % more bits on CID22" in (DOCS / "do_graphs_pay.md").read_text()
 
 
