@@ -78,10 +78,10 @@ def draw(gains: dict[str, dict[str, dict[str, Gains]]], output: Path) -> None:
             steps = range(STEPS[int(effort)] + 1)
             means = [100 * fmean(gain_at(told, step) for told in of_pictures.values()) for step in steps]
             axes.plot(steps[1:], means[1:], label=f"effort {effort}")
-        axes.set(xlabel="steps", xscale="log", xlim=(5, None), ylim=(0, None), title=f"quality {quality}")
+        axes.set(xlabel="steps", xscale="log", xlim=(5, None), title=f"quality {quality}")
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("gain, % of the loss")
-    panels[-1].legend()
+    panels[0].set(ylabel="gain, % of the loss", ylim=(0, None))  # of all panels, once all lines are there
+    panels[-1].legend(loc="lower right")
     save_figure(figure, output)
 
 

@@ -364,6 +364,17 @@ def test_figures_of_a_gpu_are_told_as_they_were_measured():
             assert f"{row['passed']} passed and {row['failed']} failed" in text
 
 
+def test_gains_of_refining_are_told_as_they_were_measured():
+    results = json.loads((ROOT / "docs" / "effort" / "gain.json").read_text())
+    text = (ROOT / "docs" / "effort.md").read_text()
+    assert results["command"] in text
+    for quality, of_efforts in results["gains"].items():
+        ends = [told[-1][1] for of_pictures in of_efforts.values() for told in of_pictures.values()]
+        assert len(ends) == 3  # of one picture
+        row = " | ".join(f"{100 * gain:.1f} %" for gain in ends)
+        assert f"| quality {quality} | {row} |" in text
+
+
 @pytest.mark.parametrize("side", [2048, 8192])
 def test_the_least_memory_is_told(side):
     model = GLIC.from_pretrained("glic_nano")
