@@ -65,6 +65,14 @@ def test_the_optimisers_in_pairs_are_told_as_measured(name, label):
 def test_soap_on_whole_pictures_is_told_as_measured():
     rate = rate_of(("soap-0", "muon-0"))
     assert f"needs {-rate:.1f} % fewer bits than that by Muon" in (DOCS / "training.md").read_text()
+    psnr, ms_ssim = (
+        rate_of(("soap-0", "soap_no_graph-0"), metric=metric) for metric in ("psnr-rgb", "ms-ssim-db-rgb")
+    )
+    without = rate_of(("soap_no_graph-0", "muon_no_graph-0"))
+    page = " ".join((DOCS / "do_graphs_pay.md").read_text().split())
+    assert f"By it the graphs need {-psnr:.1f} % fewer bits" in page
+    assert f"and {-ms_ssim:.1f} % fewer by MS-SSIM" in page
+    assert f"needs {without:.1f} % more bits than by Muon" in page
 
 
 def rate_of(pair: Sequence[str], pictures: str = "cid22", metric: str = "psnr-rgb") -> float:
@@ -74,7 +82,7 @@ def rate_of(pair: Sequence[str], pictures: str = "cid22", metric: str = "psnr-rg
     return delta(*curves, method="cubic").rate
 
 
-@pytest.mark.parametrize(("name", "seeds"), [("muon", 1), ("muon_256", 1), ("muon_512", 3)])
+@pytest.mark.parametrize(("name", "seeds"), [("muon", 1), ("soap", 1), ("muon_256", 1), ("muon_512", 3)])
 def test_the_graphs_on_whole_pictures_are_told_as_measured(name, seeds):
     rows = [[f"{row}-{seed}" for row in (name, f"{name}_no_graph")] for seed in range(seeds)]
     losses = [
