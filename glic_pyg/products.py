@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+import torch
 from numba.extending import register_jitable
+from torch import Tensor
 
+from glic_pyg.compiled import compiled
 from glic_pyg.simd import add_products
 
 LANES = (np.float32(0),) * 8
@@ -27,26 +30,76 @@ def padded(columns: int) -> int:
     return -(-columns // len(LANES)) * len(LANES)
 
 
-def packed(matrix: np.ndarray) -> np.ndarray:
+def packed(
+    matrix: Tensor, *, row_parts: int = 0, column_parts: int = 1, scale: Tensor | None = None
+) -> np.ndarray:
     """Lay a matrix out in panels of `WIDTH` columns, row by row each, as `multiply` reads it.
 
     Args:
-        matrix: `K x N`, float32.
+        matrix: `K x N`, float32, on the CPU, its entries in any order.
+        row_parts: In how many parts of one size there are zeros after the rows, up to whole vectors; 0 for
+            no zeros.
+        column_parts: The same of columns.
+        scale: A factor of each row, `K`, if any.
 
     Returns:
-        `K * padded(N)`.
+        `K * N`, with the zeros.
     """
-    length, columns = matrix.shape
-    whole = columns // WIDTH * WIDTH
-    panels = matrix[:, :whole].reshape(length, -1, WIDTH).swapaxes(0, 1).ravel()
-    if whole == columns:
-        return np.ascontiguousarray(panels, np.float32)
-    last = np.zeros((length, padded(columns) - whole), np.float32)
-    last[:, : columns - whole] = matrix[:, whole:]
-    return np.concatenate([panels, last.ravel()], dtype=np.float32)
+    return _laid_out(matrix, WIDTH, row_parts, column_parts, scale)
 
 
-def packed_pairs(matrix: np.ndarray) -> np.ndarray:
+def wide(matrix: Tensor, parts: int = 1) -> np.ndarray:
+    """Lay a matrix out row by row, with zeros after the columns of each part, up to whole vectors.
+
+    Args:
+        matrix: `K x N`, float32, on the CPU, its entries in any order.
+        parts: Of the columns, of one size.
+
+    Returns:
+        `K * N`, with the zeros.
+    """
+    return _laid_out(matrix, matrix.size(1) + parts * len(LANES), 0, parts, None)
+
+
+def _laid_out(
+    matrix: Tensor, panel: int, row_parts: int, column_parts: int, scale: Tensor | None
+) -> np.ndarray:
+    (height, width), (down, right) = matrix.shape, matrix.stride()
+    rows, columns = height // max(1, row_parts), width // column_parts
+    room = padded(rows) if row_parts else rows
+    size = max(1, row_parts) * room, column_parts * padded(columns)
+    out = np.empty(size, np.float32) if size == matrix.shape else np.zeros(size, np.float32)
+    if matrix.numel():
+        entries = matrix.detach().as_strided(((height - 1) * down + (width - 1) * right + 1,), (1,))
+        factors = np.empty(0, np.float32) if scale is None else scale.detach().contiguous().numpy()
+        _lay_out(entries.numpy(), down, right, rows, room, columns, panel, factors, out)
+    return out.ravel()
+
+
+@compiled()
+def _lay_out(entries, down, right, rows, room, columns, panel, factors, out):
+    """Fill an array, of zeros where there are to be any, with panels of a matrix, whose rows are
+    `down` apart and columns `right`.
+    """
+    length, total = out.shape
+    flat, space = out.reshape(out.size), padded(columns)
+    for first in range(0, total, panel):
+        width, j = min(panel, total - first), 0
+        while j < width:  # runs of columns of one part
+            part, column = (first + j) // space, (first + j) % space
+            count = min(width - j, columns - column)
+            start, at = (part * columns + column) * right, first * length + j
+            for row in range(length):
+                part, i = row // room, row % room
+                if i < rows:
+                    i += part * rows
+                    factor = factors[i] if len(factors) else np.float32(1)
+                    for k in range(count):
+                        flat[at + row * width + k] = entries[start + i * down + k * right] * factor
+            j += min(width - j, space - column)
+
+
+def packed_pairs(matrix: Tensor) -> np.ndarray:
     """Lay a matrix of whole numbers below 2^15 out as `packed` does, pairs of rows in the place of rows.
 
     Args:
@@ -55,7 +108,7 @@ def packed_pairs(matrix: np.ndarray) -> np.ndarray:
     Returns:
         `ceil(K / 2) * padded(N)`, int32: of each two rows, the last of which may be of zeros, both int16.
     """
-    rows = np.zeros((len(matrix) + len(matrix) % 2, matrix.shape[1]), np.float32)
+    rows = torch.zeros(len(matrix) + len(matrix) % 2, matrix.size(1))
     rows[: len(matrix)] = matrix
     return np.stack([packed(rows[::2]), packed(rows[1::2])], axis=1).astype(np.int16).view(np.int32).ravel()
 

@@ -12,6 +12,7 @@ from numba.core.datamodel import models
 from numba.extending import intrinsic, overload, register_model
 
 FLAGS = ("contract", "nsz")  # a product and a sum may become one instruction
+SUMS_AT_ONCE = 12  # of vectors: what registers have room for
 
 
 class Vector(types.Type):
@@ -262,6 +263,124 @@ def add_products(
     return types.none(rows, lanes, vectors, *matrices, integer, out, integer, integer), generate
 
 
+@intrinsic
+def convolve(context, side, lanes, positions, x, first, line, at, weight, weight_at, step, start, out, to):
+    """Set some positions' vectors to a depthwise convolution with a kernel of `side x side`.
+
+    What neighbouring positions read in common is read once. Each sum runs over rows, then columns.
+
+    Args:
+        side: A tuple as long as the kernel's side.
+        lanes: A tuple as long as a vector.
+        positions: A tuple with an entry for each position.
+        x: Array with a ring of as many rows.
+        first: Place of the first one of them in the ring.
+        line: Entries of a row of the ring.
+        at: Place within a row of what the first column of the kernel reads for the first position.
+        weight: Array with the kernel.
+        weight_at: Place of its first vector.
+        step: From one column, or position, to the next, everywhere.
+        start: What sums begin with.
+        out: Array of the results.
+        to: Place of the first one.
+    """
+    integer, vector = types.intp, Vector(len(lanes))
+
+    def generate(context, builder, signature, arguments):
+        _, _, _, _, first, line, at, _, weight_at, step, start, _, to = arguments
+
+        def value(array: int, place: Any) -> Any:
+            address = _address(context, builder, signature.args[array], arguments[array], place, vector)
+            return builder.load(address, align=4)
+
+        sums = [start] * len(positions)
+        for row in range(len(side)):
+            number, rows = builder.add(first, first.type(row)), first.type(len(side))
+            beyond = builder.icmp_signed(">=", number, rows)
+            number = builder.select(beyond, builder.sub(number, rows), number)
+            place = builder.add(at, builder.mul(number, line))
+            taps = [
+                value(7, _further(builder, weight_at, step, row * len(side) + j)) for j in range(len(side))
+            ]
+            for i in range(len(positions) + len(side) - 1):
+                read = value(3, _further(builder, place, step, i))
+                for j in range(max(0, i - len(positions) + 1), min(i + 1, len(side))):
+                    sums[i - j] = _plus_product(builder, sums[i - j], taps[j], read)
+        for i, total in enumerate(sums):
+            place = _further(builder, to, step, i)
+            address = _address(context, builder, signature.args[11], arguments[11], place, vector)
+            builder.store(total, address, align=4)
+        return context.get_dummy_value()
+
+    matrix = (weight, integer, integer)
+    return types.none(
+        side, lanes, positions, x, integer, integer, integer, *matrix, vector, out, integer
+    ), generate
+
+
+@intrinsic
+def correlate(context, side, lanes, x, at, y, y_at, step, count, out, to):
+    """Add sums of products of vectors, of one array and of another from each of some places on.
+
+        out[j] += sum_i x[i + j] y[i], 0 <= j < side
+
+    Args:
+        side: A tuple with an entry for each sum.
+        lanes: A tuple as long as a vector.
+        x: An array.
+        at: Place of its first vector.
+        y: Another array.
+        y_at: Place of its first vector.
+        step: From one vector to the next, everywhere.
+        count: Products of each sum.
+        out: Array of the sums.
+        to: Place of the first one.
+    """
+    integer, vector = types.intp, Vector(len(lanes))
+    together = max(1, SUMS_AT_ONCE // len(side))
+
+    def generate(context, builder, signature, arguments):
+        _, _, _, at, _, y_at, step, count, _, to = arguments
+
+        def address(array: int, place: Any) -> Any:
+            return _address(context, builder, signature.args[array], arguments[array], place, vector)
+
+        zero = ir.Constant(vector.llvm, [0.0] * len(lanes))
+        sums = [[alloca_once_value(builder, zero) for _ in side] for _ in range(together)]
+
+        def add(lines: list[Any], i: Any) -> None:
+            """Add the products of some places from `i` on, to sums of their own."""
+            begin, own = (builder.add(place, builder.mul(i, step)) for place in (at, y_at))
+            places = [address(4, _further(builder, own, step, k)) for k in range(len(lines))]
+            ys = [builder.load(place, align=4) for place in places]
+            for j in range(len(lines) + len(side) - 1):
+                read = builder.load(address(2, _further(builder, begin, step, j)), align=4)
+                for k in range(max(0, j - len(side) + 1), min(j + 1, len(lines))):
+                    total = lines[k][j - k]
+                    builder.store(_plus_product(builder, builder.load(total), read, ys[k]), total)
+
+        size = ir.Constant(count.type, together)
+        whole = builder.sdiv(count, size)
+        with for_range(builder, whole) as loop:
+            add(sums, builder.mul(loop.index, size))
+        done = builder.mul(whole, size)
+        with for_range(builder, builder.sub(count, done)) as loop:
+            add(sums[:1], builder.add(done, loop.index))
+        for j in range(len(side)):
+            place = address(8, _further(builder, to, step, j))
+            total = builder.load(place, align=4)
+            for line in sums:
+                total = builder.fadd(total, builder.load(line[j]), flags=FLAGS)
+            builder.store(total, place, align=4)
+        return context.get_dummy_value()
+
+    return types.none(side, lanes, x, integer, y, integer, integer, integer, out, integer), generate
+
+
+def _further(builder: Any, place: Any, step: Any, count: int) -> Any:
+    return builder.add(place, builder.mul(step, step.type(count)))
+
+
 def _of_pairs(builder: Any, x: Any, y: Any) -> Any:
     """Return the sum of both products of each pair of int16: one instruction of several processors."""
     count = x.type.count
@@ -272,11 +391,16 @@ def _of_pairs(builder: Any, x: Any, y: Any) -> Any:
     return builder.add(first, second)
 
 
-def _call(function: str, builder: Any, vector: Any) -> Any:
-    name = f"{function}.v{vector.type.count}f32"
-    return builder.call(
-        get_or_insert_function(builder.module, ir.FunctionType(vector.type, [vector.type]), name), [vector]
-    )
+def _call(function: str, builder: Any, *vectors: Any) -> Any:
+    kind = vectors[0].type
+    name = f"{function}.v{kind.count}f32"
+    operation = get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * len(vectors)), name)
+    return builder.call(operation, vectors)
+
+
+def _plus_product(builder: Any, total: Any, x: Any, y: Any) -> Any:
+    """Return a sum and a product more, one instruction where there is one: the first of a sum, too."""
+    return _call("llvm.fmuladd", builder, x, y, total)
 
 
 def _shuffle(builder: Any, vector: Any, places: Iterable[int]) -> Any:

@@ -1,8 +1,9 @@
 import numba
 import numpy as np
 import pytest
+import torch
 
-from glic_pyg.products import multiply, multiply_transposed, packed, packed_pairs, padded
+from glic_pyg.products import WIDTH, multiply, multiply_transposed, packed, packed_pairs, padded, wide
 
 
 @numba.njit
@@ -19,7 +20,9 @@ def test_product_of_rows_that_may_overlap(rows, length, columns, step):
     a, b = rng.standard_normal(200), rng.standard_normal((length, columns))
     left = np.stack([a[1 + step * i :][:length] for i in range(rows)])
     out = np.ones((rows, padded(columns)), np.float32)
-    product(a.astype(np.float32), step, rows, packed(b.astype(np.float32)), length, padded(columns), out)
+    product(
+        a.astype(np.float32), step, rows, packed(torch.from_numpy(b).float()), length, padded(columns), out
+    )
     np.testing.assert_allclose(out[:, :columns], 1 + left @ b, rtol=1e-5, atol=1e-5)
     assert (out[:, columns:] == 1).all()
 
@@ -36,7 +39,7 @@ def test_product_of_whole_numbers(rows, length, columns):
     a[:-1, :length] = left
     a = np.append(np.zeros(2, np.int16), a).view(np.int32)  # `product` leaves out the first pair
     out = np.ones((rows, padded(columns)), np.int32)
-    product(a, pairs, rows, packed_pairs(right.astype(np.float32)), pairs, padded(columns), out)
+    product(a, pairs, rows, packed_pairs(torch.from_numpy(right).float()), pairs, padded(columns), out)
     assert np.array_equal(out[:, :columns], 1 + left @ right)
     assert (out[:, columns:] == 1).all()
 
@@ -57,3 +60,36 @@ def test_product_of_a_transposed_matrix(rows, length, columns):
     left, right = flat
     transposed_product(left, 11, rows, right, 70, length, columns, out)
     np.testing.assert_allclose(out, 1 + a[:, :rows].T @ b[:, :columns], rtol=1e-5, atol=1e-5)
+
+
+def with_zeros(matrix, axis, parts):
+    """Return a matrix with zeros after each part of an axis, up to whole vectors."""
+    halves = np.split(matrix, parts, axis)
+    length = padded(halves[0].shape[axis]) - halves[0].shape[axis]
+    room = [(0, length if i == axis else 0) for i in (0, 1)]
+    return np.concatenate([np.pad(half, room) for half in halves], axis)
+
+
+@pytest.mark.parametrize("row_parts", [0, 1, 2])
+@pytest.mark.parametrize("column_parts", [1, 2])
+@pytest.mark.parametrize("size", [(2, 2), (6, 58), (48, 24), (10, 26)], ids=str)
+@pytest.mark.parametrize("turned", [False, True])
+def test_layouts(row_parts, column_parts, size, turned):
+    rng = np.random.default_rng(0)
+    matrix, scale = rng.standard_normal(size), rng.standard_normal(size[0])
+    tensor = torch.from_numpy(matrix).float()
+    if turned:
+        tensor = torch.stack([tensor.T.contiguous(), tensor.T]).unbind()[0].T
+    expected = with_zeros(matrix.astype(np.float32), 1, column_parts)
+    assert np.array_equal(wide(tensor, column_parts), expected.ravel())
+    expected = expected * scale.astype(np.float32)[:, None]
+    expected = with_zeros(expected, 0, row_parts) if row_parts else expected
+    found = packed(
+        tensor, row_parts=row_parts, column_parts=column_parts, scale=torch.from_numpy(scale).float()
+    )
+    panels = [expected[:, at : at + WIDTH].ravel() for at in range(0, expected.shape[1], WIDTH)]
+    assert np.array_equal(found, np.concatenate(panels))
+
+
+def test_layout_of_nothing():
+    assert len(packed(torch.empty(0, 3))) == 0

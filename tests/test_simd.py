@@ -5,6 +5,8 @@ import pytest
 from glic_pyg.simd import (
     add_products,
     below,
+    convolve,
+    correlate,
     exponential,
     floor,
     fold,
@@ -142,3 +144,47 @@ def test_exponential():
     out = np.empty_like(x)
     exponentials((np.float32(0),) * 8, x, out)
     np.testing.assert_allclose(out, np.exp(np.maximum(x.astype(float), -87)), rtol=3e-7)
+
+
+@numba.njit
+def convolved(side, lanes, positions, x, first, line, at, weight, step, start, out):
+    convolve(side, lanes, positions, x, first, line, at, weight, 1, step, load(lanes, start, 0), out, 2)
+
+
+@pytest.mark.parametrize("side", [1, 3, 5])
+@pytest.mark.parametrize("positions", [1, 2, 8])
+@pytest.mark.parametrize("first", [0, 1, 4])
+def test_depthwise_convolution_of_a_ring(side, positions, first):
+    rng = np.random.default_rng(0)
+    lanes, step, columns, first = 4, 6, positions + side, first % side
+    ring = rng.standard_normal((side, columns, step)).astype(np.float32)
+    weight = rng.standard_normal((side, side, step)).astype(np.float32)
+    start, out = rng.standard_normal(lanes).astype(np.float32), np.full(2 + positions * step, 7, np.float32)
+    tuples = ((np.float32(0),) * count for count in (side, lanes, positions))
+    convolved(*tuples, ring, first, columns * step, step + 1, weight, step, start, out)
+    rows, of_lanes = np.roll(ring, -first, 0), slice(1, 1 + lanes)
+    for i in range(positions):
+        taps = rows[:, 1 + i : 1 + i + side, of_lanes] * weight[:, :, of_lanes]
+        found = out[2 + i * step :][:lanes]
+        np.testing.assert_allclose(found, start + taps.sum((0, 1)), rtol=1e-5, atol=1e-5)
+    assert (np.delete(out, [2 + i * step + k for i in range(positions) for k in range(lanes)]) == 7).all()
+
+
+@numba.njit
+def correlated(side, lanes, x, y, step, count, out):
+    correlate(side, lanes, x, 1, y, 2, step, count, out, 3)
+
+
+@pytest.mark.parametrize("side", [1, 3, 5])
+@pytest.mark.parametrize("count", [0, 1, 4, 11])
+def test_sums_of_products_from_each_of_some_places_on(side, count):
+    rng = np.random.default_rng(0)
+    lanes, step = 4, 6
+    x, y = (rng.standard_normal(200).astype(np.float32) for _ in range(2))
+    out = np.ones(3 + side * step, np.float32)
+    correlated((np.float32(0),) * side, (np.float32(0),) * lanes, x, y, step, count, out)
+    for j in range(side):
+        pairs = ((x[1 + (i + j) * step :][:lanes], y[2 + i * step :][:lanes]) for i in range(count))
+        expected = 1 + sum((a * b for a, b in pairs), np.zeros(lanes))
+        np.testing.assert_allclose(out[3 + j * step :][:lanes], expected, rtol=1e-5, atol=1e-5)
+    assert (np.delete(out, [3 + j * step + k for j in range(side) for k in range(lanes)]) == 1).all()

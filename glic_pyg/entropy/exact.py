@@ -38,9 +38,8 @@ from glic_pyg.entropy.exact_kernels import GELU_COEFFICIENTS, NORM_QMAX, QMAX, T
 from glic_pyg.errors import UserError
 from glic_pyg.kernels import use_kernels
 from glic_pyg.nn.conv import ConvBlock, GatedFeedForward, LayerNorm2d
-from glic_pyg.nn.kernels.feed_forward import wide
 from glic_pyg.nn.pointwise import linear
-from glic_pyg.products import packed_pairs
+from glic_pyg.products import packed_pairs, wide
 from glic_pyg.threads import parts_of, share_out
 
 LIMIT = 2**24
@@ -316,20 +315,20 @@ class ExactConv2d(Compilable):
     @cached_property
     def linear(self) -> exact_kernels.Linear:
         """Of a convolution of one position."""
-        weight = packed_pairs(self.weight.flatten(1).numpy().T)
+        weight = packed_pairs(self.weight.flatten(1).T)
         return exact_kernels.Linear(weight, self.step.numpy(), self._bias)
 
     @cached_property
     def dense(self) -> exact_kernels.Dense:
         """Of one of several positions and all channels."""
-        taps, weight = exact_kernels.dense_taps(self.weight.numpy())
+        taps, weight = exact_kernels.dense_taps(self.weight)
         sizes = self.weight.size(-1), self.stride[0], self.padding[0]
         return exact_kernels.Dense(taps, weight, self.step.numpy(), self._bias, *sizes)
 
     @cached_property
     def of_channels(self) -> exact_kernels.Depthwise:
         """Of a depthwise one."""
-        weight = wide(self.weight.flatten(1).T).ravel()
+        weight = wide(self.weight.flatten(1).T)
         return exact_kernels.Depthwise(weight, self.step.numpy(), self._bias)
 
     @property

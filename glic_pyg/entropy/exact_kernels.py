@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+from torch import Tensor
 
 from glic_pyg.compiled import compiled
-from glic_pyg.nn.kernels.feed_forward import mix
+from glic_pyg.nn.kernels.feed_forward import FIVE, mix
 from glic_pyg.products import multiply, packed_pairs, padded
 from glic_pyg.threads import in_ranges, parts_of, share_out
 
@@ -102,11 +103,11 @@ class Dense(NamedTuple):
     padding: int
 
 
-def dense_taps(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def dense_taps(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Lay out the weight of a dense convolution, `C' x C x K x K`: taps and weight, see `Dense`."""
-    taps = np.argwhere(weight.any((0, 1)))
+    taps = weight.any(0).any(0).nonzero()
     pairs = [packed_pairs(weight[:, :, row, column].T) for row, column in taps]
-    return taps, np.concatenate([np.empty(0, np.int32), *pairs])
+    return taps.numpy(), np.concatenate([np.empty(0, np.int32), *pairs])
 
 
 def linear(x: np.ndarray, weights: Linear) -> np.ndarray:
@@ -258,7 +259,7 @@ def _conv_block(x, hidden, largest, depthwise, conv2, adaptor, ffn, out, top, bo
         if row < top + 2:
             continue
         target = row - 2
-        mix(ring, row - 4, 5, line, depthwise.weight, depthwise.bias, False, wide, sums, width)
+        mix(FIVE, ring, row - 4, line, depthwise.weight, depthwise.bias, False, wide, sums, width)
         for i in range(width):
             for c in range(channels):
                 value = sums[i * wide + c] * step[c] * depthwise.step[c]

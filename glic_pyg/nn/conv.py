@@ -76,19 +76,19 @@ class GatedFeedForward(HasKernels, nn.Module):
                 hidden = self.depthwise(hidden)
             a, b = hidden.chunk(2, dim=1)
             return x + self.project_out(self.gelu(a) * b)
-        rows, weights = x.movedim(1, -1), self.folded()
+        rows, weights = x.movedim(1, -1), self.weights()
         if torch.is_grad_enabled():
             return feed_forward_with_gradients(rows, *weights).movedim(-1, 1)
         return normed_feed_forward(rows, feed_forward_weights(*weights)).movedim(-1, 1)
 
-    def folded(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor, float]:
-        """Return the weights as `feed_forward_weights` takes them: the normalisation's within project_in."""
-        project_in = self.project_in.weight.flatten(1)
+    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, float]:
+        """Return the weights as `feed_forward_weights` takes them."""
         return (
-            project_in * self.norm.weight,
-            project_in @ self.norm.bias,
+            self.project_in.weight,
+            self.norm.weight,
+            self.norm.bias,
             None if self.depthwise is None else self.depthwise.weight,
-            self.project_out.weight.flatten(1),
+            self.project_out.weight,
             self.norm.eps,
         )
 
@@ -124,7 +124,7 @@ class ConvBlock(HasKernels, nn.Module):
         rows, weights = x.movedim(1, -1), self._mixing()
         if torch.is_grad_enabled():
             return self.ffn(mixing_with_gradients(rows, *weights).movedim(-1, 1))
-        parts = mixing_weights(*weights), feed_forward_weights(*self.ffn.folded())
+        parts = mixing_weights(*weights), feed_forward_weights(*self.ffn.weights())
         return conv_block(rows, *parts, self.conv2.out_channels).movedim(-1, 1)
 
     def mix(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C_out H W"]:
@@ -138,10 +138,10 @@ class ConvBlock(HasKernels, nn.Module):
         conv1, bias1, depthwise, bias, conv2, bias2 = (
             parameter for conv in convs for parameter in (conv.weight, cast(Tensor, conv.bias))
         )
-        weights = (conv1.flatten(1), bias1, depthwise, bias, conv2.flatten(1))
+        weights = (conv1, bias1, depthwise, bias, conv2)
         if self.adaptor is None:
             return *weights, bias2, None
-        return *weights, bias2 + cast(Tensor, self.adaptor.bias), self.adaptor.weight.flatten(1)
+        return *weights, bias2 + cast(Tensor, self.adaptor.bias), self.adaptor.weight
 
 
 def _in_one_pass(module: HasKernels, x: Tensor) -> bool:

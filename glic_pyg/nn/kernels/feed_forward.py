@@ -16,14 +16,16 @@ from torch import Tensor
 
 from glic_pyg.compiled import compiled
 from glic_pyg.eager import eager
-from glic_pyg.products import LANES, multiply, packed, padded
-from glic_pyg.simd import full, load, maximum, one_above, store
+from glic_pyg.products import LANES, ONE, THREE, multiply, packed, padded, wide
+from glic_pyg.simd import convolve, full, load, maximum, one_above, store
 from glic_pyg.threads import share_out
 
 POSITIONS, LEAST = 64, 8  # of a strip's row, at most, and where its features are many
 FEATURES = 1 << 18  # of the rows of a strip that a depthwise convolution reads, at most
 BANDS = 4  # parts of the maps for each thread, at least
 FAST = {"contract", "reassoc", "nsz", "arcp"}
+
+FIVE = LANES[:5]  # as long as the side of a conv block's kernels
 
 GELU_TOP = (2.27494585e-08, 6.35192823e-06, 0.000168815034, 0.00467719769, 0.0338517256, 0.398942235)
 GELU_BOTTOM = (1.19749222e-06, 7.36434281e-05, 0.00188438685, 0.0286453264, 0.251519613, 1.0)
@@ -78,24 +80,40 @@ class Mixing(NamedTuple):
 
 @torch.no_grad()
 def feed_forward_weights(
-    project_in: Tensor, bias: Tensor, depthwise: Tensor | None, project_out: Tensor, eps: float
+    project_in: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    depthwise: Tensor | None,
+    project_out: Tensor,
+    eps: float,
 ) -> FeedForward:
     """Lay out the weights of a feed-forward part.
 
     Args:
-        project_in: `2K x C`, times the normalisation's weights.
-        bias: What the normalisation's bias makes of it, `2K`.
+        project_in: Of the convolution, `2K x C x 1 x 1`.
+        scale: Of the normalisation, `C`.
+        shift: Of the normalisation, `C`.
         depthwise: Kernels of D, `2K x 1 x 3 x 3`; without, D is the identity.
-        project_out: `C x K`.
+        project_out: Of the convolution, `C x K x 1 x 1`.
         eps: Of the normalisation.
     """
-    kernels = np.empty(0, np.float32) if depthwise is None else wide_halves(depthwise.flatten(1).T).ravel()
     return FeedForward(
-        packed(wide_halves(project_in.T)),
-        wide_halves(bias[None])[0],
-        kernels,
-        packed(wide(project_out).T),
+        *weights_of_features(project_in, scale, shift, depthwise),
+        packed(project_out.flatten(1).T, row_parts=1),
         float(eps),
+    )
+
+
+@torch.no_grad()
+def weights_of_features(
+    project_in: Tensor, scale: Tensor, shift: Tensor, depthwise: Tensor | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return those fields of `FeedForward`, in their order, that these weights are laid out in."""
+    matrix = project_in.flatten(1)
+    return (
+        packed(matrix.T, column_parts=2, scale=scale),
+        wide((matrix @ shift)[None], 2),
+        EMPTY if depthwise is None else wide(depthwise.flatten(1).T, 2),
     )
 
 
@@ -112,35 +130,23 @@ def mixing_weights(
     """Lay out the weights of the other part of a conv block.
 
     Args:
-        conv1: `C x C`.
+        conv1: `C x C x 1 x 1`.
         bias1: `C`.
         depthwise: `C x 1 x 5 x 5`.
         bias: `C`.
-        conv2: `C' x C`.
+        conv2: `C' x C x 1 x 1`.
         bias2: `C'`, with the adaptor's.
-        adaptor: `C' x C`, or none.
+        adaptor: `C' x C x 1 x 1`, or none.
     """
     return Mixing(
-        packed(conv1.T.numpy()),
-        wide(bias1[None])[0],
-        wide(depthwise.flatten(1).T).ravel(),
-        wide(bias[None])[0],
-        packed(wide(conv2).T),
-        wide(bias2[None])[0],
-        np.empty(0, np.float32) if adaptor is None else packed(adaptor.T.numpy()),
+        packed(conv1.flatten(1).T),
+        wide(bias1[None]),
+        wide(depthwise.flatten(1).T),
+        wide(bias[None]),
+        packed(conv2.flatten(1).T, row_parts=1),
+        wide(bias2[None]),
+        EMPTY if adaptor is None else packed(adaptor.flatten(1).T),
     )
-
-
-def wide_halves(matrix: Tensor) -> np.ndarray:
-    """Append columns of zeros to each half of the columns, up to whole vectors."""
-    return np.concatenate([wide(half) for half in matrix.chunk(2, 1)], 1)
-
-
-def wide(matrix: Tensor) -> np.ndarray:
-    """Append columns of zeros up to whole vectors."""
-    whole = np.zeros((len(matrix), padded(matrix.size(1))), np.float32)
-    whole[:, : matrix.size(1)] = matrix.numpy()
-    return whole
 
 
 @eager
@@ -256,7 +262,7 @@ def _feed_forward(x, out, kept, weights, rows, picture, top, bottom, left, right
         if row < top + halo:
             continue
         if halo:
-            mix(ring, row - 2, rows, line, weights.depthwise, weights.bias, False, hidden, mixed, count)
+            mix(THREE, ring, row - 2, line, weights.depthwise, weights.bias, False, hidden, mixed, count)
             _gate(mixed, hidden, gated, count)
         else:
             _gate(ring, hidden, gated, count)
@@ -296,7 +302,7 @@ def _conv_block(x, out, mixing, weights, picture, top, bottom, left, right):
         if row < top + halo:
             continue
         target = row - halo
-        mix(ring, row - 4, 5, line, mixing.depthwise, mixing.bias, True, inner, flat, count)
+        mix(FIVE, ring, row - 4, line, mixing.depthwise, mixing.bias, True, inner, flat, count)
         repeat(product, 0, mixing.bias2, count)
         multiply(flat, 0, inner, count, mixing.conv2, 0, inner, outer, product, 0, outer)
         start = position(x, picture, target, left)
@@ -383,47 +389,20 @@ def _project(gated, weight, length, out, count, channels):
 
 
 @numba.njit(fastmath=FAST)
-def mix(ring, first, rows, line, weight, bias, has_bias, features, out, count):
-    """Convolve depthwise: rows of the map from `first` on, all in the ring, with `rows x rows x features`."""
+def mix(side, ring, first, line, weight, bias, has_bias, features, out, count):
+    """Convolve depthwise, with `side x side x features`: rows from `first` on, all of a ring of as many."""
+    top = first % len(side)
     for c in range(0, features, 8):
         start = full(LANES, 0.0)
         if has_bias:
             start = load(LANES, bias, c)
-        whole = count // 8 * 8
-        for i in range(0, whole, 8):
-            # As many sums as it takes not to wait for the last product.
-            a, b, d, e = start, start, start, start
-            f, g, h, j = start, start, start, start
-            for row in range(rows):
-                at = (first + row) % rows * line + i * features + c
-                for column in range(rows):
-                    factor = load(LANES, weight, (row * rows + column) * features + c)
-                    a = a + factor * load(LANES, ring, at)
-                    b = b + factor * load(LANES, ring, at + features)
-                    d = d + factor * load(LANES, ring, at + 2 * features)
-                    e = e + factor * load(LANES, ring, at + 3 * features)
-                    f = f + factor * load(LANES, ring, at + 4 * features)
-                    g = g + factor * load(LANES, ring, at + 5 * features)
-                    h = h + factor * load(LANES, ring, at + 6 * features)
-                    j = j + factor * load(LANES, ring, at + 7 * features)
-                    at += features
-            place = i * features + c
-            store(out, place, a)
-            store(out, place + features, b)
-            store(out, place + 2 * features, d)
-            store(out, place + 3 * features, e)
-            store(out, place + 4 * features, f)
-            store(out, place + 5 * features, g)
-            store(out, place + 6 * features, h)
-            store(out, place + 7 * features, j)
-        for i in range(whole, count):
-            a = start
-            for row in range(rows):
-                at = (first + row) % rows * line + i * features + c
-                for column in range(rows):
-                    factor = load(LANES, weight, (row * rows + column) * features + c)
-                    a = a + factor * load(LANES, ring, at + column * features)
-            store(out, i * features + c, a)
+        if count < len(LANES):
+            for i in range(c, c + count * features, features):
+                convolve(side, LANES, ONE, ring, top, line, i, weight, c, features, start, out, i)
+        else:
+            for i in range(0, count, 8):
+                at = min(i, count - 8) * features + c  # some of the last ones twice, which takes no longer
+                convolve(side, LANES, LANES, ring, top, line, at, weight, c, features, start, out, at)
 
 
 @numba.njit(fastmath=FAST)

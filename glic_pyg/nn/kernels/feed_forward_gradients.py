@@ -22,6 +22,8 @@ from glic_pyg.eager import eager
 from glic_pyg.nn.kernels.feed_forward import (
     EMPTY,
     FAST,
+    FIVE,
+    FeedForward,
     add,
     conv_block,
     crop,
@@ -34,11 +36,10 @@ from glic_pyg.nn.kernels.feed_forward import (
     position,
     repeat,
     strip_width,
-    wide,
-    wide_halves,
+    weights_of_features,
 )
-from glic_pyg.products import LANES, multiply, multiply_transposed, packed, padded
-from glic_pyg.simd import exponential, full, load, store, total
+from glic_pyg.products import LANES, THREE, multiply, multiply_transposed, packed, padded
+from glic_pyg.simd import correlate, exponential, full, load, store, total
 from glic_pyg.threads import share_out
 
 NORMAL_TOP = 0.3989422804
@@ -82,14 +83,16 @@ class Sums(NamedTuple):
     """Sums of the gradients of weights; without entries where none are wanted.
 
     Args:
-        first: Of the matrix that makes the features, `C x features`.
-        bias: Of what is added to them, `features`.
+        first: Of the matrix that makes the features, `features x C`, C up to whole vectors, or `C x features`
+            in a conv block.
+        rest: Of the normalisation's weights, then of its biases, `2 * C`; in a conv block, of what is added
+            to the features, `features`.
         depthwise: Of the kernels, `side * side x features`, or nothing.
         last: Of the matrix that reads the features, or half as many of a gate, `C' x features`.
     """
 
     first: np.ndarray
-    bias: np.ndarray
+    rest: np.ndarray
     depthwise: np.ndarray
     last: np.ndarray
 
@@ -124,39 +127,36 @@ def mixing_with_gradients(x: Tensor, *weights: Tensor | None) -> Tensor:
 
 class _FeedForward(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        project_in: Tensor,
-        bias: Tensor,
-        depthwise: Tensor | None,
-        project_out: Tensor,
-        eps: float,
-    ) -> Tensor:
-        weights, hidden = feed_forward_weights(project_in, bias, depthwise, project_out, eps), None
+    def forward(ctx: Any, x: Tensor, *weights: Any) -> Tensor:
+        laid_out, hidden = feed_forward_weights(*weights), None
         if x.size(3) >= KEPT:
-            hidden = x.new_empty(*x.shape[:3], len(weights.bias))
-        ctx.save_for_backward(x, project_in, bias, depthwise, project_out, hidden)
-        ctx.eps = eps
-        return normed_feed_forward(x, weights, hidden)
+            hidden = x.new_empty(*x.shape[:3], len(laid_out.bias))
+        *tensors, ctx.eps = weights
+        ctx.save_for_backward(x, *tensors, hidden)
+        return normed_feed_forward(x, laid_out, hidden)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, project_in, bias, depthwise, project_out, hidden = ctx.saved_tensors
+        x, *tensors, hidden = ctx.saved_tensors
+        project_in, scale, shift, depthwise, project_out = tensors
         x, grad_out = x.contiguous(), grad_out.contiguous()
         grad_x = torch.empty_like(x)
-        weights = feed_forward_weights(project_in, bias, depthwise, project_out, ctx.eps)
-        features, side = len(weights.bias), 1 if depthwise is None else 3
+        matrix, side = project_in.flatten(1), 1 if depthwise is None else 3
+        weights = FeedForward(*weights_of_features(*tensors[:4]), EMPTY, ctx.eps)
+        features = len(weights.bias)
         transposed = FeedForwardTransposed(
-            packed(wide(torch.from_numpy(wide_halves(project_in.T)).T)),
+            packed(matrix, row_parts=2),
             _mirrored(weights.depthwise, side),
-            packed(wide(project_out)),
+            packed(project_out.flatten(1)),
         )
         kept = EMPTY if hidden is None else hidden.flatten().numpy()
-        arrays = (x.detach().numpy(), grad_out.numpy(), grad_x.numpy(), kept, weights, transposed)
-        channels, half = project_out.shape
-        shapes = [(channels, features), (1, features), (side * side, features), (channels, features // 2)]
+        norm = scale.detach().contiguous().numpy(), shift.detach().contiguous().numpy()
+        arrays = (x.detach().numpy(), grad_out.numpy(), grad_x.numpy(), kept, weights, transposed, *norm)
+        channels, half = project_out.shape[:2]
+        shapes = [
+            (features, padded(channels)), (2, channels), (side * side, features), (channels, features // 2)
+        ]  # fmt: skip
         sums = _sums_of_parts(
             x,
             2 * side * features,
@@ -164,10 +164,17 @@ class _FeedForward(torch.autograd.Function):
             shapes if any(ctx.needs_input_grad[1:]) else [],
         )
         if not sums:
-            return grad_x, None, None, None, None, None
-        first, of_bias, kernels = (s.unflatten(1, (2, -1))[..., :half].flatten(1) for s in sums[:3])
-        of_depthwise = None if depthwise is None else kernels.T.reshape(depthwise.shape)
-        return grad_x, first.T, of_bias[0], of_depthwise, sums[3][:, :half], None
+            return grad_x, *(None,) * 6
+        first, rest, kernels, last = sums
+        kernels = kernels.unflatten(1, (2, -1))[..., :half].flatten(1)
+        return (
+            grad_x,
+            first.unflatten(0, (2, -1))[:, :half, :channels].reshape(project_in.shape),
+            *rest,
+            None if depthwise is None else kernels.T.reshape(depthwise.shape),
+            last[:, :half].reshape(project_out.shape),
+            None,
+        )
 
 
 class _Mixing(torch.autograd.Function):
@@ -184,10 +191,10 @@ class _Mixing(torch.autograd.Function):
         grad_x = torch.empty_like(x)
         mixing = mixing_weights(conv1, bias1, depthwise, bias, conv2, bias2, adaptor)
         transposed = MixingTransposed(
-            packed(wide(torch.from_numpy(wide(conv1.T)).T)),
+            packed(conv1.flatten(1), row_parts=1),
             _mirrored(mixing.depthwise, 5),
-            packed(wide(conv2)),
-            mixing.adaptor if adaptor is None else packed(wide(adaptor)),
+            packed(conv2.flatten(1)),
+            EMPTY if adaptor is None else packed(adaptor.flatten(1)),
         )
         arrays = (x.detach().numpy(), grad_out.numpy(), grad_x.numpy(), mixing, transposed)
         channels, features = x.size(3), len(mixing.bias)
@@ -203,9 +210,17 @@ class _Mixing(torch.autograd.Function):
         first, of_bias1, kernels, last = (s[:, :channels] for s in sums)
         of_bias2, of_adaptor = grad_out.sum((0, 1, 2)), None
         if adaptor is not None:
-            of_adaptor = grad_out.flatten(0, 2).T @ x.flatten(0, 2)
-        of_depthwise = kernels.T.reshape(depthwise.shape)
-        return grad_x, first.T, of_bias1[0], of_depthwise, of_bias2 @ conv2, last, of_bias2, of_adaptor
+            of_adaptor = (grad_out.flatten(0, 2).T @ x.flatten(0, 2)).view_as(adaptor)
+        return (
+            grad_x,
+            first.T.reshape(conv1.shape),
+            of_bias1[0],
+            kernels.T.reshape(depthwise.shape),
+            of_bias2 @ conv2.flatten(1),
+            last.reshape(conv2.shape),
+            of_bias2,
+            of_adaptor,
+        )
 
 
 def _mirrored(kernels: np.ndarray, side: int) -> np.ndarray:
@@ -256,16 +271,18 @@ def _rows(strips: list[tuple[int, int]], height: int, width: int, strip: int, fi
 
 
 @compiled(fastmath=FAST)
-def _feed_forward_backward(x, grad_out, grad_x, kept, weights, transposed, side, parts, widest, sums):
+def _feed_forward_backward(
+    x, grad_out, grad_x, kept, weights, transposed, scale, shift, side, parts, widest, sums
+):  # fmt: skip
     height, width, channels = x.shape[1:]
     hidden, half, halo = len(weights.bias), len(weights.bias) // 2, side // 2
     flat_x, flat_grad, flat_out = x.reshape(x.size), grad_out.reshape(x.size), grad_x.reshape(x.size)
     most, columns = widest + 4 * halo, padded(channels)
     ring, grads = np.empty(side * most * hidden, np.float32), np.empty(side * most * hidden, np.float32)
     normed, factors = np.empty(most * channels, np.float32), np.empty(most, np.float32)
+    shifted = np.zeros(widest * channels + len(LANES), np.float32)  # whose last row is read as whole vectors
     mixed, product = np.empty(most * hidden, np.float32), np.empty(widest * columns, np.float32)
     gated, grad_gated = np.empty(most * half, np.float32), np.empty(most * half, np.float32)
-    one = np.ones(1, np.float32)  # times which rows are summed
     for part in range(len(parts)):
         picture, top, bottom, left, right = parts[part]
         count = right - left
@@ -306,7 +323,7 @@ def _feed_forward_backward(x, grad_out, grad_x, kept, weights, transposed, side,
                 fill(grads, at, 0, near - left + halo, hidden)
                 if halo:
                     mix(
-                        ring, middle - 1, side, line, weights.depthwise, weights.bias, False, hidden, mixed,
+                        THREE, ring, middle - 1, line, weights.depthwise, weights.bias, False, hidden, mixed,
                         count + 2,
                     )  # fmt: skip
                     begin = (near - left + halo) * hidden
@@ -322,7 +339,7 @@ def _feed_forward_backward(x, grad_out, grad_x, kept, weights, transposed, side,
                     if halo:
                         own = at + halo * hidden
                         _add_kernels(
-                            ring, hidden, middle - 1, side, line, hidden, grads, own, count, sums.depthwise
+                            THREE, ring, hidden, middle - 1, line, hidden, grads, own, count, sums.depthwise
                         )
             else:
                 fill(grads, at, 0, count + 2 * halo, hidden)
@@ -332,7 +349,7 @@ def _feed_forward_backward(x, grad_out, grad_x, kept, weights, transposed, side,
             grad_hidden = grads
             if halo:
                 mix(
-                    grads, target - 1, side, short, transposed.depthwise, weights.bias, False, hidden, mixed,
+                    THREE, grads, target - 1, short, transposed.depthwise, weights.bias, False, hidden, mixed,
                     count,
                 )  # fmt: skip
                 grad_hidden = mixed
@@ -344,11 +361,14 @@ def _feed_forward_backward(x, grad_out, grad_x, kept, weights, transposed, side,
                 grad_hidden, 0, hidden, count, transposed.project_in, 0, hidden, columns, product, 0, columns
             )
             if len(sums.first):
+                _shift(normed, scale, shift, count, shifted)
                 multiply_transposed(
-                    normed, 0, channels, channels, grad_hidden, 0, hidden, count, hidden, sums.first
+                    grad_hidden, 0, hidden, hidden, shifted, 0, channels, count, columns, sums.first
                 )
-                multiply_transposed(one, 0, 0, 1, grad_hidden, 0, hidden, count, hidden, sums.bias)
-            _through_norm(product, columns, normed, factors, flat_grad, start, channels, count, flat_out)
+            _through_norm(
+                product, columns, normed, factors, scale, flat_grad, start, channels, count, flat_out,
+                sums.rest,
+            )  # fmt: skip
 
 
 @compiled(fastmath=FAST)
@@ -392,7 +412,7 @@ def _mixing_backward(x, grad_out, grad_x, mixing, transposed, parts, widest, sum
             if target < top:
                 continue
             mix(
-                grads, target - 2, side, line, transposed.depthwise, mixing.bias, False, features, grad_ring,
+                FIVE, grads, target - 2, line, transposed.depthwise, mixing.bias, False, features, grad_ring,
                 count,
             )  # fmt: skip
             own = target % side * line + halo * features
@@ -416,9 +436,9 @@ def _mixing_backward(x, grad_out, grad_x, mixing, transposed, parts, widest, sum
                 multiply_transposed(
                     flat_x, start, channels, channels, grad_ring, 0, features, count, features, sums.first
                 )
-                multiply_transposed(one, 0, 0, 1, grad_ring, 0, features, count, features, sums.bias)
-                _add_kernels(ring, 0, target - 2, side, line, features, grads, own, count, sums.depthwise)
-                mix(ring, target - 2, side, line, mixing.depthwise, mixing.bias, True, features, mixed, count)
+                multiply_transposed(one, 0, 0, 1, grad_ring, 0, features, count, features, sums.rest)
+                _add_kernels(FIVE, ring, 0, target - 2, line, features, grads, own, count, sums.depthwise)
+                mix(FIVE, ring, target - 2, line, mixing.depthwise, mixing.bias, True, features, mixed, count)
                 multiply_transposed(
                     flat_grad, begin, out_channels, out_channels, mixed, 0, features, count, features,
                     sums.last,
@@ -456,18 +476,36 @@ def _norm(x, at, channels, count, eps, out, factors):
 
 
 @numba.njit(fastmath=FAST)
-def _through_norm(grad, columns, normed, factors, grad_out, at, channels, count, out):
-    """Take the gradients of normed positions to what was normed, and add those of what went by it."""
+def _shift(normed, scale, shift, count, out):
+    """Do to normed positions what the normalisation's weights and biases do."""
+    channels = len(scale)
+    for i in range(0, count * channels, channels):
+        for c in range(channels):
+            out[i + c] = normed[i + c] * scale[c] + shift[c]
+
+
+@numba.njit(fastmath=FAST)
+def _through_norm(grad, columns, normed, factors, scale, grad_out, at, channels, count, out, sums):
+    """Take the gradients of normed positions to what was normed, and add those of what went by it.
+
+    Sums, if there are any, are of the gradients of the normalisation's weights and biases.
+    """
     whole = channels // 8 * 8
     for i in range(count):
         place, start, to = i * columns, i * channels, at + i * channels
-        sums, products = full(LANES, 0.0), full(LANES, 0.0)
+        if len(sums):
+            for c in range(channels):
+                sums[c] += grad[place + c] * normed[start + c]
+                sums[channels + c] += grad[place + c]
+        values, products = full(LANES, 0.0), full(LANES, 0.0)
         for c in range(0, whole, 8):
-            value = load(LANES, grad, place + c)
-            sums = sums + value
+            value = load(LANES, grad, place + c) * load(LANES, scale, c)
+            store(grad, place + c, value)
+            values = values + value
             products = products + value * load(LANES, normed, start + c)
-        mean, along = total(sums), total(products)
+        mean, along = total(values), total(products)
         for c in range(whole, channels):
+            grad[place + c] *= scale[c]
             mean += grad[place + c]
             along += grad[place + c] * normed[start + c]
         mean, along = mean / np.float32(channels), along / np.float32(channels)
@@ -496,20 +534,10 @@ def _through_gate(x, at, features, count, grad, out, to, gated):
 
 
 @numba.njit(fastmath=FAST)
-def _add_kernels(ring, at, first, side, line, features, grad, start, count, out):
+def _add_kernels(side, ring, at, first, line, features, grad, start, count, out):
     """Add the gradients of depthwise kernels: of what `mix` computes, from place `at` of each row on."""
-    for row, column in np.ndindex(side, side):
-        place = at + (first + row) % side * line + column * features
+    for row in range(len(side)):
+        place = at + (first + row) % len(side) * line
         for c in range(0, features, 8):
-            a, b, d, e = full(LANES, 0.0), full(LANES, 0.0), full(LANES, 0.0), full(LANES, 0.0)
-            whole = count // 4 * 4
-            for i in range(c, c + whole * features, 4 * features):
-                x, y = place + i, start + i
-                a = a + load(LANES, ring, x) * load(LANES, grad, y)
-                b = b + load(LANES, ring, x + features) * load(LANES, grad, y + features)
-                d = d + load(LANES, ring, x + 2 * features) * load(LANES, grad, y + 2 * features)
-                e = e + load(LANES, ring, x + 3 * features) * load(LANES, grad, y + 3 * features)
-            for i in range(c + whole * features, c + count * features, features):
-                a = a + load(LANES, ring, place + i) * load(LANES, grad, start + i)
-            to = (row * side + column) * features + c
-            store(out, to, load(LANES, out, to) + ((a + b) + (d + e)))
+            to = row * len(side) * features + c
+            correlate(side, LANES, ring, place + c, grad, start + c, features, count, out, to)

@@ -40,7 +40,7 @@ def linear_parts(
         weight, bias, eps = weight * norm.weight, weight @ norm.bias + bias, norm.eps
     start = np.zeros(padded(len(bias)), np.float32)
     start[: len(bias)] = bias.numpy()
-    arrays = (x.detach().contiguous().numpy(), packed(weight.numpy().T), start, float(eps))
+    arrays = (x.detach().contiguous().numpy(), packed(weight.T), start, float(eps))
     in_ranges(partial(_linear_parts, *arrays, one.numpy(), other.numpy()), len(x))
     return one, other
 
