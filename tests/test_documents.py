@@ -364,6 +364,24 @@ def test_figures_of_a_gpu_are_told_as_they_were_measured():
             assert f"{row['passed']} passed and {row['failed']} failed" in text
 
 
+def test_refined_files_are_told_as_they_were_measured():
+    text = (ROOT / "docs" / "effort.md").read_text()
+    plain = json.loads((ROOT / "docs" / "kodak" / "glic_nano.json").read_text())
+    refined = json.loads((ROOT / "docs" / "effort" / "kodak" / "glic_nano-effort1.json").read_text())
+    assert refined["command"] in text
+    assert refined["pictures_sha256"] == plain["pictures_sha256"]
+    for i, quality in enumerate(refined["results"]["quality"]):
+        k = plain["results"]["quality"].index(quality)
+        cells = [
+            f"{of['bpp'][j]:.4f} bpp, {of['psnr-rgb'][j]:.2f} dB"
+            for of, j in ((plain["results"], k), (refined["results"], i))
+        ]
+        assert f"| quality {quality:.0f} | {' | '.join(cells)} |" in text
+    for name, metric in (("PSNR", "psnr-rgb"), ("MS-SSIM", "ms-ssim-db-rgb")):
+        curves = [Curve.of("glic_nano", of["results"], metric=metric) for of in (plain, refined)]
+        assert f"| BD-rate by {name} | | {delta(*curves, method='cubic').rate:.1f} % |" in text
+
+
 def test_gains_of_refining_are_told_as_they_were_measured():
     results = json.loads((ROOT / "docs" / "effort" / "gain.json").read_text())
     text = (ROOT / "docs" / "effort.md").read_text()
