@@ -96,6 +96,18 @@ def test_the_graphs_on_whole_pictures_are_told_as_measured(name, seeds):
     assert told in (DOCS / "do_graphs_pay.md").read_text()
 
 
+def test_graphs_at_one_stride_are_told_as_measured():
+    rows = [f"{name}-0" for name in ("muon_512_eighth", "muon_512", "muon_512_no_graph")]
+    losses = [json.loads((DOCS / "optimisers" / row / "row.json").read_text())["loss"] for row in rows]
+    one, both = (rate_of((row, rows[2])) for row in rows[:2])
+    page = " ".join((DOCS / "do_graphs_pay.md").read_text().split())
+    assert (
+        f"a loss of {losses[0]:.3f}, where it is {losses[1]:.3f} with both and {losses[2]:.3f} without"
+        in page
+    )
+    assert f"against that without is {one:+.1f} %, where it is {both:+.1f} % with both" in page
+
+
 def test_the_local_graph_alone_is_told_as_measured():
     losses = [
         json.loads((DOCS / "optimisers" / row / "row.json").read_text())["loss"]
