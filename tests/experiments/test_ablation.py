@@ -73,6 +73,13 @@ def test_soap_on_whole_pictures_is_told_as_measured():
     assert f"By it the graphs need {-psnr:.1f} % fewer bits" in page
     assert f"and {-ms_ssim:.1f} % fewer by MS-SSIM" in page
     assert f"needs {without:.1f} % more bits than by Muon" in page
+    psnr, ms_ssim = (
+        rate_of(("soap_512-0", "soap_512_no_graph-0"), metric=metric)
+        for metric in ("psnr-rgb", "ms-ssim-db-rgb")
+    )
+    without = rate_of(("soap_512_no_graph-0", "muon_512_no_graph-0"))
+    assert f"needs {-psnr:.1f} % fewer bits than its own without, {-ms_ssim:.1f} % by MS-SSIM" in page
+    assert f"the one without needs {without:.1f} % more than by Muon" in page
 
 
 def rate_of(pair: Sequence[str], pictures: str = "cid22", metric: str = "psnr-rgb") -> float:
@@ -82,7 +89,9 @@ def rate_of(pair: Sequence[str], pictures: str = "cid22", metric: str = "psnr-rg
     return delta(*curves, method="cubic").rate
 
 
-@pytest.mark.parametrize(("name", "seeds"), [("muon", 1), ("soap", 1), ("muon_256", 1), ("muon_512", 3)])
+@pytest.mark.parametrize(
+    ("name", "seeds"), [("muon", 1), ("soap", 1), ("muon_256", 1), ("muon_512", 3), ("soap_512", 1)]
+)
 def test_the_graphs_on_whole_pictures_are_told_as_measured(name, seeds):
     rows = [[f"{row}-{seed}" for row in (name, f"{name}_no_graph")] for seed in range(seeds)]
     losses = [
