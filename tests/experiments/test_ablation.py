@@ -115,6 +115,9 @@ def test_graphs_at_one_stride_are_told_as_measured():
         in page
     )
     assert f"against that without is {one:+.1f} %, where it is {both:+.1f} % with both" in page
+    quarter = json.loads((DOCS / "optimisers" / "muon_512_quarter-0" / "row.json").read_text())["loss"]
+    rate = rate_of(("muon_512_quarter-0", rows[2]))
+    assert f"the loss is {quarter:.3f} and the BD-rate {rate:+.1f} %" in page
 
 
 def test_the_local_graph_alone_is_told_as_measured():
