@@ -49,6 +49,12 @@ from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.cost import step_cost
 
 RIVAL = "dense"
+OTHERS = {
+    "versus": "--sizes, --repeats and --threads",
+    "beside": "--sizes and --repeats",
+    "effort": "--sizes, --repeats and --threads",
+}
+"""What is measured instead of a model's compression, and the flags that go with it."""
 ALL_STAGES = {**STAGES, DenseStage: "graph", DenseLayer: "feed-forward", DenseAttention: "attention"}
 
 
@@ -115,42 +121,19 @@ def main() -> int:
 
     wait_briefly()  # as the command does; whoever measures is a process that begins later
     take_large_pages()
-    if args.versus:
-        if (
-            args.config
-            or args.save_json
-            or args.training
-            or args.beside
-            or args.effort
-            or any(map(is_compressai, args.model))
-        ):
-            raise UsageError(
-                "Expected --versus with GLIC models by --model, --sizes, --repeats and --threads alone"
-            )
-        for size, name in product(args.sizes, args.model):
+    modes = [mode for mode in OTHERS if getattr(args, mode)]
+    unfit = args.config or args.save_json or args.training or any(map(is_compressai, args.model))
+    if modes and (unfit or len(modes) > 1):
+        raise UsageError(f"Expected --{modes[0]} with GLIC models by --model, {OTHERS[modes[0]]} alone")
+    for size, name in product(args.sizes, args.model):
+        if args.versus:
             print_versus(name, args.versus, size, repeats=args.repeats, threads=args.threads)
-        return 0
-
+        elif args.effort:
+            print_step(name, size, repeats=args.repeats, threads=args.threads)
     if args.beside:
-        if (
-            args.config
-            or args.save_json
-            or args.training
-            or args.effort
-            or any(map(is_compressai, args.model))
-        ):
-            raise UsageError("Expected --beside with GLIC models by --model, --sizes and --repeats alone")
         for size in args.sizes:
             print_pace(args.model, size, repeats=args.repeats)
-        return 0
-
-    if args.effort:
-        if args.config or args.save_json or args.training or any(map(is_compressai, args.model)):
-            raise UsageError(
-                "Expected --effort with GLIC models by --model, --sizes, --repeats and --threads alone"
-            )
-        for size, name in product(args.sizes, args.model):
-            print_step(name, size, repeats=args.repeats, threads=args.threads)
+    if modes:
         return 0
 
     with writing(args.save_json, inputs=[*args.config, *args.model], force=args.force):

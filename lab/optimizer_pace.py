@@ -47,8 +47,7 @@ def main() -> int:
         for name in NAMES:
             begin = time.process_time()
             net, quality = models[name], torch.full([len(x)], 1 + step % model.config.qualities)
-            orthogonality = net.g_a.orthogonality_loss() + net.g_s.orthogonality_loss()
-            loss(net(x, quality), x, orthogonality, quality).loss.backward()
+            loss(net(x, quality), x, net.orthogonality_loss(), quality).loss.backward()
             middle = time.process_time()
             for optimizer in optimizers[name]:
                 optimizer.step()

@@ -159,7 +159,8 @@ class GlicCodec(Codec):
 
     def warm(self) -> None:
         """Compile; the least effort uses all that more of it does."""
-        x = torch.zeros(1, 3, 192, 192)  # the least for MS-SSIM
+        side = 192 if self.effort and self.distortion == "ms-ssim" else 64  # MS-SSIM takes no less than 161
+        x = torch.zeros(1, 3, side, side)
         self.decode(self._encode(x, self.qualities[0], min(self.effort, 1)))
 
     def decode(self, data: bytes) -> Tensor:

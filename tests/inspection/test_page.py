@@ -365,6 +365,7 @@ def test_the_panel_tells_what_is_shown(opened, graphs):
     assert not tab.locator("#ofMap").is_visible()
     tab.locator("#map").get_by_text("degree", exact=True).click()
     tab.locator("#ofMap").get_by_text("The map: degree.").wait_for()  # it is drawn with the next frame
+    assert tab.locator("#ofMap").inner_text().startswith("The map: degree.")
 
 
 def test_colours_span_the_neighbours_that_are_shown(opened, graphs):
