@@ -46,7 +46,8 @@ from glic_pyg.nn.gfa import silence_attention
 from glic_pyg.training.loss import RateDistortionLoss
 from glic_pyg.training.optimizer import mixing_weights
 
-LAMBDAS = (0.0009, 0.0016, 0.0028, 0.005, 0.009, 0.016, 0.028, 0.05, 0.09, 0.16)
+LAMBDAS = (0.0009, 0.0016, 0.0028, 0.005, 0.009, 0.016, 0.028, 0.05, 0.09, 0.16, 0.28, 0.5)
+READERS = ("g_s.up.0.0.weight", "g_s.shortcuts.0.linear.weight", "latent_codec.hyper.h_a.0.weight")
 SCALES = (1.0, 0.8, 0.64)
 FINAL_SHARE = 0.01  # of the learning rate, at the end of the cosine
 WARMUP_STEPS = 200
@@ -413,14 +414,23 @@ def factorized(bottleneck: EntropyBottleneck, z: Tensor) -> tuple[Tensor, Tensor
     return values.reshape(shape).transpose(0, 1), likelihood.reshape(shape).transpose(0, 1)
 
 
+@torch.no_grad()
 def start_from(model: GLIC, weights: dict[str, Tensor]) -> None:
-    """Load weights; where the model has more qualities, the further gains go on as the last ones do."""
-    state = model.state_dict()
-    for name, x in weights.items():
-        if name.startswith("gain.") and len(x) < len(state[name]):
-            more = torch.arange(1, 1 + len(state[name]) - len(x))[:, None]
-            weights[name] = torch.cat([x, x[-1] + more * (x[-1] - x[-2])])
-    model.load_state_dict(state | weights)
+    """Load weights, of a model that may have fewer qualities, and fewer groups of y.
+
+    Further gains go on as the last ones do. Nothing reads the further channels of y as yet (`READERS`).
+    """
+    for name, x in model.named_parameters():
+        if name not in weights:
+            continue
+        old = weights[name]
+        if name in READERS:
+            x.zero_()
+        x[tuple(map(slice, old.shape))] = old
+        if name.startswith("gain."):
+            x[:, old.size(1) :] = x[:, : old.size(1)].mean(1, keepdim=True)
+            more = torch.arange(1, 1 + len(x) - len(old))[:, None]
+            x[len(old) :] = x[len(old) - 1] + more * (x[len(old) - 1] - x[len(old) - 2])
 
 
 def learning_rate_share(share: float, step: int) -> float:
