@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
@@ -14,9 +15,12 @@ from glic_pyg.container import QUALITY_STEPS
 from glic_pyg.image import MAX_PIXELS, check_picture, check_size
 from glic_pyg.metrics import Distortion, bpp, psnr
 from glic_pyg.progress import tell
-from glic_pyg.refinement import STEPS, Hold, Watch, check_effort, refine
+from glic_pyg.refinement import STEPS, Cost, Watch, check_effort, cost, own_distortion, refine
 
-TOLERANCE = 0.005
+BITS_UNUSED = 0.005
+"""Share of a wanted size that a file may leave unused."""
+DECIBELS_OVER = 0.02
+"""By which a picture may be better than wanted."""
 
 
 def encode_to_bpp(
@@ -30,13 +34,13 @@ def encode_to_bpp(
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
 ) -> bytes:
-    """Compress a picture to about `target` bits per pixel, all bytes of the file counted.
+    """Compress a picture to at most `target` bits per pixel and hardly less, all bytes of the file counted.
 
     Args:
         model: A model of several qualities.
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`, on any device.
         target: In bits per pixel.
-        effort: See `bitstream.encode`; what is gained betters the picture, at no more bits.
+        effort: See `bitstream.encode`; what is gained betters the picture.
         distortion: See `bitstream.encode`.
         watch: See `bitstream.encode`.
         max_pixels: See `bitstream.encode`.
@@ -46,8 +50,18 @@ def encode_to_bpp(
         QualityError: none of the model's qualities gives that.
         EffortError: there is no such effort or distortion, or the picture is too small for MS-SSIM.
     """
-    search = Search("bpp", "bits", effort, distortion, watch, max_pixels, max_memory)
-    return _encode(model, x, target, lambda data, _: bpp(data, x), search)
+    tolerance = BITS_UNUSED * target
+    aim = _Aim("bpp", target, 1, tolerance, lambda data, _: bpp(data, x), attrgetter("distortion"))
+    return _encode(
+        model,
+        x,
+        aim,
+        effort=effort,
+        distortion=distortion,
+        watch=watch,
+        max_pixels=max_pixels,
+        max_memory=max_memory,
+    )
 
 
 def encode_to_psnr(
@@ -60,13 +74,13 @@ def encode_to_psnr(
     max_pixels: int = MAX_PIXELS,
     max_memory: int | None = None,
 ) -> bytes:
-    """Compress a picture so that the restored 8-bit picture has about `target` dB.
+    """Compress a picture so that the restored 8-bit picture has at least `target` dB, and hardly more.
 
     Args:
         model: A model of several qualities.
         x: A picture in [0, 1], or of 8 bits (uint8), `1 x 3 x H x W`, on any device.
         target: In dB.
-        effort: See `bitstream.encode`; what is gained lessens the bits, at no larger squared error.
+        effort: See `bitstream.encode`; what is gained lessens the bits.
         watch: See `bitstream.encode`.
         max_pixels: See `bitstream.encode`.
         max_memory: See `bitstream.encode`.
@@ -82,87 +96,119 @@ def encode_to_psnr(
         tiling = tiling_for(model, shape, max_memory, picture_bytes=both, restoring=True)
         return psnr(x.to(model.device), model.synthesise(y_hat, shape, tiling, dtype=torch.uint8))
 
-    search = Search("dB", "distortion", effort, "mse", watch, max_pixels, max_memory)
-    return _encode(model, x, target, measure, search)
+    aim = _Aim("dB", target, -1, DECIBELS_OVER, measure, attrgetter("bits"))
+    return _encode(
+        model,
+        x,
+        aim,
+        effort=effort,
+        distortion="mse",
+        watch=watch,
+        max_pixels=max_pixels,
+        max_memory=max_memory,
+    )
 
 
-class Search(NamedTuple):
-    """How a quality is looked for.
+class _Aim(NamedTuple):
+    """What a file is to keep to.
 
     Args:
         unit: Of the target.
-        hold: What refining must not let grow, see `refine`.
-        effort: See `bitstream.encode`.
-        distortion: See `bitstream.encode`.
-        watch: See `bitstream.encode`.
-        max_pixels: See `bitstream.encode`.
-        max_memory: See `bitstream.encode`.
+        target: The limit.
+        side: Where a file may be: 1 below the target, -1 above.
+        tolerance: How far from it, at most.
+        measure: Returns what is limited, which grows with quality, of a file and its y_hat.
+        spared: Returns what is to be little, of files that keep to the target.
     """
 
     unit: str
-    hold: Hold
-    effort: int
-    distortion: Distortion | None
-    watch: Watch | None
-    max_pixels: int
-    max_memory: int | None
+    target: float
+    side: int
+    tolerance: float
+    measure: Callable[[bytes, Tensor], float]
+    spared: Callable[[Cost], float]
+
+    def room(self, value: float) -> float:
+        """Return how far a file is from the target: less than 0 on the wrong side."""
+        return self.side * (self.target - value)
+
+
+class _File(NamedTuple):
+    """A file that was tried: latents at a quality in 256ths, and what is limited of it."""
+
+    y: Tensor
+    steps: int
+    data: bytes
+    value: float
 
 
 def _encode(
     model: GLIC,
     x: Tensor,
-    target: float,
-    measure: Callable[[bytes, Tensor], float],
-    search: Search,
+    aim: _Aim,
+    *,
+    effort: int,
+    distortion: Distortion | None,
+    watch: Watch | None,
+    max_pixels: int,
+    max_memory: int | None,
 ) -> bytes:
-    """Halve the range of qualities until what is measured, which grows with quality, is near the target.
+    """Look for the quality that keeps to the aim; refine there, then look for that of the refined latents.
 
-    The latents are the same for all qualities: g_a runs once.
+    Latents are the same for all qualities: g_a runs once, and those refined at one are as good near it.
     """
-    config, unit = model.config, search.unit
-    if config.qualities == 1:
+    unit, target = aim.unit, aim.target
+    qualities = model.config.qualities
+    if qualities == 1:
         raise QualityError(f"Expected a model of several qualities for {target:g} {unit} (got one)")
     check_picture(x)
     shape = x.shape[-2:]
-    check_size(*shape, max_pixels=search.max_pixels)
-    check_effort(model, search.effort, distortion=search.distortion)
+    check_size(*shape, max_pixels=max_pixels)
+    check_effort(model, effort, distortion=distortion)
     x = x.to(model.device)
-    refining = refining_for(model, x, search.max_memory) if search.effort else None
-    y = model.analyse(x, tiling_for(model, shape, search.max_memory, picture_bytes=x.nbytes))
+    refining = refining_for(model, x, max_memory) if effort else None
+    y = model.analyse(x, tiling_for(model, shape, max_memory, picture_bytes=x.nbytes))
+    ends = QUALITY_STEPS, qualities * QUALITY_STEPS
 
-    def attempt(steps: int) -> tuple[float, bytes, int]:
+    def attempt(y: Tensor, steps: int) -> _File:
         tell(f"looking for {target:g} {unit}: trying quality {steps / QUALITY_STEPS:.4g}")
         data, y_hat = encode_latents(model, y, shape, steps / QUALITY_STEPS)
-        return measure(data, y_hat), data, steps
+        return _File(y, steps, data, aim.measure(data, y_hat))
 
-    low, high = QUALITY_STEPS, config.qualities * QUALITY_STEPS
-    tried = [attempt(low), attempt(high)]
-    least, most = tried[0][0], tried[1][0]
-    if not least * (1 - TOLERANCE) <= target <= most * (1 + TOLERANCE):
+    def search(y: Tensor, tried: list[_File]) -> _File | None:
+        """Halve the range of qualities; return the file nearest to the target of those that keep to it."""
+        low, high = ends
+        while high - low > 1 and not any(0 <= aim.room(file.value) <= aim.tolerance for file in tried):
+            tried.append(attempt(y, (low + high) // 2))
+            low, high = (tried[-1].steps, high) if tried[-1].value < target else (low, tried[-1].steps)
+        keeping = [file for file in tried if aim.room(file.value) >= 0]
+        return min(keeping, key=lambda file: aim.room(file.value), default=None)
+
+    tried = [attempt(y, steps) for steps in ends]
+    least, most = (file.value for file in tried)
+    found = search(y, tried) if least <= target <= most else None
+    if found is None:
+        least, most = least * 1.0005, most / 1.0005  # what is told, in four digits, can be had
         raise QualityError(
             f"Expected a target in {least:.4g}..{most:.4g} {unit} for this picture (got {target:g})"
         )
-
-    def nearest() -> tuple[float, bytes, int]:
-        return min(tried, key=lambda result: abs(result[0] - target))
-
-    while high - low > 1 and abs(nearest()[0] - target) > TOLERANCE * target:
-        middle = (low + high) // 2
-        tried.append(attempt(middle))
-        low, high = (middle, high) if tried[-1][0] < target else (low, middle)
-    _, data, steps = nearest()
     if refining is None:
-        return data
-    quality = steps / QUALITY_STEPS
-    y = refine(
+        return found.data
+    distortion = distortion or own_distortion(model)
+
+    def costs(file: _File) -> float:
+        quality = file.steps / QUALITY_STEPS
+        return aim.spared(cost(model, x, file.y, quality, distortion=distortion, **refining))
+
+    refined = refine(
         model,
         x,
         y,
-        quality,
-        steps=STEPS[search.effort],
-        distortion=search.distortion,
-        hold=search.hold,
-        watch=search.watch,
+        found.steps / QUALITY_STEPS,
+        steps=STEPS[effort],
+        distortion=distortion,
+        watch=watch,
         **refining,
     )
-    return encode_latents(model, y, shape, quality)[0]
+    again = search(refined, [])
+    return min((file for file in (found, again) if file), key=costs).data

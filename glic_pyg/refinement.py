@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
 from statistics import fmean
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +46,6 @@ DITHER = 0.5
 PATIENCE = 0.75
 """Share of the steps after which a tile that has gained nothing is left: none was seen that gained later."""
 
-Hold = Literal["bits", "distortion"]
-"""What does not grow."""
 Watch = Callable[[int, int, float], bool | None]
 """Is told how many steps are done, of how many, and the gain so far, a share of the loss; True ends them."""
 
@@ -112,7 +110,6 @@ def refine(
     steps: int,
     lmbda: float | None = None,
     distortion: Distortion | None = None,
-    hold: Hold | None = None,
     tiling: Tiling = TILES,
     restoring: Tiling = WHOLE,
     watch: Watch | None = None,
@@ -131,7 +128,6 @@ def refine(
         lmbda: Bits per pixel that a distortion of 1 is worth. By default what this picture's own files say,
             see `trade`; for a model of one quality, which has no such curve, that of its training.
         distortion: D; by default what the model was trained for.
-        hold: Let the file grow by nothing (`bits`), or the distortion, and better only the other.
         tiling: Of the picture, while it is refined.
         restoring: Of the picture, while it is restored to be judged, see `GLIC.synthesise`.
         watch: Is told of every step.
@@ -157,7 +153,7 @@ def refine(
         lmbda = trade(model, x, y, quality, distortion=distortion, tiling=tiling, restoring=restoring)
     if lmbda is None:  # more bits bring nothing to this picture, or to any
         return y
-    aim = _Aim(quality, steps, lmbda, distortion, hold)
+    aim = _Aim(quality, steps, lmbda, distortion)
     tiles = list(tiling.tiles(height, width))
     refined = y.clone()
     for number, tile in enumerate(tiles):
@@ -171,8 +167,8 @@ def refine(
             break
     if len(tiles) == 1:
         return refined
-    start, end = (judge(x, latents, quality) for latents in (y, refined))
-    return refined if _better(end, start, start, lmbda * x[0, 0].numel(), hold) else y
+    start, end = (_total(judge(x, latents, quality), lmbda * x[0, 0].numel()) for latents in (y, refined))
+    return refined if end < start else y
 
 
 def cost(
@@ -233,7 +229,6 @@ class _Aim(NamedTuple):
     steps: int
     lmbda: float
     distortion: Distortion
-    hold: Hold | None
 
 
 class _Refined(NamedTuple):
@@ -247,12 +242,12 @@ def _refine_tile(
     model: GLIC, x: Tensor, y: Tensor, aim: _Aim, judge: Callable[..., Cost], watch: Watch
 ) -> _Refined:
     """Refine the latents of one tile as those of a picture of its own."""
-    quality, steps, lmbda, distortion, hold = aim
-    price = weight = lmbda * x[0, 0].numel()  # bits per distortion; the weight moves where something is held
+    quality, steps, lmbda, distortion = aim
+    weight = lmbda * x[0, 0].numel()  # bits per distortion
     original = to_float(x)
     shape = (x.size(-2), x.size(-1))
     generator = torch.Generator(device=y.device).manual_seed(0)
-    start = best = judge(x, y, quality)
+    start = best = _total(judge(x, y, quality), weight)
     latents = y
     with undisturbed(y.device), _frozen(model), torch.enable_grad():
         gains = {name: torch.as_tensor(gain).detach() for name, gain in model.gains(quality).items()}
@@ -282,17 +277,13 @@ def _refine_tile(
             judged = (step + 1) % max(10, steps // 40) == 0 or step + 1 == steps
             if judged:
                 tried = moving.detach() / gains["y"]
-                now = judge(x, tried, quality)
-                if _better(now, best, start, price, hold):
+                now = _total(judge(x, tried, quality), weight)
+                if now < best:
                     best, latents = now, tried
-                if hold == "bits":
-                    weight *= (start.bits / now.bits) ** 2
-                elif hold == "distortion" and start.distortion > 0:
-                    weight *= (now.distortion / start.distortion) ** 2
-            if watch(step + 1, steps, 1 - _total(best, price) / _total(start, price)):
+            if watch(step + 1, steps, 1 - best / start):
                 stopped = True
                 break
-            if judged and best is start and hold is None and step + 1 >= PATIENCE * steps:
+            if judged and best == start and step + 1 >= PATIENCE * steps:
                 break
     return _Refined(latents, stopped)
 
@@ -318,14 +309,6 @@ def _curvature(model: GLIC, y: Tensor, gains: dict[str, Tensor]) -> Tensor:
     (gradient,) = torch.autograd.grad(x_hat, y_hat, signs)
     per_pixel = (gradient * gains["y_inverse"]).square().mean((0, 2, 3))
     return 2 * 255**2 * per_pixel / x_hat.numel()
-
-
-def _better(one: Cost, other: Cost, start: Cost, weight: float, hold: Hold | None) -> bool:
-    if hold == "bits":
-        return one.bits <= start.bits and one.distortion < other.distortion
-    if hold == "distortion":
-        return one.distortion <= start.distortion and one.bits < other.bits
-    return _total(one, weight) < _total(other, weight)
 
 
 def _total(some: Cost, weight: float) -> float:

@@ -1,35 +1,26 @@
 import pytest
+import torch
 
+from glic_pyg import rate_control
 from glic_pyg.bitstream import decode, encode
 from glic_pyg.codec import QualityError
 from glic_pyg.container import unpack
 from glic_pyg.metrics import bpp, psnr
 from glic_pyg.rate_control import encode_to_bpp, encode_to_psnr
 
-
-@pytest.fixture
-def x(photo):
-    return photo(128, 192)
-
-
-def test_wanted_size_is_met(variable_model, x):
-    least, most = (bpp(encode(variable_model, x, quality), x) for quality in (1, 4))
-    target = (least + most) / 2
-    data = encode_to_bpp(variable_model, x, target)
-    assert bpp(data, x) == pytest.approx(target, rel=0.02)
-    assert 256 < unpack(data).quality < 1024
-
-
-def test_wanted_psnr_is_the_nearest_there_is(variable_model, x):
-    psnrs = [psnr(x, decode(variable_model, encode(variable_model, x, quality))) for quality in (1, 2, 3, 4)]
-    data = encode_to_psnr(variable_model, x, (min(psnrs[0], psnrs[-1]) + max(psnrs[0], psnrs[-1])) / 2)
-    assert min(psnrs) - 0.1 <= psnr(x, decode(variable_model, data)) <= max(psnrs) + 0.1
+SHAPE = (64, 128)
 
 
 @pytest.fixture
-def calls(variable_model, monkeypatch):
-    """How often each transform runs."""
+def latents(variable_model, photo):
+    return variable_model.analyse(photo(*SHAPE))
+
+
+@pytest.fixture
+def calls(variable_model, latents, monkeypatch):
+    """How often each transform runs; g_a gives the latents, whatever the picture."""
     count = dict.fromkeys(("g_a", "g_s"), 0)
+    restore = variable_model.g_s.forward
 
     def counted(name, forward):
         def call(*arguments):
@@ -38,19 +29,40 @@ def calls(variable_model, monkeypatch):
 
         return call
 
-    for name in count:
-        module = getattr(variable_model, name)
-        monkeypatch.setattr(module, "forward", counted(name, module.forward))
+    monkeypatch.setattr(variable_model.g_a, "forward", counted("g_a", lambda _: latents))
+    monkeypatch.setattr(variable_model.g_s, "forward", counted("g_s", restore))
     return count
 
 
+@pytest.fixture
+def x(variable_model, latents, calls):
+    """What the decoder makes of the latents: as with trained weights, its PSNR grows with quality."""
+    x = variable_model.synthesise(latents, SHAPE)
+    calls.update(g_s=0)
+    return x
+
+
+@pytest.fixture
+def targets(variable_model, x):
+    """Bits per pixel and dB, in the middle of what the qualities give."""
+    ends = [encode(variable_model, x, quality) for quality in (1, 4)]
+    return sum(bpp(data, x) for data in ends) / 2, sum(psnr(x, decode(variable_model, d)) for d in ends) / 2
+
+
+def test_wanted_size_is_met_and_never_passed(variable_model, x, targets):
+    data = encode_to_bpp(variable_model, x, targets[0])
+    assert 0.99 * targets[0] <= bpp(data, x) <= targets[0]
+    assert 256 < unpack(data).quality < 1024
+
+
+def test_wanted_psnr_is_reached_and_hardly_passed(variable_model, x, targets):
+    data = encode_to_psnr(variable_model, x, targets[1])
+    assert targets[1] <= psnr(x, decode(variable_model, data)) <= targets[1] + 0.1
+    assert 256 < unpack(data).quality < 1024
+
+
 @pytest.mark.parametrize("max_memory", [None, 2**31])
-def test_a_search_analyses_once_and_never_decodes(variable_model, x, calls, monkeypatch, max_memory):
-    low, high = (encode(variable_model, x, quality) for quality in (1, 4))
-    targets = [
-        sum(map(f, (low, high))) / 2
-        for f in (lambda d: bpp(d, x), lambda d: psnr(x, decode(variable_model, d)))
-    ]
+def test_a_search_analyses_once_and_never_decodes(variable_model, x, targets, calls, monkeypatch, max_memory):
     monkeypatch.setattr(type(variable_model), "decode", None)
     calls.update(g_a=0, g_s=0)
     data = encode_to_bpp(variable_model, x, targets[0], max_memory=max_memory)
@@ -61,6 +73,65 @@ def test_a_search_analyses_once_and_never_decodes(variable_model, x, calls, monk
     assert data == encode(variable_model, x, unpack(data).quality / 256)
 
 
+@pytest.fixture
+def refining_to(variable_model, latents, monkeypatch):
+    """Let g_a give latents that are off, and refining others: a function that takes the latter."""
+    generator = torch.Generator().manual_seed(0)
+    off = latents + torch.rand(latents.shape, generator=generator) - 0.5
+    monkeypatch.setattr(variable_model.g_a, "forward", lambda _: off)
+    qualities = []
+
+    def set_refined(refined):
+        def refine(model, x, y, quality, **options):
+            assert torch.equal(y, off)
+            qualities.append(quality)
+            return refined
+
+        monkeypatch.setattr(rate_control, "refine", refine)
+        return qualities
+
+    return set_refined
+
+
+def test_what_refining_saves_betters_the_picture(variable_model, latents, x, targets, refining_to):
+    qualities = refining_to(latents)
+    before, after = (encode_to_bpp(variable_model, x, targets[0], effort=effort) for effort in (0, 1))
+    assert 0.99 * targets[0] <= bpp(after, x) <= targets[0]
+    assert psnr(x, decode(variable_model, after)) > psnr(x, decode(variable_model, before)) + 1
+    assert qualities == [unpack(before).quality / 256] != [unpack(after).quality / 256]
+
+
+def test_what_refining_betters_saves_bits(variable_model, latents, x, refining_to):
+    qualities = refining_to(latents)
+    target = (
+        sum(psnr(x, decode(variable_model, encode(variable_model, x, quality))) for quality in (1, 4)) / 2
+    )
+    before, after = (encode_to_psnr(variable_model, x, target, effort=effort) for effort in (0, 1))
+    assert len(after) < len(before)
+    assert target <= psnr(x, decode(variable_model, after))
+    assert qualities == [unpack(before).quality / 256]
+    assert unpack(after).quality < unpack(before).quality
+
+
+@pytest.mark.parametrize("wrong", [0, 50])
+def test_refining_in_vain_changes_nothing(variable_model, latents, x, targets, refining_to, wrong):
+    """Files of such latents are small and poor, or too large at every quality."""
+    refining_to(wrong * latents)
+    plain, tried = (encode_to_bpp(variable_model, x, targets[0], effort=effort) for effort in (0, 1))
+    assert tried == plain
+
+
+def test_refining_ends_when_told_and_the_file_is_as_good(variable_model, x, targets):
+    told = []
+    before = encode_to_bpp(variable_model, x, targets[0])
+    after = encode_to_bpp(
+        variable_model, x, targets[0], effort=1, watch=lambda *now: told.append(now) or len(told) == 10
+    )
+    assert len(told) == 10  # once
+    assert bpp(after, x) <= targets[0]
+    assert psnr(x, decode(variable_model, after)) >= psnr(x, decode(variable_model, before))
+
+
 def test_what_no_quality_gives_is_refused(variable_model, tiny_model, x):
     with pytest.raises(QualityError, match=r"Expected a target in .* bpp for this picture \(got 100\)"):
         encode_to_bpp(variable_model, x, 100)
@@ -68,3 +139,11 @@ def test_what_no_quality_gives_is_refused(variable_model, tiny_model, x):
         encode_to_psnr(variable_model, x, 99)
     with pytest.raises(QualityError, match=r"Expected a model of several qualities .* 1 bpp \(got one\)"):
         encode_to_bpp(tiny_model, x, 1)
+
+
+@pytest.mark.parametrize("encode_to", [encode_to_bpp, encode_to_psnr])
+def test_the_ends_that_are_told_can_be_had(variable_model, x, encode_to):
+    with pytest.raises(QualityError) as refused:
+        encode_to(variable_model, x, 0.01)
+    for end in str(refused.value).split()[4].split(".."):
+        encode_to(variable_model, x, float(end))

@@ -49,9 +49,9 @@ def add_settings(parser: ArgumentParser) -> None:
         metavar="Q",
         help="1 (small file) to as many as the model has (default: the middle one)",
     )
-    about = "wanted bits per pixel, alpha and metadata not counted"
+    about = "most bits per pixel, alpha and metadata not counted"
     aim.add_argument("--target-bpp", type=flags.positive, metavar="B", help=about)
-    about = "wanted PSNR in dB, of 8-bit pictures"
+    about = "least PSNR in dB, of 8-bit pictures"
     aim.add_argument("--target-psnr", type=flags.positive, metavar="P", help=about)
     flags.add_effort(parser)
     add("--strip", action="store_true", help="leave out EXIF and XMP data, which travel otherwise")

@@ -134,7 +134,14 @@ class GlicCodec(Codec):
         super().__init__(shown, settings, qualities)
 
     def encode(self, x: Tensor, quality: float | None) -> bytes:
-        return self._encode(x, quality, self.effort)
+        return bitstream.encode(
+            self.model,
+            x.to(self.device),
+            quality,
+            effort=self.effort,
+            lmbda=self.lmbda,
+            distortion=self.distortion,
+        )
 
     def encode_to_size(self, x: Tensor, size: int) -> bytes:
         x = x.to(self.device)
@@ -147,21 +154,22 @@ class GlicCodec(Codec):
                 key=lambda data: abs(len(data) - size),
             )
 
-    def _encode(self, x: Tensor, quality: float | None, effort: int) -> bytes:
-        return bitstream.encode(
-            self.model,
-            x.to(self.device),
-            quality,
-            effort=effort,
-            lmbda=self.lmbda,
-            distortion=self.distortion,
-        )
-
     def warm(self) -> None:
-        """Compile; the least effort uses all that more of it does."""
+        """Compile; one step of refining uses all that more do.
+
+        It is told a lambda: a black picture has none of its own, and no step would be taken.
+        """
         side = 192 if self.effort and self.distortion == "ms-ssim" else 64  # MS-SSIM takes no less than 161
-        x = torch.zeros(1, 3, side, side)
-        self.decode(self._encode(x, self.qualities[0], min(self.effort, 1)))
+        data = bitstream.encode(
+            self.model,
+            torch.zeros(1, 3, side, side),
+            self.qualities[0],
+            effort=self.effort,
+            lmbda=1.0,
+            distortion=self.distortion,
+            watch=lambda *_: True,
+        )
+        self.decode(data)
 
     def decode(self, data: bytes) -> Tensor:
         return bitstream.decode(self.model, data).cpu()

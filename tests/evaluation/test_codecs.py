@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from glic_pyg import refinement
 from glic_pyg.errors import PackageError
 from glic_pyg.evaluation import codecs
 from glic_pyg.evaluation.codecs import RIVALS, CompressaiCodec, GlicCodec, PillowCodec, load_codec
@@ -62,6 +63,19 @@ def test_a_model_makes_a_file_of_a_wanted_size_or_the_nearest_end(
     assert len(codec.encode_to_size(x, 2 * most)) == most
     only = GlicCodec(model_file)
     assert only.encode_to_size(x, 1) == only.encode(x, None)
+
+
+@pytest.mark.parametrize(("effort", "steps"), [(0, 0), (1, 1), (4, 1)])
+def test_a_model_refines_before_it_is_timed(variable_model, tmp_path, monkeypatch, effort, steps):
+    """Though the black picture that it codes has no lambda of its own."""
+    variable_model.save(tmp_path / "variable.safetensors")
+    monkeypatch.setattr(refinement, "trade", lambda *_, **__: None)
+    done, latents = [], refinement.dithered_latents
+    monkeypatch.setattr(
+        refinement, "dithered_latents", lambda *args, **how: done.append(1) or latents(*args, **how)
+    )
+    GlicCodec(tmp_path / "variable.safetensors", effort=effort).warm()
+    assert len(done) == steps
 
 
 def test_a_rival_that_is_not_there_is_named(monkeypatch):
