@@ -37,9 +37,11 @@ def test_every_variant_file_differs_from_the_base_in_its_model_or_how_it_begins(
 
 
 @pytest.mark.parametrize("row", sorted((DOCS / "optimisers").iterdir()), ids=lambda path: path.name)
-def test_the_rows_of_the_optimisers_have_the_settings_of_their_files(row):
+def test_the_rows_of_the_optimisers_have_the_settings_of_their_files(row, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
     name, _, seed = row.name.rpartition("-")
-    variant = load_variant(CONFIGS.parent / "optimisers" / f"{name}.yaml")
+    files = (folder / f"{name}.yaml" for folder in (CONFIGS.parent / "optimisers", ROOT / "examples"))
+    variant = load_variant(next(file for file in files if file.exists()))
     config = dataclasses.replace(variant.config, seed=int(seed))
     assert TrainConfig.from_yaml(row / "config.yaml") == config
     told = json.loads((row / "row.json").read_text())
@@ -129,6 +131,17 @@ def test_the_local_graph_alone_is_told_as_measured():
     page = " ".join((DOCS / "do_graphs_pay.md").read_text().split())
     assert f"the loss is {losses[0]:.3f} against {losses[1]:.3f}" in page
     assert f"needs {local:+.1f} % bits on CID22, where both need {both:+.1f} %" in page
+
+
+def test_the_term_of_similarity_is_told_as_measured():
+    rows = [f"similarity_attention{side}-0" for side in ("", "_without")]
+    losses = [json.loads((DOCS / "optimisers" / row / "row.json").read_text())["loss"] for row in rows]
+    with (DOCS / "optimisers" / rows[0] / "beside_without.csv").open(newline="") as file:
+        *_, last = csv.DictReader(file)
+    page = " ".join((DOCS / "do_graphs_pay.md").read_text().split())
+    assert f"the loss is {losses[0]:.3f} with the term and {losses[1]:.3f} without" in page
+    assert f"{float(last['change']):+.1f} ± {float(last['error']):.1f} % in the last tenth" in page
+    assert f"the codec with it needs {rate_of(rows):.1f} % more bits" in page
 
 
 @pytest.mark.parametrize("pictures", ["CID22", "Kodak"])
