@@ -47,7 +47,7 @@ def _show(args: Namespace, page: Path, photo: Path, coded: Path, restored: Path)
 
     from glic_pyg.cli.machine import prepare
     from glic_pyg.errors import PackageError
-    from glic_pyg.evaluation.codecs import Codec, GlicCodec, PillowCodec
+    from glic_pyg.evaluation.codecs import Codec, GlicCodec, Options, PillowCodec
     from glic_pyg.evaluation.demo import PHOTO, demo_page, node_graph, photo_bytes
     from glic_pyg.evaluation.viewer import Restored
     from glic_pyg.files import write_file
@@ -57,7 +57,7 @@ def _show(args: Namespace, page: Path, photo: Path, coded: Path, restored: Path)
     write_file(photo, photo_bytes())
     x = read_image(io.BytesIO(photo_bytes()))
     height, width = x.shape[-2:]
-    ours = GlicCodec(args.model, allow_code=args.allow_code, device=args.device)
+    ours = GlicCodec(args.model, Options(args.device, allow_code=args.allow_code))
     say(f"photo      {PHOTO}, {width} x {height} pixels")
     ours.warm()  # the first call compiles the kernels
 

@@ -63,6 +63,7 @@ def run(args: Namespace) -> int:
     if args.ray is not None and args.jobs != 1:
         raise UsageError("Expected --ray without --jobs (got both)")
     from glic_pyg.cli.machine import prepare
+    from glic_pyg.evaluation.codecs import Options
     from glic_pyg.evaluation.evaluate import deltas, evaluate
 
     prepare(args)
@@ -74,11 +75,7 @@ def run(args: Namespace) -> int:
         qualities=args.quality,
         jobs=args.jobs,
         ray=args.ray,
-        device=args.device,
-        effort=args.effort,
-        lmbda=args.lmbda,
-        distortion=args.distortion,
-        allow_code=args.allow_code,
+        options=Options(args.device, args.effort, args.lmbda, args.distortion, args.allow_code),
         force=args.force,
         command=args.command_line,
         complain=partial(print_line, "error"),

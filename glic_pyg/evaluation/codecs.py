@@ -7,6 +7,7 @@ import math
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -94,41 +95,51 @@ class Codec(ABC):
         self.decode(self.encode(torch.zeros(1, 3, 64, 64), self.qualities[0]))
 
 
+@dataclass(frozen=True)
+class Options:
+    """How models are loaded, and how they code.
+
+    Args:
+        device: Where a model computes.
+        effort: Of a GLIC model, see `bitstream.encode`; any but 0 is told in its codec's name.
+        lmbda: Of a GLIC model of one quality, see `bitstream.encode`.
+        distortion: See `bitstream.encode`; told in the codec's name if it is MS-SSIM.
+        allow_code: See `GLIC.from_pretrained`.
+    """
+
+    device: str = "cpu"
+    effort: int = 0
+    lmbda: float | None = None
+    distortion: Distortion | None = None
+    allow_code: bool = False
+
+
+DEFAULT = Options()
+"""A model on the CPU, without effort."""
+
+
 class GlicCodec(Codec):
     """A GLIC model and its `.glic` files.
 
     Args:
         name: A model that comes with the package, or the path of a checkpoint.
-        allow_code: See `GLIC.from_pretrained`.
-        device: Where it computes.
-        effort: See `bitstream.encode`; any but 0 is told in its name.
-        lmbda: See `bitstream.encode`.
-        distortion: See `bitstream.encode`; told in its name if it is MS-SSIM.
+        options: How it is loaded and codes.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        allow_code: bool = False,
-        device: str = "cpu",
-        effort: int = 0,
-        lmbda: float | None = None,
-        distortion: Distortion | None = None,
-    ) -> None:
-        self.effort, self.lmbda = effort, lmbda
-        self.model = GLIC.from_pretrained(name, allow_code=allow_code).to(device)
-        self.device = device
+    def __init__(self, name: str, options: Options = DEFAULT) -> None:
+        self.effort, self.lmbda, self.device = options.effort, options.lmbda, options.device
+        self.model = GLIC.from_pretrained(name, allow_code=options.allow_code).to(self.device)
         count = self.model.config.qualities
         qualities = [None] if count == 1 else range(1, count + 1)
         identity = self.model.identity.hex()
         # Two checkpoints may have one configuration, and so one name.
         shown = name if name in shipped() else f"{self.model.config.name}-{identity[:8]}"
         settings: dict[str, Any] = {"identity": identity}
-        check_effort(self.model, effort, lmbda, distortion)
-        self.distortion = distortion or own_distortion(self.model)
-        if effort:
-            shown, settings = f"{shown}-effort{effort}", {**settings, "effort": effort, "lambda": lmbda}
+        check_effort(self.model, self.effort, self.lmbda, options.distortion)
+        self.distortion = options.distortion or own_distortion(self.model)
+        if self.effort:
+            shown = f"{shown}-effort{self.effort}"
+            settings |= {"effort": self.effort, "lambda": self.lmbda}
             if self.distortion == "ms-ssim":
                 shown, settings = f"{shown}-ms-ssim", {**settings, "distortion": "ms-ssim"}
         super().__init__(shown, settings, qualities)
@@ -297,24 +308,12 @@ def _integer(quality: float | None) -> int:
     return int(quality)
 
 
-def load_codec(
-    name: str,
-    *,
-    allow_code: bool = False,
-    device: str = "cpu",
-    effort: int = 0,
-    lmbda: float | None = None,
-    distortion: Distortion | None = None,
-) -> Codec:
+def load_codec(name: str, options: Options = DEFAULT) -> Codec:
     """Return a rival by its name, a model of CompressAI's by its name, or else a GLIC model by name or path.
 
     Args:
         name: The codec's.
-        allow_code: See `GLIC.from_pretrained`.
-        device: Where a model computes.
-        effort: Of a GLIC model, see `bitstream.encode`.
-        lmbda: Of a GLIC model of one quality, see `bitstream.encode`.
-        distortion: See `bitstream.encode`.
+        options: Of models.
 
     Raises:
         CheckpointError: none of them.
@@ -324,10 +323,8 @@ def load_codec(
     if name in RIVALS:
         return PillowCodec(name)
     if is_compressai(name):
-        return CompressaiCodec(name, device=device)
-    return GlicCodec(
-        name, allow_code=allow_code, device=device, effort=effort, lmbda=lmbda, distortion=distortion
-    )
+        return CompressaiCodec(name, device=options.device)
+    return GlicCodec(name, options)
 
 
 def _jpegxl_version() -> str:

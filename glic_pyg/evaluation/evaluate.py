@@ -20,7 +20,7 @@ import torch
 
 from glic_pyg.errors import FileError, UsageError
 from glic_pyg.evaluation.bd import Curve, CurveError, Delta, Method, delta
-from glic_pyg.evaluation.codecs import RIVALS, Codec
+from glic_pyg.evaluation.codecs import DEFAULT, RIVALS, Codec, Options
 from glic_pyg.evaluation.measure import (
     Outcome,
     Table,
@@ -32,7 +32,6 @@ from glic_pyg.evaluation.measure import (
 )
 from glic_pyg.files import files_below, write_file
 from glic_pyg.ledger import hash_file, writing
-from glic_pyg.metrics import Distortion
 from glic_pyg.on_ray import connected, in_tasks
 from glic_pyg.picture import picture_suffixes
 from glic_pyg.processes import in_processes
@@ -61,11 +60,7 @@ def evaluate(
     qualities: Sequence[float] | None = None,
     jobs: int = 1,
     ray: str | None = None,
-    device: str = "cpu",
-    effort: int = 0,
-    lmbda: float | None = None,
-    distortion: Distortion | None = None,
-    allow_code: bool = False,
+    options: Options = DEFAULT,
     force: bool = False,
     command: str = "",
     complain: Callable[[str], object] = warnings.warn,
@@ -80,11 +75,7 @@ def evaluate(
         qualities: Of models of several; None is all whole ones.
         jobs: Processes; several disturb the times.
         ray: Address of a cluster of Ray's that measures in place of processes, see `on_ray.connected`.
-        device: Where models compute.
-        effort: Of GLIC's models, see `bitstream.encode`.
-        lmbda: Of GLIC's models of one quality, see `bitstream.encode`.
-        distortion: See `bitstream.encode`.
-        allow_code: See `GLIC.from_pretrained`.
+        options: Of models.
         force: Whether files may be overwritten that no earlier call wrote.
         command: That asks for it, to be noted beside the means.
         complain: Is told, in a line, of each picture and codec that is left out.
@@ -95,17 +86,10 @@ def evaluate(
         CheckpointError, PackageError: see `load_codec`.
     """
     pictures = _pictures(datasets)
-    options: dict[str, Any] = {
-        "allow_code": allow_code,
-        "device": device,
-        "effort": effort,
-        "lmbda": lmbda,
-        "distortion": distortion,
-    }
-    codecs = _codecs([*models, *rivals], **options)
+    codecs = _codecs([*models, *rivals], options)
     table = Table(output / "pictures.csv")
     tasks = [
-        Task(name, quality, picture, **options)
+        Task(name, quality, picture, options)
         for name, codec in codecs.items()
         for quality in _qualities(name, codec, None if name in RIVALS else qualities)
         for picture in pictures
@@ -159,9 +143,9 @@ def _pictures(folders: Sequence[Path]) -> list[Path]:
     return list(pictures.values())
 
 
-def _codecs(names: Sequence[str], **options: Any) -> dict[str, Codec]:
+def _codecs(names: Sequence[str], options: Options) -> dict[str, Codec]:
     """Return codecs by name, each once, whatever its names."""
-    codecs = {name: cached_codec(name, **options) for name in names}
+    codecs = {name: cached_codec(name, options) for name in names}
     first: dict[tuple[str, str], str] = {}
     for name, codec in codecs.items():
         first.setdefault((codec.name, settings_hash(codec.settings)), name)
@@ -245,7 +229,7 @@ def _qualities(name: str, codec: Codec, wanted: Sequence[float] | None) -> tuple
 def _measure(tasks: list[Task], *, jobs: int, ray: str | None) -> Generator[Outcome, None, None]:
     if ray is not None:
         with connected(ray):
-            on_gpu = any(task.device != "cpu" for task in tasks)
+            on_gpu = any(task.options.device != "cpu" for task in tasks)
             yield from in_tasks(attempt, tasks, gpus=int(on_gpu))
         return
     if jobs == 1:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from glic_pyg.errors import FileError, UserError, interruption
-from glic_pyg.evaluation.codecs import Codec, load_codec
+from glic_pyg.evaluation.codecs import DEFAULT, Codec, Options, load_codec
 from glic_pyg.evaluation.complexity import peak_memory
 from glic_pyg.files import csv_text, naming, read_file, write_file
 from glic_pyg.image import read_image
 from glic_pyg.ledger import hash_bytes
-from glic_pyg.metrics import LEAST_SIDE, Distortion, bpp, decibels, ms_ssim, psnr, psnr_unrounded
+from glic_pyg.metrics import LEAST_SIDE, bpp, decibels, ms_ssim, psnr, psnr_unrounded
 from glic_pyg.picture import ImageError, most_bytes
 
 Key = tuple[str, str, str, str]
@@ -86,21 +86,13 @@ class Task:
         codec: As `load_codec` takes it.
         quality: One of the codec's, or one between; None for a codec of one quality.
         picture: To compress.
-        allow_code: See `GLIC.from_pretrained`.
-        device: Where a model computes.
-        effort: See `load_codec`.
-        lmbda: See `load_codec`.
-        distortion: See `load_codec`.
+        options: See `load_codec`.
     """
 
     codec: str
     quality: float | None
     picture: Path
-    allow_code: bool = False
-    device: str = "cpu"
-    effort: int = 0
-    lmbda: float | None = None
-    distortion: Distortion | None = None
+    options: Options = DEFAULT
 
     def key(self, codec: Codec) -> Key:
         """Return the key that its row will have."""
@@ -125,14 +117,7 @@ def warm(codec: Codec) -> None:
 
 def measure(task: Task) -> Row:
     """Compress a picture, restore it, and compare."""
-    codec = cached_codec(
-        task.codec,
-        allow_code=task.allow_code,
-        device=task.device,
-        effort=task.effort,
-        lmbda=task.lmbda,
-        distortion=task.distortion,
-    )
+    codec = cached_codec(task.codec, task.options)
     warm(codec)
     photo = read_file(task.picture, most_bytes())
     digest, x = hash_bytes(photo.getvalue()), read_image(photo)

@@ -12,7 +12,7 @@ from typing import Any
 
 from glic_pyg.errors import FileError, interruption
 from glic_pyg.evaluation.bd import Curve, CurveError, Delta, Method, Pictures, delta
-from glic_pyg.evaluation.codecs import Codec
+from glic_pyg.evaluation.codecs import Codec, Options
 from glic_pyg.evaluation.curves import draw_curves
 from glic_pyg.evaluation.measure import Row, Table, cached_codec
 from glic_pyg.evaluation.paper import curve
@@ -235,11 +235,11 @@ def _shown(
 
 def _load(result: dict[str, Any], *, allow_code: bool, device: str) -> Codec:
     settings = result["settings"]
-    return cached_codec(
-        result["codec"],
-        allow_code=allow_code,
+    options = Options(
         device=device,
         effort=settings.get("effort", 0),
         lmbda=settings.get("lambda"),
         distortion=settings.get("distortion"),
+        allow_code=allow_code,
     )
+    return cached_codec(result["codec"], options)

@@ -7,7 +7,7 @@ from PIL import Image
 from glic_pyg import refinement
 from glic_pyg.errors import PackageError
 from glic_pyg.evaluation import codecs
-from glic_pyg.evaluation.codecs import RIVALS, CompressaiCodec, GlicCodec, PillowCodec, load_codec
+from glic_pyg.evaluation.codecs import RIVALS, CompressaiCodec, GlicCodec, Options, PillowCodec, load_codec
 from glic_pyg.evaluation.compressai_models import build_compressai
 from glic_pyg.image import crop, pad
 from glic_pyg.metrics import psnr
@@ -74,7 +74,7 @@ def test_a_model_refines_before_it_is_timed(variable_model, tmp_path, monkeypatc
     monkeypatch.setattr(
         refinement, "dithered_latents", lambda *args, **how: done.append(1) or latents(*args, **how)
     )
-    GlicCodec(tmp_path / "variable.safetensors", effort=effort).warm()
+    GlicCodec(tmp_path / "variable.safetensors", Options(effort=effort)).warm()
     assert len(done) == steps
 
 

@@ -3,6 +3,7 @@ from PIL import Image
 
 from glic_pyg import GLIC, bitstream
 from glic_pyg.evaluation import measure as module
+from glic_pyg.evaluation.codecs import Options
 from glic_pyg.evaluation.measure import Task, attempt, cached_codec, measure
 
 
@@ -14,13 +15,14 @@ def test_a_model_is_loaded_once_whatever_the_effort(model_file, tmp_path, monkey
     )
     monkeypatch.setattr(bitstream, "STEPS", (0, 1, 2, 3, 4))
     cached_codec.cache_clear()
-    row = measure(Task(str(model_file), None, tmp_path / "a.png", effort=2, lmbda=0.02))
+    row = measure(Task(str(model_file), None, tmp_path / "a.png", Options(effort=2, lmbda=0.02)))
     assert len(loads) == 1
     assert row.codec.endswith("-effort2")
-    codec = cached_codec(str(model_file), effort=2, lmbda=0.02, distortion="ms-ssim")
+    codec = cached_codec(str(model_file), Options(effort=2, lmbda=0.02, distortion="ms-ssim"))
     assert codec.name.endswith("-effort2-ms-ssim")
     assert codec.settings["distortion"] == "ms-ssim"
-    assert "distortion" not in cached_codec(str(model_file), effort=2, lmbda=0.02, distortion="mse").settings
+    of_mse = cached_codec(str(model_file), Options(effort=2, lmbda=0.02, distortion="mse"))
+    assert "distortion" not in of_mse.settings
 
 
 @pytest.mark.parametrize("ended", [KeyboardInterrupt(), SystemExit(143)])
