@@ -6,6 +6,7 @@ Their gradients are in `glic_pyg.nn.kernels.feed_forward_gradients`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -97,23 +98,13 @@ def feed_forward_weights(
         project_out: Of the convolution, `C x K x 1 x 1`.
         eps: Of the normalisation.
     """
-    return FeedForward(
-        *weights_of_features(project_in, scale, shift, depthwise),
-        packed(project_out.flatten(1).T, row_parts=1),
-        float(eps),
-    )
-
-
-@torch.no_grad()
-def weights_of_features(
-    project_in: Tensor, scale: Tensor, shift: Tensor, depthwise: Tensor | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return those fields of `FeedForward`, in their order, that these weights are laid out in."""
     matrix = project_in.flatten(1)
-    return (
+    return FeedForward(
         packed(matrix.T, column_parts=2, scale=scale),
         wide((matrix @ shift)[None], 2),
         EMPTY if depthwise is None else wide(depthwise.flatten(1).T, 2),
+        packed(project_out.flatten(1).T, row_parts=1),
+        float(eps),
     )
 
 
@@ -168,7 +159,7 @@ def normed_feed_forward(x: Tensor, weights: FeedForward, hidden: Tensor | None =
     out = torch.empty_like(x)
     rows = 3 if len(weights.depthwise) else 1
     arrays = (x.numpy(), out.numpy(), EMPTY if hidden is None else hidden.flatten().numpy())
-    _in_parts(x, rows * len(weights.bias), lambda *part: _feed_forward(*arrays, weights, rows, *part))
+    _in_parts(x, rows * len(weights.bias), partial(_feed_forward, *arrays, weights, rows))
     return out
 
 
@@ -190,7 +181,7 @@ def conv_block(x: Tensor, mixing: Mixing, weights: FeedForward | None, out_chann
     x = x.detach().contiguous()
     out = x.new_empty(*x.shape[:3], out_channels)
     arrays = (x.numpy(), out.numpy(), mixing, NOTHING if weights is None else weights)
-    _in_parts(x, 5 * len(mixing.bias), lambda *part: _conv_block(*arrays, *part))
+    _in_parts(x, 5 * len(mixing.bias), partial(_conv_block, *arrays))
     return out
 
 
@@ -204,12 +195,13 @@ def strip_width(features: int) -> int:
 
 
 def _in_parts(x: Tensor, features: int, work: Callable[..., object]) -> None:
-    """Call a function in threads with the picture, rows and columns of each part of the maps.
+    """Call a function in threads with parts of the maps.
 
     Args:
         x: The maps.
         features: That a depthwise convolution reads of each column.
-        work: Takes the picture, first row and row after the last, and the same of columns.
+        work: Takes parts, `P x 5`, each with its picture, first row and row after the last, and the same of
+            columns.
     """
     batch_size, height, width, _ = x.shape
     widest = strip_width(features)
@@ -227,12 +219,20 @@ def _in_parts(x: Tensor, features: int, work: Callable[..., object]) -> None:
         (picture, top, min(top + rows, height), left, min(left + columns, width))
         for picture, top, left in product(range(batch_size), range(0, height, rows), range(0, width, columns))
     ]
-    share_out(lambda part: work(*part), parts)
+    calls = 1 if threads == 1 else max(1, len(parts))  # a call takes as long as a small part
+    share_out(work, np.array_split(np.array(parts, np.int64).reshape(-1, 5), calls))
 
 
 @compiled(fastmath=FAST)
-def _feed_forward(x, out, kept, weights, rows, picture, top, bottom, left, right):
-    """Compute a part of a map: `rows` is 3 with a depthwise convolution, 1 without."""
+def _feed_forward(x, out, kept, weights, rows, parts):
+    """Compute parts of the maps: `rows` is 3 with a depthwise convolution, 1 without."""
+    for part in range(len(parts)):
+        picture, top, bottom, left, right = parts[part]
+        _feed_forward_part(x, out, kept, weights, rows, picture, top, bottom, left, right)
+
+
+@numba.njit(fastmath=FAST)
+def _feed_forward_part(x, out, kept, weights, rows, picture, top, bottom, left, right):
     height, width, channels = x.shape[1:]
     hidden, count, halo = len(weights.bias), right - left, rows // 2
     ring = np.empty(rows * (count + 2 * halo) * hidden, np.float32)
@@ -272,7 +272,14 @@ def _feed_forward(x, out, kept, weights, rows, picture, top, bottom, left, right
 
 
 @compiled(fastmath=FAST)
-def _conv_block(x, out, mixing, weights, picture, top, bottom, left, right):
+def _conv_block(x, out, mixing, weights, parts):
+    for part in range(len(parts)):
+        picture, top, bottom, left, right = parts[part]
+        _conv_block_part(x, out, mixing, weights, picture, top, bottom, left, right)
+
+
+@numba.njit(fastmath=FAST)
+def _conv_block_part(x, out, mixing, weights, picture, top, bottom, left, right):
     height, width, channels = x.shape[1:]
     inner, hidden, count, halo = len(mixing.bias), len(weights.bias), right - left, 2
     out_channels, outer = out.shape[3], len(mixing.bias2)

@@ -23,7 +23,6 @@ from glic_pyg.nn.kernels.feed_forward import (
     EMPTY,
     FAST,
     FIVE,
-    FeedForward,
     add,
     conv_block,
     crop,
@@ -36,7 +35,6 @@ from glic_pyg.nn.kernels.feed_forward import (
     position,
     repeat,
     strip_width,
-    weights_of_features,
 )
 from glic_pyg.products import LANES, THREE, multiply, multiply_transposed, packed, padded
 from glic_pyg.simd import correlate, exponential, full, load, store, total
@@ -128,12 +126,11 @@ def mixing_with_gradients(x: Tensor, *weights: Tensor | None) -> Tensor:
 class _FeedForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *weights: Any) -> Tensor:
-        laid_out, hidden = feed_forward_weights(*weights), None
+        ctx.laid_out, hidden = feed_forward_weights(*weights), None
         if x.size(3) >= KEPT:
-            hidden = x.new_empty(*x.shape[:3], len(laid_out.bias))
-        *tensors, ctx.eps = weights
-        ctx.save_for_backward(x, *tensors, hidden)
-        return normed_feed_forward(x, laid_out, hidden)
+            hidden = x.new_empty(*x.shape[:3], len(ctx.laid_out.bias))
+        ctx.save_for_backward(x, *weights[:-1], hidden)
+        return normed_feed_forward(x, ctx.laid_out, hidden)
 
     @staticmethod
     @once_differentiable
@@ -142,11 +139,10 @@ class _FeedForward(torch.autograd.Function):
         project_in, scale, shift, depthwise, project_out = tensors
         x, grad_out = x.contiguous(), grad_out.contiguous()
         grad_x = torch.empty_like(x)
-        matrix, side = project_in.flatten(1), 1 if depthwise is None else 3
-        weights = FeedForward(*weights_of_features(*tensors[:4]), EMPTY, ctx.eps)
+        weights, side = ctx.laid_out, 1 if depthwise is None else 3
         features = len(weights.bias)
         transposed = FeedForwardTransposed(
-            packed(matrix, row_parts=2),
+            packed(project_in.flatten(1), row_parts=2),
             _mirrored(weights.depthwise, side),
             packed(project_out.flatten(1)),
         )
@@ -181,15 +177,16 @@ class _Mixing(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *weights: Any) -> Tensor:
         ctx.save_for_backward(x, *weights)
-        return conv_block(x, mixing_weights(*weights), None, len(weights[4]))
+        ctx.laid_out = mixing_weights(*weights)
+        return conv_block(x, ctx.laid_out, None, len(weights[4]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, conv1, bias1, depthwise, bias, conv2, bias2, adaptor = ctx.saved_tensors
+        x, conv1, _, depthwise, _, conv2, _, adaptor = ctx.saved_tensors
         x, grad_out = x.contiguous(), grad_out.contiguous()
         grad_x = torch.empty_like(x)
-        mixing = mixing_weights(conv1, bias1, depthwise, bias, conv2, bias2, adaptor)
+        mixing = ctx.laid_out
         transposed = MixingTransposed(
             packed(conv1.flatten(1), row_parts=1),
             _mirrored(mixing.depthwise, 5),
