@@ -18,7 +18,12 @@ from numba.core.caching import FunctionCache, NullCache
 
 logger = logging.getLogger(__name__)
 
-SHARED = ("simd.py", "products.py", "nn/kernels/feed_forward.py")
+SHARED = (
+    "simd.py",
+    "products.py",
+    "nn/kernels/feed_forward.py",
+    "nn/kernels/feed_forward_gradients.py",
+)
 """Files with functions that are compiled as parts of others', in other files."""
 
 

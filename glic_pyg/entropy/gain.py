@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -47,17 +49,26 @@ class GainUnits(nn.Module):
 
         def gain(logs: Tensor) -> Tensor:
             log = (1 - share) * logs[below].double() + share * logs[above].double()
-            return _exp(log).float()[..., None, None]
+            return _Exp.apply(log).float()[..., None, None]
 
         return {name: gain(logs) for name, logs in self.named_parameters()}
 
 
-def _exp(x: Tensor) -> Tensor:
-    """Return the exponential of float64 values by operations that have the same bits everywhere."""
-    x = x * (1 / 256)
-    y = torch.ones_like(x)
-    for n in range(8, 0, -1):  # the series up to its 8th power, by Horner's scheme
-        y = 1 + x * (1 / n) * y
-    for _ in range(8):
-        y = y * y
-    return y
+class _Exp(torch.autograd.Function):
+    """The exponential of float64 values by operations that have the same bits everywhere."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x * (1 / 256)
+        y = torch.ones_like(x)
+        for n in range(8, 0, -1):  # the series up to its 8th power, by Horner's scheme
+            y = 1 + x * (1 / n) * y
+        for _ in range(8):
+            y = y * y
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return gradient * y

@@ -250,28 +250,28 @@ class GraphAttention(HasKernels, MessagePassing):
 
     def _compiles(self, x: Tensor) -> bool:
         """Return whether the linear maps are compiled, too, with the kernels of the CPU."""
-        return self._dtype(x) == torch.float32 and not torch.is_grad_enabled()
+        return self._dtype(x) == torch.float32
 
     def _by_csr(
         self, x: Tensor, source: Tensor, bias: Tensor, row: Tensor, csr: CSR, norm: nn.LayerNorm | None
     ) -> Tensor:
-        layers, shape = (self.query, self.key_value), (-1, self.head_channels, self.heads)
+        first, shape = x.size(1), (-1, self.head_channels, self.heads)
         # Weights, not features, are put in order: of channels of a head first, then of heads.
-        weights = [self._reordered(layer.weight) for layer in layers]
-        biases = [self._reordered(layer.bias) for layer in layers]
+        both = self.query, self.key_value
+        weights = self._reordered(torch.cat([layer.weight for layer in both]))
+        biases = self._reordered(torch.cat([layer.bias for layer in both]))
         if self._compiles(x):
-            both = torch.cat(weights), torch.cat(biases)
-            query, key_value = linear_parts(x, *both, first=x.size(1), norm=norm)
+            query, key_value = linear_parts(x, weights, biases, first=first, norm=norm)
         else:
-            query, key_value = (linear(x, *of_layer) for of_layer in zip(weights, biases, strict=True))
+            query, key_value = linear(x, weights, biases).tensor_split([first], dim=1)
             key_value = torch.cat([key_value, key_value.new_zeros(1, key_value.size(1))])
         query, key_value = query.unflatten(1, shape), key_value.unflatten(1, shape)
         features = (query.squeeze(1).float(), key_value.float(), self.scale().float(), bias.float())
-        out = csr_attention(*features, row, csr.pointers, source, csr.order)
+        out = csr_attention(*features, row, csr.pointers, source, csr.order).flatten(1)
         weight = self._reordered(self.output.weight.T).T
         if self._compiles(x):
-            return linear_parts(out.flatten(1), weight, self.output.bias, first=x.size(1))[0]
-        return linear(out.flatten(1).to(query.dtype), weight, self.output.bias)
+            return linear_parts(out, weight, self.output.bias, first=first)[0]
+        return linear(out.to(query.dtype), weight, self.output.bias)
 
     def _reordered(self, parameter: Tensor) -> Tensor:
         """Order the channels of the first axis by those of a head first, then by head."""

@@ -36,8 +36,8 @@ def upsample(
 ) -> Float[Tensor, "B C_conv//4 2*H 2*W"]:
     """Return `F.pixel_shuffle` of a convolution, up to rounding, for maps with channels last.
 
-    Weights, not features, are put in order: of positions first, then of channels. What is left to shuffle are
-    runs of channels.
+    Weights, not features, are put in order: of positions first, then of channels, which lie last as those of
+    the maps do. What is left to shuffle are runs of channels.
 
     Args:
         x: `B x C x H x W`.
@@ -47,9 +47,8 @@ def upsample(
     Returns:
         `B x C' x 2H x 2W`, with channels last.
     """
-    weight, bias = (
-        parameter.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1) for parameter in (weight, bias)
-    )
+    weight = weight.movedim(1, -1).unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1).movedim(-1, 1)
+    bias = bias.unflatten(0, (-1, 4)).transpose(0, 1).flatten()
     if weight.size(-1) == 1:
         rows = linear(x.movedim(1, -1), weight.flatten(1), bias)
     else:

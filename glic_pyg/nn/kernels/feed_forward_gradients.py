@@ -296,7 +296,7 @@ def _feed_forward_backward(
                     ring[place : place + size] = kept[start : start + size]
                 else:
                     start = position(x, picture, row, first)
-                    _norm(flat_x, start, channels, end - first, weights.eps, normed, factors)
+                    norm_and_factors(flat_x, start, channels, end - first, weights.eps, normed, factors)
                     repeat(ring, place, weights.bias, end - first)
                     multiply(
                         normed, 0, channels, end - first, weights.project_in, 0, channels, hidden, ring,
@@ -352,17 +352,17 @@ def _feed_forward_backward(
                 grad_hidden = mixed
             start = position(x, picture, target, left)
             if halo or len(kept):
-                _norm(flat_x, start, channels, count, weights.eps, normed, factors)
+                norm_and_factors(flat_x, start, channels, count, weights.eps, normed, factors)
             fill(product, 0, 0, count, columns)
             multiply(
                 grad_hidden, 0, hidden, count, transposed.project_in, 0, hidden, columns, product, 0, columns
             )
             if len(sums.first):
-                _shift(normed, scale, shift, count, shifted)
+                scale_and_shift(normed, scale, shift, count, shifted)
                 multiply_transposed(
                     grad_hidden, 0, hidden, hidden, shifted, 0, channels, count, columns, sums.first
                 )
-            _through_norm(
+            through_norm(
                 product, columns, normed, factors, scale, flat_grad, start, channels, count, flat_out,
                 sums.rest,
             )  # fmt: skip
@@ -443,7 +443,7 @@ def _mixing_backward(x, grad_out, grad_x, mixing, transposed, parts, widest, sum
 
 
 @numba.njit(fastmath=FAST)
-def _norm(x, at, channels, count, eps, out, factors):
+def norm_and_factors(x, at, channels, count, eps, out, factors):
     """Normalise some positions, and tell by what factors each was multiplied."""
     whole = channels // 8 * 8
     for i in range(count):
@@ -473,7 +473,7 @@ def _norm(x, at, channels, count, eps, out, factors):
 
 
 @numba.njit(fastmath=FAST)
-def _shift(normed, scale, shift, count, out):
+def scale_and_shift(normed, scale, shift, count, out):
     """Do to normed positions what the normalisation's weights and biases do."""
     channels = len(scale)
     for i in range(0, count * channels, channels):
@@ -482,7 +482,7 @@ def _shift(normed, scale, shift, count, out):
 
 
 @numba.njit(fastmath=FAST)
-def _through_norm(grad, columns, normed, factors, scale, grad_out, at, channels, count, out, sums):
+def through_norm(grad, columns, normed, factors, scale, grad_out, at, channels, count, out, sums):
     """Take the gradients of normed positions to what was normed, and add those of what went by it.
 
     Sums, if there are any, are of the gradients of the normalisation's weights and biases.
