@@ -57,7 +57,7 @@ class _LinearParts(torch.autograd.Function):
         ctx.save_for_backward(x, weight, scale, shift)
         one, other = x.new_empty(len(x), first), x.new_empty(len(x) + 1, len(weight) - first)
         other[-1] = 0
-        if scale is not None:
+        if scale is not None and shift is not None:
             weight, bias = weight * scale, weight @ shift + bias
         start = np.zeros(padded(len(bias)), np.float32)
         start[: len(bias)] = bias.detach().numpy()
