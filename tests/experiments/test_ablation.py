@@ -92,7 +92,8 @@ def rate_of(pair: Sequence[str], pictures: str = "cid22", metric: str = "psnr-rg
 
 
 @pytest.mark.parametrize(
-    ("name", "seeds"), [("muon", 1), ("soap", 1), ("muon_256", 1), ("muon_512", 3), ("soap_512", 1)]
+    ("name", "seeds"),
+    [("muon", 1), ("soap", 1), ("muon_256", 1), ("muon_512", 3), ("soap_512", 1), ("muon_512_deeper", 1)],
 )
 def test_the_graphs_on_whole_pictures_are_told_as_measured(name, seeds):
     rows = [[f"{row}-{seed}" for row in (name, f"{name}_no_graph")] for seed in range(seeds)]
@@ -131,6 +132,15 @@ def test_the_local_graph_alone_is_told_as_measured():
     page = " ".join((DOCS / "do_graphs_pay.md").read_text().split())
     assert f"the loss is {losses[0]:.3f} against {losses[1]:.3f}" in page
     assert f"needs {local:+.1f} % bits on CID22, where both need {both:+.1f} %" in page
+
+
+def test_one_more_layer_is_told_as_measured():
+    pair = [f"muon_512_deeper{side}-0" for side in ("", "_no_graph")]
+    psnr, ms_ssim = (rate_of(pair, metric=metric) for metric in ("psnr-rgb", "ms-ssim-db-rgb"))
+    graphs, none = (rate_of((row, row.replace("_deeper", ""))) for row in pair)
+    page = " ".join((DOCS / "do_graphs_pay.md").read_text().split())
+    assert f"graphs save {-psnr:.1f} % of the bits, and {-ms_ssim:.1f} % by MS-SSIM" in page
+    assert f"brings {-graphs:.1f} % with graphs, and costs {none:.1f} % without" in page
 
 
 def test_the_term_of_similarity_is_told_as_measured():
