@@ -175,10 +175,13 @@ def _encode(
         data, y_hat = encode_latents(model, y, shape, steps / QUALITY_STEPS)
         return _File(y, steps, data, aim.measure(data, y_hat))
 
+    def good(tried: list[_File]) -> bool:
+        return any(0 <= aim.room(file.value) <= aim.tolerance for file in tried)
+
     def search(y: Tensor, tried: list[_File]) -> _File | None:
         """Halve the range of qualities; return the file nearest to the target of those that keep to it."""
         low, high = ends
-        while high - low > 1 and not any(0 <= aim.room(file.value) <= aim.tolerance for file in tried):
+        while high - low > 1 and not good(tried):
             tried.append(attempt(y, (low + high) // 2))
             low, high = (tried[-1].steps, high) if tried[-1].value < target else (low, tried[-1].steps)
         keeping = [file for file in tried if aim.room(file.value) >= 0]
@@ -186,7 +189,7 @@ def _encode(
 
     tried = [attempt(y, steps) for steps in ends]
     least, most = (file.value for file in tried)
-    found = search(y, tried) if least <= target <= most else None
+    found = search(y, tried) if least <= target <= most or good(tried) else None
     if found is None:
         least, most = least * 1.0005, most / 1.0005  # what is told, in four digits, can be had
         raise QualityError(

@@ -5,6 +5,7 @@
     python lab/benchmark.py --model glic_nano elic2022-official --sizes 512x768
     python lab/benchmark.py --model glic_nano --beside --sizes 512x768
     python lab/benchmark.py --model glic_nano --versus ../earlier --sizes 512x768
+    python lab/benchmark.py --model glic_nano --versus ../earlier --training --batch-size 4 --sizes 128x128
     python lab/benchmark.py --model glic_nano --effort --sizes 512x768 --threads 1
 
 Every choice of kernels of a GLIC model is measured beside its dense rival (see lab/dense_rival.py), each
@@ -50,7 +51,7 @@ from glic_pyg.training.cost import step_cost
 
 RIVAL = "dense"
 OTHERS = {
-    "versus": "--sizes, --repeats and --threads",
+    "versus": "--training, --batch-size, --sizes, --repeats and --threads",
     "beside": "--sizes and --repeats",
     "effort": "--sizes, --repeats and --threads",
 }
@@ -122,12 +123,24 @@ def main() -> int:
     wait_briefly()  # as the command does; whoever measures is a process that begins later
     take_large_pages()
     modes = [mode for mode in OTHERS if getattr(args, mode)]
-    unfit = args.config or args.save_json or args.training or any(map(is_compressai, args.model))
+    unfit = (
+        args.config
+        or args.save_json
+        or (args.training and not args.versus)
+        or any(map(is_compressai, args.model))
+    )
     if modes and (unfit or len(modes) > 1):
         raise UsageError(f"Expected --{modes[0]} with GLIC models by --model, {OTHERS[modes[0]]} alone")
     for size, name in product(args.sizes, args.model):
         if args.versus:
-            print_versus(name, args.versus, size, repeats=args.repeats, threads=args.threads)
+            print_versus(
+                name,
+                args.versus,
+                size,
+                repeats=args.repeats,
+                threads=args.threads,
+                batch_size=args.batch_size if args.training else None,
+            )
         elif args.effort:
             print_step(name, size, repeats=args.repeats, threads=args.threads)
     if args.beside:

@@ -127,7 +127,7 @@ def flops(model: nn.Module, x: Tensor) -> int:
     """Return the floating point operations of coding and restoring `x`, two per multiplication and addition.
 
     Counted are matrix products, convolutions, and the products of attention along the edges there are. The
-    counter sees operators, so what is compiled, attention apart, is computed by torch's.
+    counter sees operators, so what is compiled, attention along the edges apart, is computed by torch's.
     """
     threads = torch.get_num_threads()
     compiled = [
@@ -135,19 +135,17 @@ def flops(model: nn.Module, x: Tensor) -> int:
         for part in model.modules()
         if isinstance(part, HasKernels) and not isinstance(part, GraphAttention)
     ]
-    wanted = [weight for weight in model.parameters() if weight.requires_grad]
     before = [part.kernels for part in compiled]
     torch.set_num_threads(1)  # the counter sees its own thread only
     try:
         for part in compiled:
             part.kernels = "reference"
-        model.requires_grad_(requires_grad=False)  # nothing is kept for a backward pass
-        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        GraphAttention.compiled_maps = False
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(x)
     finally:
         torch.set_num_threads(threads)
-        for weight in wanted:
-            weight.requires_grad_()
+        GraphAttention.compiled_maps = True
         for part, kernels in zip(compiled, before, strict=True):
             part.kernels = kernels
     return counter.get_total_flops()

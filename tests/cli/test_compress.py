@@ -221,7 +221,7 @@ def test_a_search_within_a_bound_on_memory(glic, variable_model, tmp_path):
     data = [bitstream.encode(variable_model, read_image(source), quality) for quality in (1, 4)]
     for flag, aim in [("--target-bpp", 8 * len(data[1]) / 1200), ("--target-psnr", None)]:
         if aim is None:
-            aim = psnr(read_image(source), bitstream.decode(variable_model, data[1]))
+            aim = psnr(read_image(source), bitstream.decode(variable_model, data[1])) - 1e-6  # in six digits
         files = []
         for bound in ([], ["--max-memory", f"{2**31}"]):
             target = tmp_path / f"{len(files)}.glic"

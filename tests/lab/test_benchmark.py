@@ -119,8 +119,25 @@ def test_here_and_in_another_checkout(rig):
     assert all(0.1 < ratio < 10 for ratio in ratios)
     status, _, err = run(rig, *words, "--versus", here / "tests")
     assert (status, err) == (2, f"error: Expected a checkout of this repository (got {here / 'tests'})\n")
-    status, _, err = run(rig, *words, "--versus", here, "--training")
+    status, _, err = run(rig, *words, "--versus", here, "--save-json", "x.json")
     assert (status, err.count("\n")) == (2, 1)
+
+
+def test_training_here_and_in_another_checkout(rig):
+    words = [
+        "--model",
+        "glic_nano",
+        "--sizes",
+        "128x128",
+        "--training",
+        "--batch-size",
+        "1",
+        "--repeats",
+        "1",
+    ]
+    status, out, err = run(rig, *words, "--versus", Path(__file__).parents[2])
+    assert (status, err) == (0, "")
+    assert 0.1 < float(out.split("ratio")[1]) < 10
 
 
 def test_a_step_of_effort_beside_a_pass(rig, config):
