@@ -51,11 +51,11 @@ def encode_to_bpp(
         EffortError: there is no such effort or distortion, or the picture is too small for MS-SSIM.
     """
     tolerance = BITS_UNUSED * target
-    aim = _Aim("bpp", target, 1, tolerance, lambda data, _: bpp(data, x), attrgetter("distortion"))
+    bound = _Bound("bpp", target, 1, tolerance, lambda data, _: bpp(data, x), attrgetter("distortion"))
     return _encode(
         model,
         x,
-        aim,
+        bound,
         effort=effort,
         distortion=distortion,
         watch=watch,
@@ -96,11 +96,11 @@ def encode_to_psnr(
         tiling = tiling_for(model, shape, max_memory, picture_bytes=both, restoring=True)
         return psnr(x.to(model.device), model.synthesise(y_hat, shape, tiling, dtype=torch.uint8))
 
-    aim = _Aim("dB", target, -1, DECIBELS_OVER, measure, attrgetter("bits"))
+    bound = _Bound("dB", target, -1, DECIBELS_OVER, measure, attrgetter("bits"))
     return _encode(
         model,
         x,
-        aim,
+        bound,
         effort=effort,
         distortion="mse",
         watch=watch,
@@ -109,7 +109,7 @@ def encode_to_psnr(
     )
 
 
-class _Aim(NamedTuple):
+class _Bound(NamedTuple):
     """What a file is to keep to.
 
     Args:
@@ -145,7 +145,7 @@ class _File(NamedTuple):
 def _encode(
     model: GLIC,
     x: Tensor,
-    aim: _Aim,
+    bound: _Bound,
     *,
     effort: int,
     distortion: Distortion | None,
@@ -153,11 +153,11 @@ def _encode(
     max_pixels: int,
     max_memory: int | None,
 ) -> bytes:
-    """Look for the quality that keeps to the aim; refine there, then look for that of the refined latents.
+    """Look for the quality that keeps to the bound; refine there, then look for that of the refined latents.
 
     Latents are the same for all qualities: g_a runs once, and those refined at one are as good near it.
     """
-    unit, target = aim.unit, aim.target
+    unit, target = bound.unit, bound.target
     qualities = model.config.qualities
     if qualities == 1:
         raise QualityError(f"Expected a model of several qualities for {target:g} {unit} (got one)")
@@ -173,10 +173,10 @@ def _encode(
     def attempt(y: Tensor, steps: int) -> _File:
         tell(f"looking for {target:g} {unit}: trying quality {steps / QUALITY_STEPS:.4g}")
         data, y_hat = encode_latents(model, y, shape, steps / QUALITY_STEPS)
-        return _File(y, steps, data, aim.measure(data, y_hat))
+        return _File(y, steps, data, bound.measure(data, y_hat))
 
     def good(tried: list[_File]) -> bool:
-        return any(0 <= aim.room(file.value) <= aim.tolerance for file in tried)
+        return any(0 <= bound.room(file.value) <= bound.tolerance for file in tried)
 
     def search(y: Tensor, tried: list[_File]) -> _File | None:
         """Halve the range of qualities; return the file nearest to the target of those that keep to it."""
@@ -184,8 +184,8 @@ def _encode(
         while high - low > 1 and not good(tried):
             tried.append(attempt(y, (low + high) // 2))
             low, high = (tried[-1].steps, high) if tried[-1].value < target else (low, tried[-1].steps)
-        keeping = [file for file in tried if aim.room(file.value) >= 0]
-        return min(keeping, key=lambda file: aim.room(file.value), default=None)
+        keeping = [file for file in tried if bound.room(file.value) >= 0]
+        return min(keeping, key=lambda file: bound.room(file.value), default=None)
 
     tried = [attempt(y, steps) for steps in ends]
     least, most = (file.value for file in tried)
@@ -201,7 +201,7 @@ def _encode(
 
     def costs(file: _File) -> float:
         quality = file.steps / QUALITY_STEPS
-        return aim.spared(cost(model, x, file.y, quality, distortion=distortion, **refining))
+        return bound.spared(cost(model, x, file.y, quality, distortion=distortion, **refining))
 
     refined = refine(
         model,
