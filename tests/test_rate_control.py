@@ -132,6 +132,13 @@ def test_refining_ends_when_told_and_the_file_is_as_good(variable_model, x, targ
     assert psnr(x, decode(variable_model, after)) >= psnr(x, decode(variable_model, before))
 
 
+def test_refining_within_a_psnr_makes_no_larger_file(variable_model, x, targets):
+    before = encode_to_psnr(variable_model, x, targets[1])
+    after = encode_to_psnr(variable_model, x, targets[1], effort=1, watch=lambda done, *_: done == 10)
+    assert len(after) <= len(before)
+    assert psnr(x, decode(variable_model, after)) >= targets[1]
+
+
 def test_what_no_quality_gives_is_refused(variable_model, tiny_model, x):
     with pytest.raises(QualityError, match=r"Expected a target in .* bpp for this picture \(got 100\)"):
         encode_to_bpp(variable_model, x, 100)

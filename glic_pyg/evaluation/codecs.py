@@ -155,6 +155,7 @@ class GlicCodec(Codec):
         )
 
     def encode_to_size(self, x: Tensor, size: int) -> bytes:
+        """Return a file of at most `size` bytes and hardly fewer; without one, the end that comes nearest."""
         x = x.to(self.device)
         try:
             target = 8 * size / x[0, 0].numel()
