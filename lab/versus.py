@@ -38,13 +38,13 @@ for _ in sys.stdin:
 
 
 TRAINER = """
-from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
 from glic_pyg.training.callbacks import MovingAverage
 from glic_pyg.training.config import TrainConfig
 from glic_pyg.training.module import CodecModule
 from glic_pyg.training.quiet import bare_trainer, quiet_lightning
 from glic_pyg.training.schedule import Schedule
+from lightning.pytorch import Callback  # after glic_pyg, which lets it load torchvision
 try:
     from glic_pyg.training.memory import keep_freed_memory
 except ImportError:  # of an earlier commit
