@@ -140,12 +140,10 @@ def flops(model: nn.Module, x: Tensor) -> int:
     try:
         for part in compiled:
             part.kernels = "reference"
-        GraphAttention.compiled_maps = False
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(x)
     finally:
         torch.set_num_threads(threads)
-        GraphAttention.compiled_maps = True
         for part, kernels in zip(compiled, before, strict=True):
             part.kernels = kernels
     return counter.get_total_flops()

@@ -1,7 +1,7 @@
 """Edge-conditioned attention on a directed graph."""
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -75,9 +75,6 @@ class GraphAttention(HasKernels, MessagePassing):
     Raises:
         ValueError: channels that heads do not divide.
     """
-
-    compiled_maps: ClassVar[bool] = True
-    """Whether linear maps may be compiled, too; what counts operators does not see them then."""
 
     def __init__(
         self,
@@ -252,8 +249,8 @@ class GraphAttention(HasKernels, MessagePassing):
         return csr
 
     def _compiles(self, x: Tensor) -> bool:
-        """Return whether the linear maps are compiled, too, with the kernels of the CPU."""
-        return self.compiled_maps and self._dtype(x) == torch.float32
+        """Return whether the linear maps are compiled, too: they have the kernels of the CPU."""
+        return self.query.kernels_for(x) == "cpu" and self._dtype(x) == torch.float32
 
     def _by_csr(
         self, x: Tensor, source: Tensor, bias: Tensor, row: Tensor, csr: CSR, norm: nn.LayerNorm | None

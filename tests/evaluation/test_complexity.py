@@ -72,11 +72,14 @@ def test_flops_of_attention_follow_the_edges():
     from glic_pyg.graph import GraphBuilder
 
     graph = GraphBuilder(degree=8)(torch.randn(1, 8, 16, 16))[0]
-    attention = GraphAttention(channels=8, heads=2, position_hidden=4)
 
     class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = GraphAttention(channels=8, heads=2, position_hidden=4)
+
         def forward(self, x):
-            return attention(x, graph)
+            return self.attention(x, graph)
 
     projections = 4 * 8 * 8 * 256
     position = 529 * (2 * 4 + 4 * 2)
