@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -21,6 +23,8 @@ BITS_UNUSED = 0.005
 """Share of a wanted size that a file may leave unused."""
 DECIBELS_OVER = 0.02
 """By which a picture may be better than wanted."""
+MOST_DECIBELS = 100.0
+"""As which a picture without any error counts while a quality is looked for."""
 
 
 def encode_to_bpp(
@@ -51,7 +55,9 @@ def encode_to_bpp(
         EffortError: there is no such effort or distortion, or the picture is too small for MS-SSIM.
     """
     tolerance = BITS_UNUSED * target
-    bound = _Bound("bpp", target, 1, tolerance, lambda data, _: bpp(data, x), attrgetter("distortion"))
+    bound = _Bound(
+        "bpp", target, 1, tolerance, lambda data, _: bpp(data, x), math.log, attrgetter("distortion")
+    )
     return _encode(
         model,
         x,
@@ -96,7 +102,7 @@ def encode_to_psnr(
         tiling = tiling_for(model, shape, max_memory, picture_bytes=both, restoring=True)
         return psnr(x.to(model.device), model.synthesise(y_hat, shape, tiling, dtype=torch.uint8))
 
-    bound = _Bound("dB", target, -1, DECIBELS_OVER, measure, attrgetter("bits"))
+    bound = _Bound("dB", target, -1, DECIBELS_OVER, measure, partial(min, MOST_DECIBELS), attrgetter("bits"))
     return _encode(
         model,
         x,
@@ -109,6 +115,27 @@ def encode_to_psnr(
     )
 
 
+class _File(NamedTuple):
+    """A file that was tried: latents at a quality in 256ths, and what is limited of it."""
+
+    y: Tensor
+    steps: int
+    data: bytes
+    value: float
+
+
+class _Place(NamedTuple):
+    """A quality in 256ths, and by how much its file misses the target.
+
+    Args:
+        steps: The quality.
+        miss: Less than 0 below the target, in what grows evenly with quality.
+    """
+
+    steps: int
+    miss: float
+
+
 class _Bound(NamedTuple):
     """What a file is to keep to.
 
@@ -118,6 +145,7 @@ class _Bound(NamedTuple):
         side: Where a file may be: 1 below the target, -1 above.
         tolerance: How far from it, at most.
         measure: Returns what is limited, which grows with quality, of a file and its y_hat.
+        even: Of that, what grows evenly with quality.
         spared: Returns what is to be little, of files that keep to the target.
     """
 
@@ -126,20 +154,17 @@ class _Bound(NamedTuple):
     side: int
     tolerance: float
     measure: Callable[[bytes, Tensor], float]
+    even: Callable[[float], float]
     spared: Callable[[Cost], float]
 
     def room(self, value: float) -> float:
         """Return how far a file is from the target: less than 0 on the wrong side."""
         return self.side * (self.target - value)
 
-
-class _File(NamedTuple):
-    """A file that was tried: latents at a quality in 256ths, and what is limited of it."""
-
-    y: Tensor
-    steps: int
-    data: bytes
-    value: float
+    def place(self, file: _File) -> _Place:
+        """Return where a file is, seen from the middle of what keeps to the target."""
+        middle = self.target - self.side * self.tolerance / 2
+        return _Place(file.steps, self.even(file.value) - self.even(middle))
 
 
 def _encode(
@@ -178,18 +203,34 @@ def _encode(
     def good(tried: list[_File]) -> bool:
         return any(0 <= bound.room(file.value) <= bound.tolerance for file in tried)
 
-    def search(y: Tensor, tried: list[_File]) -> _File | None:
-        """Halve the range of qualities; return the file nearest to the target of those that keep to it."""
-        low, high = ends
-        while high - low > 1 and not good(tried):
-            tried.append(attempt(y, (low + high) // 2))
-            low, high = (tried[-1].steps, high) if tried[-1].value < target else (low, tried[-1].steps)
+    def search(y: Tensor, low: _Place, high: _Place, tried: list[_File]) -> _File | None:
+        """Look between two qualities; return the file nearest to the target of those that keep to it.
+
+        By false position: where a line through both meets the target. When the same end moves twice, the
+        other one's miss counts half (the Illinois rule), or it would stay to the last.
+        """
+        was_below = None
+        while (width := high.steps - low.steps) > 1 and not good(tried):
+            rise = high.miss - low.miss
+            share = -low.miss / rise if rise > 0 else 0.5
+            tried.append(attempt(y, low.steps + min(max(round(share * width), 1), width - 1)))
+            middle = bound.place(tried[-1])
+            below = middle.miss < 0
+            weight = 0.5 if below == was_below else 1
+            if below:
+                low, high = middle, _Place(high.steps, weight * high.miss)
+            else:
+                low, high = _Place(low.steps, weight * low.miss), middle
+            was_below = below
         keeping = [file for file in tried if bound.room(file.value) >= 0]
         return min(keeping, key=lambda file: bound.room(file.value), default=None)
 
     tried = [attempt(y, steps) for steps in ends]
     least, most = (file.value for file in tried)
-    found = search(y, tried) if least <= target <= most or good(tried) else None
+    found = None
+    if least <= target <= most or good(tried):
+        low, high = map(bound.place, tried)
+        found = search(y, low, high, tried)
     if found is None:
         least, most = least * 1.0005, most / 1.0005  # what is told, in four digits, can be had
         raise QualityError(
@@ -213,5 +254,8 @@ def _encode(
         watch=watch,
         **refining,
     )
-    again = search(refined, [])
+    # It begins where the first one ended, and takes the far end for what it was then.
+    first = attempt(refined, found.steps)
+    middle = bound.place(first)
+    again = search(refined, *((middle, high) if middle.miss < 0 else (low, middle)), [first])
     return min((file for file in (found, again) if file), key=costs).data

@@ -74,6 +74,38 @@ def test_a_search_analyses_once_and_never_decodes(variable_model, x, targets, ca
 
 
 @pytest.fixture
+def codings(monkeypatch):
+    """The latents that were coded, one by one."""
+    tried, code = [], rate_control.encode_latents
+
+    def counted(model, y, *arguments):
+        tried.append(y)
+        return code(model, y, *arguments)
+
+    monkeypatch.setattr(rate_control, "encode_latents", counted)
+    return tried
+
+
+@pytest.mark.parametrize(("index", "encode_to"), [(0, encode_to_bpp), (1, encode_to_psnr)])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.9])
+def test_a_search_takes_few_tries(variable_model, x, codings, index, encode_to, share):
+    """Halving the range would take ten."""
+    ends = [encode(variable_model, x, quality) for quality in (1, 4)]
+    least, most = ((bpp(data, x), psnr(x, decode(variable_model, data)))[index] for data in ends)
+    encode_to(variable_model, x, least + share * (most - least))
+    assert 3 <= len(codings) <= 8
+
+
+def test_the_second_search_begins_where_the_first_ended(
+    variable_model, latents, x, targets, refining_to, codings
+):
+    refining_to(latents)
+    encode_to_bpp(variable_model, x, targets[0], effort=1)
+    of_refined = [y for y in codings if y is latents]
+    assert 2 <= len(of_refined) <= 5
+
+
+@pytest.fixture
 def refining_to(variable_model, latents, monkeypatch):
     """Let g_a give latents that are off, and refining others: a function that takes the latter."""
     generator = torch.Generator().manual_seed(0)
