@@ -33,7 +33,7 @@ from glic_pyg.image import crop, to_float
 from glic_pyg.metrics import LEAST_SIDE, Distortion, ms_ssim, mse
 from glic_pyg.tiles import WHOLE, Tiling
 
-STEPS = (0, 25, 100, 400, 1500)
+STEPS = (0, 25, 50, 100, 400)
 """Of each effort."""
 TILES = Tiling(1024)
 """Larger pictures are refined in tiles: a step holds whatever its gradient needs."""

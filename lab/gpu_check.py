@@ -60,6 +60,7 @@ TESTS = [
     "tests/nn/test_graph_attention.py",
     "tests/entropy/test_exact.py",
     "tests/test_bitstream.py",
+    "tests/test_refinement.py::test_a_gpu_refines_for_every_decoder",
     "tests/cli/test_device.py",
 ]
 BACKENDS = ("triton", "reference")

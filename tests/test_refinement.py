@@ -249,3 +249,11 @@ def test_a_refined_file_of_another_day_decodes():
     y_hat = model.decode(unpack(data).strings, (72, 120), unpack(data).quality / 256)
     assert zlib.crc32(y_hat.numpy().data) == unpack(data).latent_checksum
     assert decode(model, data).shape == (1, 3, 72, 120)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_refines_for_every_decoder(x):
+    model = GLIC.from_pretrained(GOLDEN / "of_2.safetensors")
+    before = encode(model, x, 2)
+    after = encode(GLIC.from_pretrained(GOLDEN / "of_2.safetensors").to("cuda"), x, 2, effort=1, lmbda=LAMBDA)
+    assert loss(model, after, x) < loss(model, before, x)

@@ -182,7 +182,7 @@ def add_effort(parser: argparse.ArgumentParser) -> None:
         default=0,
         choices=range(5),
         metavar="N",
-        help="0 to 4: look for smaller files of the same picture in 0, 25, 100, 400 or 1500 steps, each of "
+        help="0 to 4: look for smaller files of the same picture in 0, 25, 50, 100 or 400 steps, each of "
         "about twice as long as decoding (default: %(default)s)",
     )
     parser.add_argument(
