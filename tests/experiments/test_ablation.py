@@ -84,6 +84,9 @@ def test_soap_on_whole_pictures_is_told_as_measured():
     assert f"the one without needs {without:.1f} % more than by Muon" in page
 
 
+METRICS = ("psnr-rgb", "ms-ssim-db-rgb")
+
+
 def rate_of(pair: Sequence[str], pictures: str = "cid22", metric: str = "psnr-rgb") -> float:
     """Return the BD-rate of a row of the optimisers against another, %."""
     files = (DOCS / "optimisers" / row / f"{pictures}.json" for row in reversed(pair))
@@ -93,7 +96,15 @@ def rate_of(pair: Sequence[str], pictures: str = "cid22", metric: str = "psnr-rg
 
 @pytest.mark.parametrize(
     ("name", "seeds"),
-    [("muon", 1), ("soap", 1), ("muon_256", 1), ("muon_512", 3), ("soap_512", 1), ("muon_512_deeper", 1)],
+    [
+        ("muon", 1),
+        ("soap", 1),
+        ("muon_256", 1),
+        ("muon_512", 3),
+        ("muon_512_6000", 1),
+        ("soap_512", 1),
+        ("muon_512_deeper", 1),
+    ],
 )
 def test_the_graphs_on_whole_pictures_are_told_as_measured(name, seeds):
     rows = [[f"{row}-{seed}" for row in (name, f"{name}_no_graph")] for seed in range(seeds)]
@@ -162,6 +173,32 @@ def test_the_seeds_are_told_as_measured(pictures, metric):
     rates = [rate_of(pair, pictures.lower(), key) for pair in pairs]
     cells = " | ".join(f"{rate:.1f} %" for rate in (*rates, fmean(rates)))
     assert f"| {pictures}, {metric} | {cells} |" in (DOCS / "do_graphs_pay.md").read_text()
+
+
+@pytest.mark.parametrize("metric", ["PSNR", "MS-SSIM"])
+def test_neighbours_or_weights_is_told_as_measured(metric):
+    key = {"PSNR": "psnr-rgb", "MS-SSIM": "ms-ssim-db-rgb"}[metric]
+    _, section = (DOCS / "do_graphs_pay.md").read_text().split(f"| BD-rate by {metric} | seed 0 |")
+    pairs = {
+        "each node alone, against no graph layers": ("muon_512_alone", "muon_512_no_graph"),
+        "graphs, against each node alone": ("muon_512", "muon_512_alone"),
+    }
+    for label, pair in pairs.items():
+        rates = [rate_of([f"{name}-{seed}" for name in pair], metric=key) for seed in range(3)]
+        cells = " | ".join(f"{rate:+.1f} %" for rate in (*rates, fmean(rates)))
+        assert section.partition(f"| {label} | ")[2].startswith(f"{cells} |")
+
+
+def test_a_longer_training_is_told_as_measured():
+    page = " ".join((DOCS / "do_graphs_pay.md").read_text().split())
+    (psnr, ms_ssim), (later, later_ms_ssim) = (
+        [-rate_of([f"{name}{side}-0" for side in ("", "_no_graph")], metric=metric) for metric in METRICS]
+        for name in ("muon_512", "muon_512_6000")
+    )
+    assert f"from {psnr:.1f} to {later:.1f} % (seed 0)" in page
+    assert f"it shrinks from {ms_ssim:.1f} to {later_ms_ssim:.1f} %" in page
+    for side in ("", "_no_graph"):
+        assert round(rate_of((f"muon_512_6000{side}-0", f"muon_512{side}-0"))) == -26
 
 
 def test_equal_time_is_told_as_measured():
