@@ -151,18 +151,21 @@ def is_first_process() -> bool:
 
 
 def start_from(model: GLIC, weights: str | Path) -> None:
-    """Give a model the weights of a trained one, which may be of one quality where the model is of several.
+    """Give a model the weights of a trained one.
+
+    That one may be of one quality where the model is of several, and its graphs may be other ones.
 
     Raises:
         CheckpointError: `weights` cannot be loaded.
         ConfigError: another model's.
     """
     config = checkpoint.load(checkpoint.resolve(weights), allow_code=True).config
-    same = replace(config, qualities=model.config.qualities) == model.config
-    if not same or config.qualities not in (1, model.config.qualities):
+    same = replace(config, qualities=model.config.qualities, graph=model.config.graph) == model.config
+    trained = GLIC.from_pretrained(weights, allow_code=True).state_dict() if same else {}
+    begun = model.state_dict()
+    if not (same and trained.keys() <= begun.keys() and config.qualities in (1, model.config.qualities)):
         raise ConfigError(f"Expected weights of the model to train (got {weights} of another configuration)")
-    trained = GLIC.from_pretrained(weights, allow_code=True)  # they name what the model runs already
-    model.load_state_dict(model.state_dict() | trained.state_dict())
+    model.load_state_dict(begun | trained)
 
 
 def _read(path: Path) -> dict[str, Any]:

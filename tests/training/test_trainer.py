@@ -15,7 +15,7 @@ from PIL import Image
 
 from glic_pyg import checkpoint
 from glic_pyg.codec import GLIC
-from glic_pyg.config import ConfigError
+from glic_pyg.config import ConfigError, Part
 from glic_pyg.errors import FileError
 from glic_pyg.training import callbacks
 from glic_pyg.training.config import Milestone
@@ -232,6 +232,30 @@ def test_starts_from_given_weights(config, several, photos, tmp_path):
     of_several = second.latest.with_suffix(".safetensors")
     with pytest.raises(ConfigError, match=r"Expected weights of the model to train \(got .*latest"):
         train(config, dataset=photos, output=tmp_path / "third", weights=of_several)
+
+
+def with_graph(config, **settings):
+    """The configuration with other settings of the graphs."""
+    graph = dataclasses.replace(config.model.graph, **settings)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, graph=graph))
+
+
+def test_starts_from_weights_that_other_graphs_were_trained_with(config, photos, tmp_path):
+    first, second = RunFolder(tmp_path / "first"), RunFolder(tmp_path / "second")
+    train(config, dataset=photos, output=first.path)
+    weights = first.latest.with_suffix(".safetensors")
+    alone = with_graph(config, candidates=(Part("local"),), selection=Part("knn", {"k": 1}))
+    still = dataclasses.replace(alone, steps=1, learning_rate=1e-12)
+    train(still, dataset=photos, output=second.path, weights=weights)
+    trained = checkpoint.load(second.latest.with_suffix(".safetensors"))
+    assert trained.config == alone.model
+    for name, tensor in checkpoint.load(weights).state.items():
+        if tensor.dtype == torch.float16:
+            torch.testing.assert_close(trained.state[name], tensor, atol=1e-3, rtol=1e-3)
+
+    fewer = with_graph(config, strides=(8,))  # whose other layers have no attention
+    with pytest.raises(ConfigError, match=r"Expected weights of the model to train \(got .*latest"):
+        train(fewer, dataset=photos, output=tmp_path / "third", weights=weights)
 
 
 def test_a_manifest_chooses_the_pictures(config, photos, tmp_path):
