@@ -190,6 +190,54 @@ def test_neighbours_or_weights_is_told_as_measured(metric):
         assert section.partition(f"| {label} | ")[2].startswith(f"{cells} |")
 
 
+def test_the_shipped_model_without_neighbours_is_told_as_measured():
+    page = (DOCS / "do_graphs_pay.md").read_text()
+    folder = DOCS / "glic_nano"
+
+    def rates(anchor: Path, name: str) -> list[float]:
+        files = (anchor, folder / name / "cid22.json")
+        results = [json.loads(file.read_text())["results"] for file in files]
+        curves = ([Curve.of("", of, metric=metric).within(0.1, 0.9) for of in results] for metric in METRICS)
+        return [delta(*pair, method="cubic").rate for pair in curves]
+
+    with (folder / "losses.csv").open(newline="") as file:
+        losses = {(row["model"], row["neighbours"]): float(row["loss"]) for row in csv.DictReader(file)}
+    for label, model, neighbours in (
+        ("as it ships", "glic_nano", "as chosen"),
+        ("neighbours taken away", "glic_nano", "none"),
+    ):
+        assert f"| {label} | | | {losses[model, neighbours]:.3f} |" in page
+    for label, model, neighbours in (
+        ("and trained for 2 000 steps without", "nano_512_alone", "none"),
+        ("and for 1 500 more", "nano_512_alone_more", "none"),
+        ("trained for 2 000 steps with graphs", "nano_512", "as chosen"),
+    ):
+        cells = " | ".join(f"{rate:+.1f} %" for rate in rates(DOCS / "cid22" / "glic_nano.json", model))
+        assert f"| {label} | {cells} | {losses[model, neighbours]:.3f} |" in page
+    psnr, ms_ssim = rates(folder / "nano_512" / "cid22.json", "nano_512_alone")
+    text = " ".join(page.split())
+    assert f"without neighbours needs {psnr:.1f} % more bits by PSNR, and {ms_ssim:.1f} % more" in text
+    assert f"needs [{psnr:.0f} % more bits]" in text
+    for told in ("limits.md", "../README.md", "models/glic_nano.md", "../CHANGELOG.md"):
+        assert f"{psnr:.0f} % more bits" in " ".join((DOCS / told).read_text().split())
+    with (folder / "nano_512_alone" / "beside_nano_512.csv").open(newline="") as file:
+        parts = list(csv.DictReader(file))
+    assert [int(part["last"]) for part in parts] == list(range(200, 2001, 200))
+    cells = " | ".join(f"{float(part['change']):+.1f} ± {float(part['error']):.1f}" for part in parts[1::2])
+    assert f"| change of the loss, % | {cells} |" in page
+
+
+def test_the_shipped_model_was_trained_on_by_its_files():
+    for name, file, changes in (
+        ("nano_512", "nano_512", {}),
+        ("nano_512_alone", "nano_512_alone", {}),
+        ("nano_512_alone_more", "nano_512_alone", {"steps": 1500, "seed": 1, "eval_every": 1500}),
+    ):
+        config = TrainConfig.from_yaml(CONFIGS.parent / "train" / f"{file}.yaml")
+        told = TrainConfig.from_yaml(DOCS / "glic_nano" / name / "config.yaml")
+        assert told == dataclasses.replace(config, **changes)
+
+
 def test_a_longer_training_is_told_as_measured():
     page = " ".join((DOCS / "do_graphs_pay.md").read_text().split())
     (psnr, ms_ssim), (later, later_ms_ssim) = (
