@@ -156,12 +156,13 @@ def start_from(model: GLIC, weights: str | Path) -> None:
     That one may be of one quality where the model is of several, and its graphs may be other ones.
 
     Raises:
-        CheckpointError: `weights` cannot be loaded.
+        CheckpointError: `weights` cannot be loaded, or name code that the model does not run already.
         ConfigError: another model's.
     """
     config = checkpoint.load(checkpoint.resolve(weights), allow_code=True).config
     same = replace(config, qualities=model.config.qualities, graph=model.config.graph) == model.config
-    trained = GLIC.from_pretrained(weights, allow_code=True).state_dict() if same else {}
+    named = config.graph == model.config.graph  # what code they name, the model runs already
+    trained = GLIC.from_pretrained(weights, allow_code=named).state_dict() if same else {}
     begun = model.state_dict()
     if not (same and trained.keys() <= begun.keys() and config.qualities in (1, model.config.qualities)):
         raise ConfigError(f"Expected weights of the model to train (got {weights} of another configuration)")

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import signal
+import sys
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from glic_pyg import checkpoint
+from glic_pyg.checkpoint import CheckpointError
 from glic_pyg.codec import GLIC
 from glic_pyg.config import ConfigError, Part
 from glic_pyg.errors import FileError
@@ -256,6 +258,22 @@ def test_starts_from_weights_that_other_graphs_were_trained_with(config, photos,
     fewer = with_graph(config, strides=(8,))  # whose other layers have no attention
     with pytest.raises(ConfigError, match=r"Expected weights of the model to train \(got .*latest"):
         train(fewer, dataset=photos, output=tmp_path / "third", weights=weights)
+
+
+def test_code_that_only_the_weights_name_does_not_run(config, photos, tmp_path, monkeypatch):
+    (tmp_path / "own_selection.py").write_text(
+        "from glic_pyg.graph.selection import TopD\n\n\nclass Mine(TopD):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    first = RunFolder(tmp_path / "first")
+    own = dataclasses.replace(with_graph(config, selection=Part("own_selection.Mine")), steps=1)
+    train(own, dataset=photos, output=first.path)
+    weights = first.latest.with_suffix(".safetensors")
+    train(own, dataset=photos, output=tmp_path / "second", weights=weights)  # runs it anyway
+    del sys.modules["own_selection"]
+    with pytest.raises(CheckpointError, match=r"own_selection\.Mine"):
+        train(config, dataset=photos, output=tmp_path / "third", weights=weights)
+    assert "own_selection" not in sys.modules
 
 
 def test_a_manifest_chooses_the_pictures(config, photos, tmp_path):
