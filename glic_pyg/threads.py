@@ -1,4 +1,8 @@
-"""Threads of our own, whose results do not depend on their number, and which a forked process has anew."""
+"""Work in threads, whose results do not depend on their number, and which a forked process has anew.
+
+Compiled code runs in torch's threads: those of OpenMP spin for milliseconds after each of torch's operators,
+and others would find no core. Operators of torch run in threads of our own, each by one thread.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -45,31 +50,27 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
 def share_out(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """Apply a function of compiled code to each item, in this thread and, beside it, in others.
 
-    Whoever is free takes the next one. In this thread torch has all of its own threads, so the function may
-    call no operator of torch that computes.
+    Whoever is free takes the next one. In this thread torch may have all of its own threads, so the function
+    may call no operator of torch that computes.
     """
-    workers = min(torch.get_num_threads(), len(items))
-    if workers < 2:
+    if torch.get_num_threads() == 1 or len(items) < 2:
         return [function(item) for item in items]
     results: dict[int, Result] = {}
+    errors: list[BaseException] = []
     places = iter(range(len(items)))
 
     def work() -> None:
         try:
             for i in places:
                 results[i] = function(items[i])
-        finally:
-            for _ in places:  # after an error nobody begins another one
+        except BaseException as error:
+            errors.append(error)
+            for _ in places:  # nobody begins another one
                 pass
 
-    others = [_pool(torch.get_num_threads()).submit(_as_here(work)) for _ in range(workers - 1)]
-    try:
-        work()
-    finally:
-        begun = [other for other in others if not other.cancel()]  # whoever has not is too late
-        wait(begun)
-    for other in begun:
-        other.result()
+    _beside_each_other(_as_here(work), len(items))
+    if errors:
+        raise errors[0]
     return [results[i] for i in range(len(items))]
 
 
@@ -93,6 +94,36 @@ def parts_of(length: int) -> list[int]:
 def in_ranges(function: Callable[[int, int], object], length: int) -> None:
     """Share out `range(length)`: call compiled code with where each part begins and where it ends."""
     share_out(lambda part: function(*part), list(pairwise(parts_of(length))))
+
+
+def _beside_each_other(work: Callable[[], None], most: int) -> None:
+    """Call a function in this thread and in others, which together are as many as torch has, or `most`."""
+    begin()
+    threads = torch.get_num_threads()
+    if (parallel := _openmp()) is not None:
+        # All of them: OpenMP ends those that a region leaves out, and makes them anew for the next one.
+        parallel(_REGION(lambda _: work()), None, threads, 0)
+        return
+    others = [_pool(threads).submit(work) for _ in range(min(threads, most) - 1)]
+    work()
+    wait([other for other in others if not other.cancel()])  # whoever has not begun is too late
+
+
+_REGION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@cache
+def _openmp() -> Callable[..., None] | None:
+    """Return what runs a function in all threads of torch's OpenMP, if that has GNU's interface."""
+    try:
+        return _torch_library().GOMP_parallel
+    except (AttributeError, OSError):
+        return None
+
+
+def _torch_library() -> ctypes.CDLL:
+    """Return the library in which torch computes on the CPU, and with it those that it has loaded."""
+    return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
 
 
 def _as_here(function: Callable[..., Result]) -> Callable[..., Result]:
@@ -121,8 +152,7 @@ def _settle(together: threading.Barrier) -> None:
     torch.get_num_threads()  # the first time that a thread asks, it gets the process's number
     torch.set_num_threads(1)
     with suppress(AttributeError, OSError):  # where torch has MKL: its number is the process's otherwise
-        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
-        library.MKL_Set_Num_Threads_Local(1)
+        _torch_library().MKL_Set_Num_Threads_Local(1)
     together.wait()
 
 

@@ -54,9 +54,9 @@ else:
 class Turns(Callback):
     def on_train_batch_start(self, *_):
         sys.stdin.readline()
-        self.start = time.process_time()
+        self.start = time.perf_counter(), time.process_time()
     def on_train_batch_end(self, *_):
-        print(time.process_time() - self.start, flush=True)
+        print(time.perf_counter() - self.start[0], time.process_time() - self.start[1], flush=True)
 count, qualities, steps = int(sys.argv[4]), model.config.qualities, 10**6
 x = torch.cat([x.roll(17 * i, dims=-1) for i in range(count)])
 config = TrainConfig(model=model.config, lmbda=(0.013,) * qualities, steps=steps)
@@ -85,7 +85,7 @@ def print_versus(
         size: Height and width of the picture.
         repeats: Turns; the fastest counts.
         threads: On both sides; None for all cores.
-        batch_size: Pictures per training step, of which processor seconds are told; None times coding.
+        batch_size: Pictures per training step, of which processor seconds are told, too; None times coding.
 
     Raises:
         UsageError: no checkout is there, or it fails.
@@ -97,7 +97,7 @@ def print_versus(
     if batch_size is None:
         what, code = ["compress s", "decompress s"], START + CODER
     else:
-        what, code, words = ["step CPU s"], START + TRAINER, (*words, str(batch_size))
+        what, code, words = ["step s", "step CPU s"], START + TRAINER, (*words, str(batch_size))
     sides = [_start(folder, code, *words) for folder in (rival, HERE)]
     try:
         seconds = [[_turn(side) for side in sides] for _ in range(repeats + 1)][1:]  # the first one compiles

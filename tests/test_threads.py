@@ -6,13 +6,30 @@ import pytest
 import torch
 
 from glic_pyg.entropy.context import PointwiseBlock, PointwiseNet
-from glic_pyg.threads import _pools, in_one_thread, in_ranges, map_in_threads, share_out
+from glic_pyg.threads import (
+    _openmp,
+    _pools,
+    _torch_library,
+    in_one_thread,
+    in_ranges,
+    map_in_threads,
+    share_out,
+)
 
 
 @pytest.fixture(params=[1, 2, 5])
 def threads(request, set_num_threads):
     set_num_threads(request.param)
     return request.param
+
+
+@pytest.fixture(params=["torch's threads", "others"])
+def beside(request, monkeypatch):
+    """Threads beside the present one: torch's own, and what stands in where torch has another OpenMP."""
+    if request.param == "others":
+        monkeypatch.setattr("glic_pyg.threads._openmp", lambda: None)
+    elif _openmp() is None:
+        pytest.skip("torch has another OpenMP than GNU's")
 
 
 def test_results_come_in_order_from_calls_with_one_thread(threads):
@@ -34,7 +51,7 @@ def test_one_call_in_one_thread(threads):
     assert torch.get_num_threads() == threads
 
 
-def test_compiled_code_runs_in_this_thread_too(threads):
+def test_compiled_code_runs_in_this_thread_too(threads, beside):
     seen, together = set(), threading.Barrier(threads)
 
     def work(x):
@@ -51,7 +68,15 @@ def test_compiled_code_runs_in_this_thread_too(threads):
         share_out(lambda x: 1 // x, [1, 0, 2])
 
 
-def test_after_an_error_no_other_part_begins(threads):
+def test_compiled_code_runs_in_threads_of_torch(threads):
+    """Others would wait for a core while these spin."""
+    if _openmp() is None:
+        pytest.skip("torch has another OpenMP than GNU's")
+    in_parallel = _torch_library().omp_in_parallel
+    assert share_out(lambda _: in_parallel(), range(20)) == [threads > 1] * 20
+
+
+def test_after_an_error_no_other_part_begins(threads, beside):
     begun, failed = [], threading.Event()
 
     def work(x):

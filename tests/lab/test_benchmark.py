@@ -137,7 +137,10 @@ def test_training_here_and_in_another_checkout(rig):
     ]
     status, out, err = run(rig, *words, "--versus", Path(__file__).parents[2])
     assert (status, err) == (0, "")
-    assert 0.1 < float(out.split("ratio")[1]) < 10
+    assert out.splitlines()[1].split() == ["step", "s", "step", "CPU", "s"]
+    ratios = [float(ratio) for ratio in out.split("ratio")[1].split()]
+    assert len(ratios) == 2
+    assert all(0.1 < ratio < 10 for ratio in ratios)
 
 
 def test_a_step_of_effort_beside_a_pass(rig, config):
