@@ -100,25 +100,42 @@ def _beside_each_other(work: Callable[[], None], most: int) -> None:
     """Call a function in this thread and in others, which together are as many as torch has, or `most`."""
     begin()
     threads = torch.get_num_threads()
-    if (parallel := _openmp()) is not None:
-        # All of them: OpenMP ends those that a region leaves out, and makes them anew for the next one.
-        parallel(_REGION(lambda _: work()), None, threads, 0)
+    if (openmp := _openmp()) is None:
+        others = [_pool(threads).submit(work) for _ in range(min(threads, most) - 1)]
+        try:
+            work()
+        finally:
+            wait([other for other in others if not other.cancel()])  # whoever has not begun is too late
         return
-    others = [_pool(threads).submit(work) for _ in range(min(threads, most) - 1)]
-    work()
-    wait([other for other in others if not other.cancel()])  # whoever has not begun is too late
+    outside = openmp.omp_get_level()
+    region = _REGION(lambda _: work())
+    try:
+        # All of them: OpenMP ends those that a region leaves out, and makes them anew for the next one.
+        openmp.GOMP_parallel_start(region, None, threads)
+        work()
+    finally:  # Ctrl-C may come between any two steps, of this end, too, or before the region begins
+        try:
+            _end_region(openmp, outside)
+        finally:
+            _end_region(openmp, outside)
+
+
+def _end_region(openmp: ctypes.CDLL, outside: int) -> None:
+    if openmp.omp_get_level() != outside:
+        openmp.GOMP_parallel_end()
 
 
 _REGION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 @cache
-def _openmp() -> Callable[..., None] | None:
-    """Return what runs a function in all threads of torch's OpenMP, if that has GNU's interface."""
-    try:
-        return _torch_library().GOMP_parallel
-    except (AttributeError, OSError):
-        return None
+def _openmp() -> ctypes.CDLL | None:
+    """Return the library of torch's OpenMP, if that has GNU's interface."""
+    with suppress(AttributeError, OSError):
+        library = _torch_library()
+        if library.GOMP_parallel_start and library.GOMP_parallel_end:
+            return library
+    return None
 
 
 def _torch_library() -> ctypes.CDLL:
