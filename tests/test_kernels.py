@@ -39,7 +39,7 @@ def test_without_those_of_the_cpu_nothing_compiled_runs(tiny_config, photo, monk
     def never(*arguments, **settings):
         raise AssertionError("a kernel of the CPU")
 
-    monkeypatch.setattr(build.threshold, "kept_edges", never)
+    monkeypatch.setattr(build.compiled, "kept_edges", never)
     monkeypatch.setattr(graph_attention, "csr_attention", never)
     monkeypatch.setattr(pointwise, "linear", never)
     for name in ("normed_feed_forward", "conv_block", "feed_forward_with_gradients", "mixing_with_gradients"):

@@ -21,7 +21,7 @@ from glic_pyg.eager import eager
 from glic_pyg.graph.candidates import CANDIDATES, Candidates, CandidateSet, GlobalMesh, LocalWindows
 from glic_pyg.graph.complexity import Score, Sobel, damp
 from glic_pyg.graph.grid import FeatureMapError, to_nodes
-from glic_pyg.graph.kernels import threshold
+from glic_pyg.graph.kernels import selection as compiled
 from glic_pyg.graph.quota import GroupQuota, Quota
 from glic_pyg.graph.selection import (
     KeptEdges,
@@ -86,8 +86,8 @@ class Graph(Data):
 class GraphBuilder(HasKernels, nn.Module):
     """Build a graph of feature maps from each of some candidate sets.
 
-    The kernels of the CPU find the published `Threshold` of cosines and the edges above it in compiled code,
-    which keeps no similarities but those of edges. Those of Triton do so, from features to bits, where no
+    The kernels of the CPU find cosines and the edges that this package's selections keep in compiled code,
+    which holds no similarities but those of edges. Those of Triton do so, from features to bits, where no
     edges are wanted.
 
     Args:
@@ -218,10 +218,9 @@ class GraphBuilder(HasKernels, nn.Module):
     def _kept_edges(
         self, unit: Float[Tensor, "N_and_zero C"], quota: Float[Tensor, " N"], candidates: Candidates
     ) -> KeptEdges:
-        selection = self.selection
-        if type(selection) is Threshold and self._by_cosine and self.kernels_for(unit) == "cpu":
-            return threshold.kept_edges(unit, quota, candidates, bisections=selection.bisections)
-        return kept_edges(self._similarity(unit, quota, candidates), quota, candidates, selection)
+        if self._by_cosine and compiled.takes(self.selection) and self.kernels_for(unit) == "cpu":
+            return compiled.kept_edges(unit, quota, candidates, self.selection)
+        return kept_edges(self._similarity(unit, quota, candidates), quota, candidates, self.selection)
 
     @property
     def _by_cosine(self) -> bool:

@@ -1,4 +1,4 @@
-"""Similarities, the bisected threshold and the kept edges in compiled code, on the CPU, group by group.
+"""Similarities, the choice among them and the kept edges in compiled code, on the CPU, group by group.
 
 A group's similarities exist while its edges are chosen, in the processor's caches, and nowhere else.
 """
@@ -13,33 +13,45 @@ from torch import Tensor
 
 from glic_pyg.compiled import compiled
 from glic_pyg.graph.candidates import QUERIES, Candidates, slot_offsets
-from glic_pyg.graph.selection import KeptEdges
+from glic_pyg.graph.selection import KNN, KeptEdges, Selection, Threshold, TopD
 from glic_pyg.products import WIDTH, multiply
 from glic_pyg.simd import full, load, lowest_bit, maximum, one_above, places_above, store
 from glic_pyg.threads import parts_of, share_out
 
+EXACT_BISECTIONS = 20  # until few nodes have another number of neighbours than wanted
 ALL = (np.float32(0),) * QUERIES**2  # a vector with an entry for each query of a group
 
 
-def kept_edges(unit: Tensor, quota: Tensor, candidates: Candidates, *, bisections: int) -> KeptEdges:
-    """Choose by a `Threshold` of so many bisections among cosines.
+def takes(selection: Selection) -> bool:
+    """Return whether `kept_edges` can do what a selection does."""
+    return type(selection) in (Threshold, TopD, KNN)
+
+
+def kept_edges(unit: Tensor, quota: Tensor, candidates: Candidates, selection: Selection) -> KeptEdges:
+    """Choose among cosines.
 
     It computes what `glic_pyg.graph.similarity.Cosine` and `glic_pyg.graph.selection.kept_edges` do. Sums
-    run in another order: where a similarity equals the threshold to the last bits, they may differ.
+    run in another order: where similarities are equal, or are the threshold, to the last bits, they may
+    differ.
 
     Args:
         unit: Features of length 1, `(N + 1) x C`, float32; the last row, of zeros, is the zero node.
         quota: Wanted number of neighbours per node, `N`.
         candidates: The groups.
-        bisections: Their number.
+        selection: One that `takes`.
     """
+    exact, bisections = True, EXACT_BISECTIONS
+    if isinstance(selection, Threshold):
+        exact, bisections = False, selection.bisections
+    else:
+        quota = torch.full_like(quota, selection.k) if isinstance(selection, KNN) else quota.round()
     features, wanted = unit.contiguous().numpy(), quota.contiguous().numpy()
     queries, candidate = candidates.node.numpy(), candidates.candidate.numpy()
     degree = np.empty(candidates.num_nodes, np.int64)
     parts = list(pairwise(parts_of(len(queries))))
 
     def choose(part: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        return _choose(features, wanted, queries, candidate, bisections, degree, *part)
+        return _choose(features, wanted, queries, candidate, bisections, exact, degree, *part)
 
     chosen = share_out(choose, parts)
     indptr = np.zeros(len(degree) + 1, np.int64)
@@ -54,10 +66,10 @@ def kept_edges(unit: Tensor, quota: Tensor, candidates: Candidates, *, bisection
 
 
 @compiled()
-def _choose(features, quota, queries, candidate, bisections, degree, start, stop):
+def _choose(features, quota, queries, candidate, bisections, exact, degree, start, stop):
     """Choose the edges of some groups: set their nodes' degrees, return place and similarity of each edge.
 
-    Edges are in the order of groups, slots and places.
+    Edges are in the order of groups, slots and places. If they are to be exact, each node gets its quota.
     """
     num_nodes, channels = len(quota), features.shape[1]
     num_queries, num_candidates = queries.shape[1], candidate.shape[1]
@@ -67,6 +79,8 @@ def _choose(features, quota, queries, candidate, bisections, degree, start, stop
     cosine = np.empty(num_candidates * num_queries, np.float32)
     wanted, threshold = np.empty(num_queries, np.float32), np.empty(num_queries, np.float32)
     total, first = np.empty(num_queries, np.float64), np.empty(num_queries + 1, np.int64)
+    found = np.empty(num_queries, np.float32)
+    equals = np.zeros(num_queries, np.int64)  # as similar as the threshold, that are to be taken
     for g in range(start, stop):
         for k in range(num_candidates):
             for c in range(channels):
@@ -80,12 +94,16 @@ def _choose(features, quota, queries, candidate, bisections, degree, start, stop
         )  # fmt: skip
         for q in range(num_queries):
             wanted[q] = quota[queries[g, q]] if queries[g, q] < num_nodes else 0
-        _bisect(cosine, wanted, num_candidates, bisections, total, threshold)
+        _bisect(cosine, wanted, num_candidates, bisections, exact, total, threshold)
         most = load(ALL, threshold, 0)
         above = full(ALL, 0.0)
         for k in range(num_candidates):
             above = above + one_above(load(ALL, cosine, k * num_queries), most)
-        store(wanted, 0, above)
+        store(found, 0, above)
+        if exact:
+            _meet(cosine, wanted, num_candidates, found, threshold, equals)
+        else:
+            store(wanted, 0, above)
         first[0] = count
         for q in range(num_queries):
             if queries[g, q] == num_nodes:
@@ -100,10 +118,15 @@ def _choose(features, quota, queries, candidate, bisections, degree, start, stop
             place, kept = _longer(place, first[0], 2 * count), _longer(kept, first[0], 2 * count)
         most = load(ALL, threshold, 0)
         for k in range(num_candidates):
-            bits = places_above(load(ALL, cosine, k * num_queries), most)
+            similar = load(ALL, cosine, k * num_queries)
+            bits = places_above(similar, most) if not exact else ~places_above(most, similar)
             while bits:
                 q = lowest_bit(bits)
                 bits &= bits - np.uint64(1)
+                if exact and cosine[k * num_queries + q] == threshold[q]:
+                    if equals[q] == 0:
+                        continue
+                    equals[q] -= 1
                 place[first[q]], kept[first[q]] = k, cosine[k * num_queries + q]
                 first[q] += 1
     return place[:count], kept[:count]
@@ -129,8 +152,11 @@ def _longer(array, count, length):
 
 
 @numba.njit
-def _bisect(cosine, quota, num_candidates, bisections, total, threshold):
-    """Set the thresholds of a group's queries, whose similarities are the columns of `cosine`."""
+def _bisect(cosine, quota, num_candidates, bisections, exact, total, threshold):
+    """Set the thresholds of a group's queries, whose similarities are the columns of `cosine`.
+
+    If edges are to be exact, these are the last ones above which there were at most as many as the quota.
+    """
     num_queries = len(quota)
     for q in range(num_queries):
         total[q] = 0
@@ -151,7 +177,28 @@ def _bisect(cosine, quota, num_candidates, bisections, total, threshold):
         other = 1.0 - too_many
         low, high = too_many * t + other * low, other * t + too_many * high
         t = (too_many * (t + high) + other * (t + low)) * 0.5
-    store(threshold, 0, t)
+    store(threshold, 0, high if exact else t)
+
+
+@numba.njit
+def _meet(cosine, quota, num_candidates, found, threshold, equals):
+    """Let the queries of a group, of which so many candidates were found, have as many as their quota.
+
+    Where it is another number, the threshold becomes the least similarity that is kept, of which some equal
+    ones may have to go.
+    """
+    num_queries, column = len(quota), np.empty(num_candidates, np.float32)
+    for q in range(num_queries):
+        count = min(np.int64(quota[q]), num_candidates)
+        quota[q], equals[q] = count, 0
+        if count == 0 or count == found[q]:
+            continue
+        for k in range(num_candidates):
+            column[k] = cosine[k * num_queries + q]
+        threshold[q] = np.partition(column, num_candidates - count)[num_candidates - count]
+        equals[q] = count
+        for k in range(num_candidates):
+            equals[q] -= column[k] > threshold[q]
 
 
 @compiled()
