@@ -1,6 +1,4 @@
 import os
-import random
-import signal
 import threading
 import time
 
@@ -94,24 +92,29 @@ def test_after_an_error_no_other_part_begins(threads, beside):
     assert len(begun) < 100
 
 
-def test_no_signal_is_lost_and_none_leaves_a_region_open(set_num_threads, capfd):
-    """Wherever it comes: between Python's own steps, in compiled code, or on the way to other threads."""
-    set_num_threads(2)
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    rng, end = random.Random(0), time.monotonic() + 2
+INTERRUPTED = """
+import random, signal, time
+import torch
+from glic_pyg.threads import _openmp, share_out
+
+torch.set_num_threads(2)
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+rng, end, lost = random.Random(0), time.monotonic() + 2, 0
+while time.monotonic() < end:
     try:
-        while time.monotonic() < end:
-            with pytest.raises(KeyboardInterrupt):
-                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 2e-3))
-                for _ in range(10_000):
-                    share_out(lambda _: time.sleep(1e-5), range(4))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert capfd.readouterr().err == ""
-    if _openmp() is not None:
-        assert _torch_library().omp_get_level() == 0
-    assert share_out(abs, [-1, -2]) == [1, 2]
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 2e-3))
+        for _ in range(10_000):
+            share_out(lambda _: time.sleep(1e-5), range(4))
+        lost += 1
+    except KeyboardInterrupt:
+        pass
+print(lost, _openmp().omp_get_level() if _openmp() else 0, *share_out(abs, [-1, -2]))
+"""
+
+
+def test_no_signal_is_lost_and_none_leaves_a_region_open(child):
+    """Wherever it comes: between Python's own steps, in compiled code, or on the way to other threads."""
+    assert child(INTERRUPTED) == ["0 0 1 2"]
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 100])
