@@ -102,24 +102,22 @@ def _choose(features, quota, queries, candidate, bisections, exact, degree, star
         store(found, 0, above)
         if exact:
             _meet(cosine, wanted, num_candidates, found, threshold, equals)
-        else:
-            store(wanted, 0, above)
         first[0] = count
         for q in range(num_queries):
             if queries[g, q] == num_nodes:
-                threshold[q], wanted[q] = np.inf, 0
+                threshold[q], found[q] = np.inf, 0
             else:
-                if wanted[q] == 0:
-                    threshold[q], wanted[q] = -np.inf, num_candidates
-                degree[queries[g, q]] = np.int64(wanted[q])
-            first[q + 1] = first[q] + np.int64(wanted[q])
+                if found[q] == 0:
+                    threshold[q], found[q] = -np.inf, num_candidates
+                degree[queries[g, q]] = np.int64(found[q])
+            first[q + 1] = first[q] + np.int64(found[q])
         count = first[num_queries]
         if count > len(place):
             place, kept = _longer(place, first[0], 2 * count), _longer(kept, first[0], 2 * count)
         most = load(ALL, threshold, 0)
         for k in range(num_candidates):
             similar = load(ALL, cosine, k * num_queries)
-            bits = places_above(similar, most) if not exact else ~places_above(most, similar)
+            bits = ~places_above(most, similar) if exact else places_above(similar, most)
             while bits:
                 q = lowest_bit(bits)
                 bits &= bits - np.uint64(1)
@@ -182,19 +180,19 @@ def _bisect(cosine, quota, num_candidates, bisections, exact, total, threshold):
 
 @numba.njit
 def _meet(cosine, quota, num_candidates, found, threshold, equals):
-    """Let the queries of a group, of which so many candidates were found, have as many as their quota.
+    """Let the queries of a group find as many candidates as their quota, or all.
 
     Where it is another number, the threshold becomes the least similarity that is kept, of which some equal
     ones may have to go.
     """
-    num_queries, column = len(quota), np.empty(num_candidates, np.float32)
-    for q in range(num_queries):
-        count = min(np.int64(quota[q]), num_candidates)
-        quota[q], equals[q] = count, 0
-        if count == 0 or count == found[q]:
+    column = np.empty(num_candidates, np.float32)
+    for q in range(len(quota)):
+        count, other = min(np.int64(quota[q]), num_candidates), np.int64(found[q])
+        found[q], equals[q] = count, 0
+        if count == 0 or count == other:
             continue
         for k in range(num_candidates):
-            column[k] = cosine[k * num_queries + q]
+            column[k] = cosine[k * len(quota) + q]
         threshold[q] = np.partition(column, num_candidates - count)[num_candidates - count]
         equals[q] = count
         for k in range(num_candidates):

@@ -70,16 +70,15 @@ def test_candidates_that_hardly_differ_are_told_apart():
 
 
 @pytest.mark.parametrize("threads", [1, 3, 50])
-def test_threads_change_nothing(threads, monkeypatch):
+@pytest.mark.parametrize("selection", [Threshold(), TopD()])
+def test_threads_change_nothing(threads, selection, monkeypatch):
     candidates = global_mesh((1, 20, 40))
     features, quota = exact_features(candidates), torch.full((800,), 9.0)
-    for selection in (Threshold(), TopD()):
-        monkeypatch.undo()
-        expected = compiled.kept_edges(features, quota, candidates, selection)
-        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-        found = compiled.kept_edges(features, quota, candidates, selection)
-        for tensor, other in zip(found, expected, strict=True):
-            assert torch.equal(tensor, other)
+    expected = compiled.kept_edges(features, quota, candidates, selection)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    found = compiled.kept_edges(features, quota, candidates, selection)
+    for tensor, other in zip(found, expected, strict=True):
+        assert torch.equal(tensor, other)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.25])
