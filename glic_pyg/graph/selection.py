@@ -79,16 +79,20 @@ class Threshold(Selection):
 class TopD(Selection):
     """Keep exactly the rounded quota's number of most similar candidates; of equal ones the first."""
 
+    def counts(self, quota: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """Return how many candidates each node keeps, whole numbers."""
+        return quota.round()
+
     def __call__(self, similarity: Float[Tensor, "N K"], quota: Float[Tensor, " N"]) -> Bool[Tensor, "N K"]:
         order = similarity.argsort(dim=1, descending=True, stable=True)
-        wanted = torch.arange(similarity.size(1), device=similarity.device) < quota.round()[:, None]
+        wanted = torch.arange(similarity.size(1), device=similarity.device) < self.counts(quota)[:, None]
         return torch.zeros_like(wanted).scatter_(1, order, wanted)
 
     def reach(self, quota: Float[Tensor, " N"], num_candidates: int) -> int:
-        return round(quota.max().item())
+        return int(self.counts(quota).max().item())
 
 
-class KNN(Selection):
+class KNN(TopD):
     """Keep the k most similar candidates of every node, whatever its quota.
 
     Args:
@@ -105,11 +109,8 @@ class KNN(Selection):
             raise ValueError(f"Expected k in 1..{CANDIDATES**2} (got {k})")
         self.k = k
 
-    def __call__(self, similarity: Float[Tensor, "N K"], quota: Float[Tensor, " N"]) -> Bool[Tensor, "N K"]:
-        return TopD()(similarity, torch.full_like(quota, self.k))
-
-    def reach(self, quota: Float[Tensor, " N"], num_candidates: int) -> int:
-        return self.k
+    def counts(self, quota: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+        return torch.full_like(quota, self.k)
 
 
 def kept_mask(

@@ -5,6 +5,7 @@ A group's similarities exist while its edges are chosen, in the processor's cach
 
 from functools import partial
 from itertools import pairwise
+from typing import TypeGuard
 
 import numba
 import numpy as np
@@ -22,12 +23,12 @@ EXACT_BISECTIONS = 20  # until few nodes have another number of neighbours than 
 ALL = (np.float32(0),) * QUERIES**2  # a vector with an entry for each query of a group
 
 
-def takes(selection: Selection) -> bool:
+def takes(selection: Selection) -> TypeGuard[Threshold | TopD]:
     """Return whether `kept_edges` can do what a selection does."""
     return type(selection) in (Threshold, TopD, KNN)
 
 
-def kept_edges(unit: Tensor, quota: Tensor, candidates: Candidates, selection: Selection) -> KeptEdges:
+def kept_edges(unit: Tensor, quota: Tensor, candidates: Candidates, selection: Threshold | TopD) -> KeptEdges:
     """Choose among cosines.
 
     It computes what `glic_pyg.graph.similarity.Cosine` and `glic_pyg.graph.selection.kept_edges` do. Sums
@@ -40,11 +41,10 @@ def kept_edges(unit: Tensor, quota: Tensor, candidates: Candidates, selection: S
         candidates: The groups.
         selection: One that `takes`.
     """
-    exact, bisections = True, EXACT_BISECTIONS
-    if isinstance(selection, Threshold):
-        exact, bisections = False, selection.bisections
+    if exact := isinstance(selection, TopD):
+        quota, bisections = selection.counts(quota), EXACT_BISECTIONS
     else:
-        quota = torch.full_like(quota, selection.k) if isinstance(selection, KNN) else quota.round()
+        bisections = selection.bisections
     features, wanted = unit.contiguous().numpy(), quota.contiguous().numpy()
     queries, candidate = candidates.node.numpy(), candidates.candidate.numpy()
     degree = np.empty(candidates.num_nodes, np.int64)

@@ -53,7 +53,7 @@ def test_as_many_as_wanted_and_of_equals_the_first(find, map_size, selection):
     quota = torch.linspace(0, 300, candidates.num_nodes)  # from all, by none, to more than there are
     kept = assert_same_edges(exact_features(candidates), quota, candidates, selection)
     degree = kept.index[1].bincount(minlength=candidates.num_nodes)
-    wanted = quota.round().long() if isinstance(selection, TopD) else torch.tensor(selection.k)
+    wanted = torch.tensor(selection.k) if isinstance(selection, KNN) else quota.round().long()
     assert torch.equal(degree, torch.where(wanted == 0, 256, wanted.clamp(max=256)).expand_as(degree))
 
 
