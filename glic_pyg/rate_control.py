@@ -167,6 +167,53 @@ class _Bound(NamedTuple):
         return _Place(file.steps, self.even(file.value) - self.even(middle))
 
 
+class _Search(NamedTuple):
+    """Looks for the quality at which a picture's file keeps to a bound.
+
+    Args:
+        model: The model.
+        shape: (H, W) of the picture.
+        bound: What a file is to keep to.
+    """
+
+    model: GLIC
+    shape: torch.Size
+    bound: _Bound
+
+    def attempt(self, y: Tensor, steps: int) -> _File:
+        """Code latents at a quality in 256ths."""
+        quality = steps / QUALITY_STEPS
+        tell(f"looking for {self.bound.target:g} {self.bound.unit}: trying quality {quality:.4g}")
+        data, y_hat = encode_latents(self.model, y, self.shape, quality)
+        return _File(y, steps, data, self.bound.measure(data, y_hat))
+
+    def good(self, tried: list[_File]) -> bool:
+        """Return whether a file is near enough to the target."""
+        return any(0 <= self.bound.room(file.value) <= self.bound.tolerance for file in tried)
+
+    def between(self, y: Tensor, low: _Place, high: _Place, tried: list[_File]) -> _File | None:
+        """Look between two qualities; return the file nearest to the target of those that keep to it.
+
+        By false position: where a line through both meets the target. When the same end moves twice, the
+        other one's miss counts half (the Illinois rule), or it would stay to the last.
+        """
+        was_below = None
+        while (width := high.steps - low.steps) > 1 and not self.good(tried):
+            rise = high.miss - low.miss
+            share = -low.miss / rise if rise > 0 else 0.5
+            tried.append(self.attempt(y, low.steps + min(max(round(share * width), 1), width - 1)))
+            middle = self.bound.place(tried[-1])
+            below = middle.miss < 0
+            weight = 0.5 if below == was_below else 1
+            if below:
+                low, high = middle, _Place(high.steps, weight * high.miss)
+            else:
+                low, high = _Place(low.steps, weight * low.miss), middle
+            was_below = below
+        keeping = [file for file in tried if self.bound.room(file.value) >= 0]
+        return min(keeping, key=lambda file: self.bound.room(file.value), default=None)
+
+
 def _encode(
     model: GLIC,
     x: Tensor,
@@ -193,44 +240,14 @@ def _encode(
     x = x.to(model.device)
     refining = refining_for(model, x, max_memory) if effort else None
     y = model.analyse(x, tiling_for(model, shape, max_memory, picture_bytes=x.nbytes))
-    ends = QUALITY_STEPS, qualities * QUALITY_STEPS
 
-    def attempt(y: Tensor, steps: int) -> _File:
-        tell(f"looking for {target:g} {unit}: trying quality {steps / QUALITY_STEPS:.4g}")
-        data, y_hat = encode_latents(model, y, shape, steps / QUALITY_STEPS)
-        return _File(y, steps, data, bound.measure(data, y_hat))
-
-    def good(tried: list[_File]) -> bool:
-        return any(0 <= bound.room(file.value) <= bound.tolerance for file in tried)
-
-    def search(y: Tensor, low: _Place, high: _Place, tried: list[_File]) -> _File | None:
-        """Look between two qualities; return the file nearest to the target of those that keep to it.
-
-        By false position: where a line through both meets the target. When the same end moves twice, the
-        other one's miss counts half (the Illinois rule), or it would stay to the last.
-        """
-        was_below = None
-        while (width := high.steps - low.steps) > 1 and not good(tried):
-            rise = high.miss - low.miss
-            share = -low.miss / rise if rise > 0 else 0.5
-            tried.append(attempt(y, low.steps + min(max(round(share * width), 1), width - 1)))
-            middle = bound.place(tried[-1])
-            below = middle.miss < 0
-            weight = 0.5 if below == was_below else 1
-            if below:
-                low, high = middle, _Place(high.steps, weight * high.miss)
-            else:
-                low, high = _Place(low.steps, weight * low.miss), middle
-            was_below = below
-        keeping = [file for file in tried if bound.room(file.value) >= 0]
-        return min(keeping, key=lambda file: bound.room(file.value), default=None)
-
-    tried = [attempt(y, steps) for steps in ends]
+    search = _Search(model, shape, bound)
+    tried = [search.attempt(y, steps) for steps in (QUALITY_STEPS, qualities * QUALITY_STEPS)]
     least, most = (file.value for file in tried)
+    low, high = map(bound.place, tried)
     found = None
-    if least <= target <= most or good(tried):
-        low, high = map(bound.place, tried)
-        found = search(y, low, high, tried)
+    if least <= target <= most or search.good(tried):
+        found = search.between(y, low, high, tried)
     if found is None:
         least, most = least * 1.0005, most / 1.0005  # what is told, in four digits, can be had
         raise QualityError(
@@ -239,11 +256,6 @@ def _encode(
     if refining is None:
         return found.data
     distortion = distortion or own_distortion(model)
-
-    def costs(file: _File) -> float:
-        quality = file.steps / QUALITY_STEPS
-        return bound.spared(cost(model, x, file.y, quality, distortion=distortion, **refining))
-
     refined = refine(
         model,
         x,
@@ -255,7 +267,12 @@ def _encode(
         **refining,
     )
     # It begins where the first one ended, and takes the far end for what it was then.
-    first = attempt(refined, found.steps)
+    first = search.attempt(refined, found.steps)
     middle = bound.place(first)
-    again = search(refined, *((middle, high) if middle.miss < 0 else (low, middle)), [first])
-    return min((file for file in (found, again) if file), key=costs).data
+    again = search.between(refined, *((middle, high) if middle.miss < 0 else (low, middle)), [first])
+
+    def spared(file: _File) -> float:
+        quality = file.steps / QUALITY_STEPS
+        return bound.spared(cost(model, x, file.y, quality, distortion=distortion, **refining))
+
+    return min((file for file in (found, again) if file), key=spared).data
