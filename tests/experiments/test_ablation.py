@@ -287,8 +287,11 @@ def test_a_longer_training_is_told_as_measured():
 
 
 def test_equal_time_is_told_as_measured():
-    rate = rate_of(("muon_512-0", "muon_512_3500_no_graph-0"))
-    assert f"needs {rate:.1f} % more bits on CID22" in (DOCS / "do_graphs_pay.md").read_text()
+    page = " ".join((DOCS / "do_graphs_pay.md").read_text().split())
+    short = rate_of(("muon_512-0", "muon_512_3500_no_graph-0"))
+    longer = [rate_of((f"muon_512_6000-{seed}", f"muon_512_10500_no_graph-{seed}")) for seed in range(2)]
+    assert f"after 2 000, needs {short:.1f} % more bits on CID22" in page
+    assert "it needs {:.1f} and {:.1f} % more after 6 000".format(*longer) in page
 
 
 @pytest.mark.parametrize(
