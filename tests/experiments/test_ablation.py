@@ -300,6 +300,13 @@ def test_a_longer_training_is_told_as_measured():
     assert f"steps save {min(saved)} to {max(saved)} % of the bits" in page
 
 
+def test_the_local_graph_at_the_finer_stride_alone_is_told_as_measured():
+    names = ("muon_512_6000_local_quarter", "muon_512_6000")
+    alone, both = (rate_of((f"{name}-0", "muon_512_6000_no_graph-0")) for name in names)
+    page = " ".join((DOCS / "do_graphs_pay.md").read_text().split())
+    assert f"its BD-rate is {alone:+.1f} %, where both graphs at both have {both:+.1f} %" in page
+
+
 def test_equal_time_is_told_as_measured():
     page = " ".join((DOCS / "do_graphs_pay.md").read_text().split())
     short = rate_of(("muon_512-0", "muon_512_3500_no_graph-0"))
